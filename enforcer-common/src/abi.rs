@@ -1,0 +1,227 @@
+//! The kernel/user ABI in one place: version, map names, capacities, settings, sizes.
+
+use crate::address::Address;
+use crate::{event, flow, name, policy};
+
+/// Version of everything in this crate that lies in a map or a ring buffer. Bump with any change of layout or meaning.
+pub const ABI_VERSION: u32 = 1;
+
+/// Names of the maps as they are in the object file and under the pin directory.
+pub mod map {
+    /// [`crate::policy::Endpoint`] by interface index.
+    pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// Policy revision by endpoint slot.
+    pub const REVISIONS: &str = "REVISIONS";
+    /// Identity by [`crate::policy::IdentityKey`].
+    pub const IDENTITIES: &str = "IDENTITIES";
+    /// [`crate::policy::Rule`] by [`crate::policy::RuleKey`].
+    pub const RULES: &str = "RULES";
+    /// [`crate::policy::Learned`] by [`crate::policy::LearnedKey`].
+    pub const LEARNED: &str = "LEARNED";
+    /// Admitted [`crate::flow::Flow`]s.
+    pub const FLOWS: &str = "FLOWS";
+    /// Refused [`crate::flow::Flow`]s: apart, so that a flood of refusals never evicts an admitted flow.
+    pub const REFUSALS: &str = "REFUSALS";
+    /// Admitted first fragments.
+    pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// Trusted resolvers by address.
+    pub const RESOLVERS: &str = "RESOLVERS";
+    /// Questions under way.
+    pub const QUESTIONS: &str = "QUESTIONS";
+    /// Symbol tables of the name automaton, one per half.
+    pub const NAME_SYMBOLS: &str = "NAME_SYMBOLS";
+    /// States of the name automaton, both halves.
+    pub const NAME_ROWS: &str = "NAME_ROWS";
+    /// Name class of every state, both halves.
+    pub const NAME_CLASSES: &str = "NAME_CLASSES";
+    /// [`super::Settings`], one.
+    pub const SETTINGS: &str = "SETTINGS";
+    /// [`super::Counter`]s, per CPU.
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Tokens for refusal events by endpoint slot.
+    pub const EVENT_BUDGETS: &str = "EVENT_BUDGETS";
+    /// The ring buffer.
+    pub const EVENTS: &str = "EVENTS";
+
+    /// Every map that is pinned and adopted after a restart.
+    pub const PINNED: &[&str] = &[
+        ENDPOINTS, REVISIONS, IDENTITIES, RULES, LEARNED, FLOWS, REFUSALS, FRAGMENTS, RESOLVERS, QUESTIONS,
+        NAME_SYMBOLS, NAME_ROWS, NAME_CLASSES, SETTINGS, COUNTERS, EVENT_BUDGETS, EVENTS,
+    ];
+}
+
+/// Entries each map has room for, unless the loader is told otherwise.
+pub mod capacity {
+    /// Workloads of one node.
+    pub const ENDPOINTS: u32 = 1024;
+    /// Prefixes of all identities, in up to two generations.
+    pub const IDENTITIES: u32 = 1 << 18;
+    /// Rows of all tables.
+    pub const RULES: u32 = 1 << 18;
+    /// Learned addresses of all workloads.
+    pub const LEARNED: u32 = 1 << 16;
+    /// Admitted flows.
+    pub const FLOWS: u32 = 1 << 17;
+    /// Refused flows.
+    pub const REFUSALS: u32 = 1 << 14;
+    /// First fragments under way.
+    pub const FRAGMENTS: u32 = 1 << 12;
+    /// Trusted resolvers.
+    pub const RESOLVERS: u32 = 64;
+    /// DNS questions under way.
+    pub const QUESTIONS: u32 = 1 << 14;
+    /// States in one half of the name automaton.
+    pub const NAME_STATES: u32 = 1 << 14;
+    /// Octets of the ring buffer.
+    pub const EVENTS: u32 = 1 << 22;
+}
+
+/// Programs as they are named in the object file.
+pub mod program {
+    /// What the workload sends: TC ingress of the host side.
+    pub const FROM_WORKLOAD: &str = "from_workload";
+    /// What the workload receives: TC egress of the host side.
+    pub const TO_WORKLOAD: &str = "to_workload";
+    /// Passes everything; the yardstick of the benchmarks.
+    pub const EMPTY: &str = "empty";
+}
+
+/// What the kernel programs are told apart from policy; fields change one by one, each in one store.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// [`ABI_VERSION`] of the programs that are attached.
+    pub abi_version: u32,
+    /// Which half of the name automaton is in force: 0 or 1.
+    pub name_half: u32,
+    /// Least lifetime of a learned address, seconds.
+    pub min_ttl: u32,
+    /// Added to every lifetime, seconds.
+    pub grace: u32,
+    /// Most refusal events per second and workload; those beyond are counted only.
+    pub events_per_second: u32,
+    /// Always 0.
+    pub padding: u32,
+}
+
+impl Settings {
+    /// What a node starts with.
+    pub const DEFAULT: Self = Self {
+        abi_version: ABI_VERSION,
+        name_half: 0,
+        min_ttl: 5,
+        grace: 30,
+        events_per_second: 100,
+        padding: 0,
+    };
+}
+
+/// A DNS question under way.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct QuestionKey {
+    /// The resolver asked.
+    pub resolver: Address,
+    /// [`policy::Endpoint::id`] of the workload.
+    pub endpoint: u32,
+    /// The workload's port, host order.
+    pub local_port: u16,
+    /// Transaction identifier, network order.
+    pub transaction: u16,
+}
+
+/// What is remembered of a question.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Question {
+    /// When it was asked, nanoseconds of the monotonic clock.
+    pub asked: u64,
+    /// Hash of name (lower case), type and class.
+    pub hash: u64,
+}
+
+/// Seconds within which an answer must follow its question.
+pub const ANSWER_SECONDS: u64 = 30;
+
+/// Tokens for refusal events of one workload.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct EventBudget {
+    /// The second of the monotonic clock the count belongs to.
+    pub second: u32,
+    /// Events sent in it.
+    pub sent: u32,
+}
+
+/// Counters of the kernel programs. Drops are counted by reason at `Reason as u32`; these follow.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Counter {
+    /// Events that did not fit the ring buffer.
+    RingFull = crate::verdict::Reason::COUNT,
+    /// Refusal events beyond a workload's budget: counted in the flow, not told one by one.
+    EventsSuppressed,
+    /// Flow table entries that could not be written.
+    FlowInsertFailed,
+    /// Addresses that could not be learned.
+    LearnFailed,
+    /// Name classes that made room for another on the same address before they expired.
+    LearnDisplaced,
+    /// Questions that could not be remembered.
+    QuestionInsertFailed,
+    /// Fragments that could not be remembered.
+    FragmentInsertFailed,
+    /// DNS answers by [`event::DnsOutcome`], at this index plus its number.
+    DnsAnswers,
+}
+
+/// Length of the counter array.
+pub const COUNTERS: u32 = 64;
+
+/// Octets of a DNS message the kernel reads; longer ones are left alone and open nothing.
+pub const MAX_DNS_MESSAGE: usize = 4096;
+
+/// Fails to compile when a type's size is not what both sides were built for.
+macro_rules! sizes {
+    ($($type:ty = $size:literal,)+) => { $(const _: () = assert!(size_of::<$type>() == $size);)+ };
+}
+
+sizes! {
+    Address = 16,
+    Settings = 24,
+    QuestionKey = 24,
+    Question = 16,
+    EventBudget = 8,
+    event::FlowEvent = 152,
+    event::DnsEvent = 64,
+    flow::FlowKey = 44,
+    flow::Flow = 88,
+    flow::FragmentKey = 40,
+    flow::Fragment = 8,
+    name::Row = 128,
+    policy::RuleKey = 11,
+    policy::Rule = 12,
+    policy::IdentityKey = 20,
+    policy::LearnedKey = 20,
+    policy::Learned = 32,
+    policy::Endpoint = 100,
+}
+
+const _: () = assert!(Counter::DnsAnswers as u32 + (event::DnsOutcome::ALL.len() as u32) < COUNTERS);
+
+#[cfg(all(feature = "aya", not(target_arch = "bpf")))]
+mod pod {
+    /// Marks map types for aya.
+    macro_rules! pod {
+        ($($type:ty)+) => { $(
+            // SAFETY: the type is `repr(C)`, holds integers only, and its padding is explicit.
+            unsafe impl aya::Pod for $type {}
+        )+ };
+    }
+    pod! {
+        super::Address super::Settings super::QuestionKey super::Question super::EventBudget
+        crate::flow::FlowKey crate::flow::Flow crate::flow::FragmentKey crate::flow::Fragment
+        crate::policy::RuleKey crate::policy::Rule crate::policy::IdentityKey crate::policy::LearnedKey
+        crate::policy::Learned crate::policy::Endpoint
+    }
+}

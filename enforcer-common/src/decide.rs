@@ -1,0 +1,197 @@
+//! The one function that decides the fate of a new flow. The kernel programs run it over maps, host
+//! tests and the simulator over plain collections; there is no second one.
+
+use crate::address::Address;
+use crate::policy::{
+    ANY_PEER, Action, Endpoint, HOST_BIT, LEARNED_SLOTS, Learned, LearnedKey, MAX_STAGES, Mode, Rule, RuleKey, Stages,
+};
+use crate::verdict::{Reason, Verdict};
+
+/// The look-ups a decision needs. In the kernel each is one map access.
+pub trait Tables {
+    /// Identity of an address in a generation; [`crate::policy::WORLD`] when no prefix covers it.
+    fn identity(&self, generation: u32, address: &Address) -> u32;
+    /// Name classes the address answers to for this workload.
+    fn learned(&self, key: &LearnedKey) -> Option<Learned>;
+    /// The row with the longest matching prefix.
+    fn rule(&self, key: &RuleKey) -> Option<Rule>;
+}
+
+/// Who began a flow, seen from the workload.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Direction {
+    /// The workload did.
+    Egress = 1,
+    /// The other side did.
+    Ingress = 2,
+}
+
+impl Direction {
+    /// The other one.
+    #[inline(always)]
+    pub const fn reversed(self) -> Self {
+        match self {
+            Self::Egress => Self::Ingress,
+            Self::Ingress => Self::Egress,
+        }
+    }
+}
+
+/// A flow that wants to begin, or is judged again.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt {
+    /// Who begins it.
+    pub direction: Direction,
+    /// The other side's address.
+    pub remote: Address,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Destination port of the first packet, or ICMP `type << 8 | code`; 0 where the protocol has none.
+    pub port: u16,
+    /// Name class that admitted the flow when it is judged again, 0 otherwise: an established flow
+    /// keeps the name it was opened under after the address expires.
+    pub admitted_as: u32,
+    /// Seconds of the monotonic clock.
+    pub now: u32,
+}
+
+/// What was decided and by whom.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Decision {
+    /// The packet's fate.
+    pub verdict: Verdict,
+    /// The fact that made it.
+    pub reason: Reason,
+    /// [`Rule::rule`] of the deciding rule or tier default; 0 where none decided.
+    pub rule: u32,
+    /// Identity of the other side.
+    pub identity: u32,
+    /// Name class whose row decided; 0 where it was not a name.
+    pub name_class: u32,
+}
+
+/// The best row of one stage.
+#[derive(Clone, Copy)]
+struct Best {
+    rule: Rule,
+    name_class: u32,
+}
+
+/// Judges an attempt of `endpoint`.
+///
+/// Source of the order: `policy.md`, section 3. At most [`MAX_STAGES`] stages are asked.
+#[inline(always)]
+pub fn decide<T: Tables>(tables: &T, endpoint: &Endpoint, attempt: &Attempt) -> Decision {
+    let identity = tables.identity(endpoint.generation, &attempt.remote);
+    if matches!(attempt.direction, Direction::Ingress) && identity & HOST_BIT != 0 {
+        return Decision { verdict: Verdict::Forwarded, reason: Reason::FromHost, rule: 0, identity, name_class: 0 };
+    }
+    let stages = match attempt.direction {
+        Direction::Egress => endpoint.egress,
+        Direction::Ingress => endpoint.ingress,
+    };
+    match first_match(tables, endpoint, attempt, identity, stages) {
+        Some(best) => ruled(endpoint, identity, &best),
+        None => undecided(endpoint, identity),
+    }
+}
+
+/// Asks stage after stage until a row decides; `None` when the last one passes or matches nothing.
+#[inline(always)]
+fn first_match<T: Tables>(
+    tables: &T,
+    endpoint: &Endpoint,
+    attempt: &Attempt,
+    identity: u32,
+    stages: Stages,
+) -> Option<Best> {
+    if stages.count == 0 {
+        return None;
+    }
+    let classes = live_classes(tables, endpoint, attempt);
+    let mut stage = 0;
+    while stage < MAX_STAGES && stage < stages.count {
+        let best = best_of_stage(tables, attempt, identity, &classes, stages.first + stage);
+        if let Some(best) = best
+            && best.rule.action != Action::Pass as u8
+        {
+            return Some(best);
+        }
+        stage += 1;
+    }
+    None
+}
+
+/// The name classes that count for this attempt: unexpired ones, and the one that admitted the flow.
+#[inline(always)]
+fn live_classes<T: Tables>(tables: &T, endpoint: &Endpoint, attempt: &Attempt) -> [u32; LEARNED_SLOTS + 1] {
+    let mut classes = [0; LEARNED_SLOTS + 1];
+    classes[LEARNED_SLOTS] = attempt.admitted_as;
+    if matches!(attempt.direction, Direction::Egress)
+        && let Some(learned) = tables.learned(&LearnedKey { endpoint: endpoint.id, address: attempt.remote })
+    {
+        let mut i = 0;
+        while i < LEARNED_SLOTS {
+            let slot = learned.slots[i];
+            if slot as u32 >= attempt.now {
+                classes[i] = (slot >> 32) as u32;
+            }
+            i += 1;
+        }
+    }
+    classes
+}
+
+#[inline(always)]
+fn best_of_stage<T: Tables>(
+    tables: &T,
+    attempt: &Attempt,
+    identity: u32,
+    classes: &[u32; LEARNED_SLOTS + 1],
+    table: u32,
+) -> Option<Best> {
+    let mut best = None;
+    consider(tables, attempt, table, ANY_PEER, &mut best);
+    consider(tables, attempt, table, identity, &mut best);
+    let mut i = 0;
+    while i < LEARNED_SLOTS + 1 {
+        if classes[i] != 0 {
+            consider(tables, attempt, table, classes[i], &mut best);
+        }
+        i += 1;
+    }
+    best
+}
+
+/// Keeps the better of what was found so far and the row of one peer.
+#[inline(always)]
+fn consider<T: Tables>(tables: &T, attempt: &Attempt, table: u32, peer: u32, best: &mut Option<Best>) {
+    let Some(rule) = tables.rule(&RuleKey::new(table, peer, attempt.protocol, attempt.port)) else { return };
+    let name_class = if peer & crate::policy::NAME_BIT != 0 && peer & HOST_BIT == 0 { peer } else { 0 };
+    match best {
+        Some(other) if other.rule.rank <= rule.rank => {}
+        _ => *best = Some(Best { rule, name_class }),
+    }
+}
+
+#[inline(always)]
+fn ruled(endpoint: &Endpoint, identity: u32, best: &Best) -> Decision {
+    let verdict = if best.rule.action == Action::Allow as u8 {
+        Verdict::Forwarded
+    } else if endpoint.mode == Mode::Observe as u8 {
+        Verdict::WouldDeny
+    } else if best.rule.action == Action::Reject as u8 {
+        Verdict::Rejected
+    } else {
+        Verdict::Denied
+    };
+    let reason = if best.rule.tier_default != 0 { Reason::TierDefault } else { Reason::Rule };
+    Decision { verdict, reason, rule: best.rule.rule, identity, name_class: best.name_class }
+}
+
+#[inline(always)]
+fn undecided(endpoint: &Endpoint, identity: u32) -> Decision {
+    let verdict = if endpoint.mode == Mode::Enforce as u8 { Verdict::Denied } else { Verdict::Forwarded };
+    Decision { verdict, reason: Reason::ModeDefault, rule: 0, identity, name_class: 0 }
+}

@@ -1,0 +1,104 @@
+//! What the kernel tells userspace through the ring buffer.
+
+use crate::address::Address;
+use crate::flow::{Flow, FlowKey};
+
+/// Kind of an event, in its first four octets.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A [`FlowEvent`]: a flow was admitted.
+    Admitted = 1,
+    /// A [`FlowEvent`]: a flow was refused.
+    Refused = 2,
+    /// A [`FlowEvent`]: a flow ended by itself, counts are final.
+    Ended = 3,
+    /// A [`FlowEvent`]: an admitted flow was cut because policy changed, counts are final.
+    Cut = 4,
+    /// A [`FlowEvent`]: a packet that belongs to no flow was dropped.
+    Dropped = 5,
+    /// A [`DnsEvent`], the message behind it.
+    DnsAnswer = 6,
+}
+
+/// A flow and what happened to it. For [`Kind::Dropped`] the key holds what could be read of the packet, zeros else.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FlowEvent {
+    /// A [`Kind`] as its number.
+    pub kind: u32,
+    /// Always 0.
+    pub padding: u32,
+    /// Nanoseconds of the monotonic clock.
+    pub time: u64,
+    /// The flow's name.
+    pub key: FlowKey,
+    /// Always 0.
+    pub padding_key: u32,
+    /// The flow as it is in the table.
+    pub flow: Flow,
+}
+
+/// A DNS answer that was read in the kernel; `length` octets of message follow.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DnsEvent {
+    /// [`Kind::DnsAnswer`] as its number.
+    pub kind: u32,
+    /// Octets of message behind this header.
+    pub length: u32,
+    /// Nanoseconds of the monotonic clock.
+    pub time: u64,
+    /// [`crate::policy::Endpoint::id`] of the workload that asked.
+    pub endpoint: u32,
+    /// Name class of the question, 0 when no pattern matches.
+    pub name_class: u32,
+    /// Addresses written to the learned map before the answer passed on.
+    pub learned: u32,
+    /// A [`DnsOutcome`] as its number.
+    pub outcome: u32,
+    /// Nanoseconds between question and answer.
+    pub latency: u64,
+    /// Who answered.
+    pub resolver: Address,
+    /// The workload's port, host order.
+    pub local_port: u16,
+    /// Always 0.
+    pub padding: [u8; 6],
+}
+
+/// What became of a DNS answer in the kernel. None of these stops it; only `Learned` opens anything.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum DnsOutcome {
+    /// Its addresses are in the learned map.
+    Learned = 0,
+    /// No pattern matches its name, or it holds no address.
+    Nothing = 1,
+    /// This workload asked no such question lately.
+    Unsolicited = 2,
+    /// Header, question or records are not well formed.
+    Malformed = 3,
+    /// Cut short by the server (TC bit), or longer than the kernel reads.
+    TooLong = 4,
+    /// An error code of the server.
+    ServerError = 5,
+}
+
+impl DnsOutcome {
+    /// Every outcome, in the order of its number.
+    pub const ALL: &'static [Self] =
+        &[Self::Learned, Self::Nothing, Self::Unsolicited, Self::Malformed, Self::TooLong, Self::ServerError];
+
+    /// The stable text used in records and metrics.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Learned => "learned",
+            Self::Nothing => "nothing",
+            Self::Unsolicited => "unsolicited",
+            Self::Malformed => "malformed",
+            Self::TooLong => "too-long",
+            Self::ServerError => "server-error",
+        }
+    }
+}

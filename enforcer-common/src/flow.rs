@@ -1,0 +1,227 @@
+//! The flow table: how a flow is named, what is remembered of it, and how its TCP state moves.
+
+use crate::address::Address;
+
+/// A flow of one workload, seen from the workload: both directions share the key.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FlowKey {
+    /// The other side's address.
+    pub remote: Address,
+    /// The workload's address.
+    pub local: Address,
+    /// The other side's port, host order; an ICMP echo's identifier when the other side asked.
+    pub remote_port: u16,
+    /// The workload's port, host order; an ICMP echo's identifier when the workload asked.
+    pub local_port: u16,
+    /// Host-side interface index of the workload.
+    pub interface: u32,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Always 0.
+    pub padding: [u8; 3],
+}
+
+/// Packets and bytes of one direction.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Count {
+    /// Socket buffers seen; a GSO super-packet counts once.
+    pub packets: u64,
+    /// Their lengths with the Ethernet header, in bytes.
+    pub bytes: u64,
+}
+
+/// What the kernel remembers of a flow.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Flow {
+    /// [`crate::policy::Endpoint::revision`] it was judged under.
+    pub revision: u32,
+    /// [`crate::policy::Endpoint::slot`] of its workload.
+    pub slot: u32,
+    /// [`crate::policy::Endpoint::id`] of its workload.
+    pub endpoint: u32,
+    /// Rule that decided, 0 where none did.
+    pub rule: u32,
+    /// Identity of the other side.
+    pub identity: u32,
+    /// Name class that decided, 0 where none did.
+    pub name_class: u32,
+    /// Port (or ICMP type and code) that policy was asked about, host order.
+    pub port: u16,
+    /// Seconds without a packet after which the flow is over.
+    pub idle_seconds: u16,
+    /// A [`crate::verdict::Verdict`] as its number.
+    pub verdict: u8,
+    /// A [`crate::verdict::Reason`] as its number.
+    pub reason: u8,
+    /// A [`crate::decide::Direction`] as its number.
+    pub direction: u8,
+    /// [`tcp`] bits seen so far; 0 for other protocols.
+    pub tcp: u8,
+    /// [`FLAG_DNS`] and others.
+    pub flags: u32,
+    /// Always 0.
+    pub padding: u32,
+    /// First packet, nanoseconds of the monotonic clock.
+    pub started: u64,
+    /// Latest packet, nanoseconds of the monotonic clock.
+    pub last_seen: u64,
+    /// What the workload sent.
+    pub sent: Count,
+    /// What the workload received.
+    pub received: Count,
+}
+
+/// The other side is a trusted resolver: its answers are read.
+pub const FLAG_DNS: u32 = 1;
+
+/// TCP header flags and the bits remembered of a connection.
+pub mod tcp {
+    /// Header flags, as in the header's fourteenth octet.
+    pub const FIN: u8 = 0x01;
+    /// Synchronise.
+    pub const SYN: u8 = 0x02;
+    /// Reset.
+    pub const RST: u8 = 0x04;
+    /// Acknowledge.
+    pub const ACK: u8 = 0x10;
+
+    /// The beginner's SYN was seen.
+    pub const SAW_SYN: u8 = 0x01;
+    /// The answerer's SYN-ACK was seen.
+    pub const SAW_SYN_ACK: u8 = 0x02;
+    /// The workload sent FIN.
+    pub const LOCAL_FIN: u8 = 0x04;
+    /// The other side sent FIN.
+    pub const REMOTE_FIN: u8 = 0x08;
+    /// Either side sent RST.
+    pub const RESET: u8 = 0x10;
+
+    /// Idle seconds of a connection that is not established yet.
+    pub const OPENING_SECONDS: u16 = 120;
+    /// Idle seconds of an established connection: six hours, above the usual keep-alive of two.
+    pub const ESTABLISHED_SECONDS: u16 = 6 * 3600;
+    /// Idle seconds after both FINs or a RST.
+    pub const CLOSED_SECONDS: u16 = 10;
+
+    /// True for flag combinations no stack sends: none at all, SYN with FIN or RST, FIN without ACK.
+    #[inline(always)]
+    pub const fn is_impossible(flags: u8) -> bool {
+        let known = flags & (FIN | SYN | RST | ACK);
+        known == 0 || (known & SYN != 0 && known & (FIN | RST) != 0) || (known & FIN != 0 && known & ACK == 0)
+    }
+
+    /// True for the packet that begins a connection.
+    #[inline(always)]
+    pub const fn is_opening(flags: u8) -> bool {
+        flags & (SYN | ACK) == SYN
+    }
+
+    /// True once both sides have said FIN, or one RST.
+    #[inline(always)]
+    pub const fn is_closed(state: u8) -> bool {
+        state & RESET != 0 || state & (LOCAL_FIN | REMOTE_FIN) == LOCAL_FIN | REMOTE_FIN
+    }
+
+    /// The state after a packet with `flags`, sent by the workload when `from_workload`.
+    #[inline(always)]
+    pub const fn next(state: u8, flags: u8, from_workload: bool) -> u8 {
+        let mut state = state;
+        if flags & SYN != 0 {
+            state |= if flags & ACK != 0 { SAW_SYN_ACK } else { SAW_SYN };
+        }
+        if flags & FIN != 0 {
+            state |= if from_workload { LOCAL_FIN } else { REMOTE_FIN };
+        }
+        if flags & RST != 0 {
+            state |= RESET;
+        }
+        state
+    }
+
+    /// Idle seconds that go with a state.
+    #[inline(always)]
+    pub const fn idle_seconds(state: u8) -> u16 {
+        if is_closed(state) {
+            CLOSED_SECONDS
+        } else if state & SAW_SYN != 0 && state & SAW_SYN_ACK == 0 {
+            OPENING_SECONDS
+        } else {
+            ESTABLISHED_SECONDS
+        }
+    }
+}
+
+/// Idle seconds of UDP and SCTP flows.
+pub const DATAGRAM_SECONDS: u16 = 120;
+/// Idle seconds of every other flow, ICMP among them.
+pub const OTHER_SECONDS: u16 = 30;
+
+/// Idle seconds a flow begins with.
+#[inline(always)]
+pub const fn idle_seconds(protocol: u8, tcp_state: u8) -> u16 {
+    match protocol {
+        crate::packet::TCP => tcp::idle_seconds(tcp_state),
+        crate::packet::UDP | crate::packet::SCTP => DATAGRAM_SECONDS,
+        _ => OTHER_SECONDS,
+    }
+}
+
+/// Which first fragment a later one belongs to.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FragmentKey {
+    /// Source address of the packet.
+    pub source: Address,
+    /// Destination address of the packet.
+    pub destination: Address,
+    /// Identification field, host order.
+    pub identification: u32,
+    /// Host-side interface index of the workload.
+    pub interface: u32,
+}
+
+/// What a first fragment tells its later ones; written only when it was admitted.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fragment {
+    /// Source port, host order.
+    pub source_port: u16,
+    /// Destination port, host order.
+    pub destination_port: u16,
+    /// Transport protocol.
+    pub protocol: u8,
+    /// Always 0.
+    pub padding: [u8; 3],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tcp;
+
+    #[test]
+    fn a_connection_opens_and_closes() {
+        let mut state = 0;
+        for (flags, from_workload) in
+            [(tcp::SYN, true), (tcp::SYN | tcp::ACK, false), (tcp::ACK, true), (tcp::FIN | tcp::ACK, true)]
+        {
+            assert!(!tcp::is_impossible(flags));
+            state = tcp::next(state, flags, from_workload);
+            assert!(!tcp::is_closed(state));
+        }
+        assert_eq!(tcp::idle_seconds(state), tcp::ESTABLISHED_SECONDS);
+        state = tcp::next(state, tcp::FIN | tcp::ACK, false);
+        assert!(tcp::is_closed(state));
+        assert_eq!(tcp::idle_seconds(state), tcp::CLOSED_SECONDS);
+    }
+
+    #[test]
+    fn impossible_flags_are_known() {
+        for flags in [0, tcp::SYN | tcp::FIN, tcp::SYN | tcp::RST, tcp::FIN] {
+            assert!(tcp::is_impossible(flags));
+        }
+        assert!(!tcp::is_impossible(tcp::RST) && !tcp::is_impossible(tcp::SYN));
+    }
+}

@@ -1,0 +1,177 @@
+//! The compiled form of policy: what the compiler writes and [`crate::decide`] reads.
+//!
+//! A *table* holds the disjoint rows of one workload class, one direction and one *stage*. Stages are
+//! consecutive table numbers; a `Pass` row ends its stage and the next one is asked. Inside a
+//! stage the row of the lowest rank wins, over all peers the packet's address answers to.
+
+use crate::address::Address;
+
+/// Peer number of a row that holds for every peer.
+pub const ANY_PEER: u32 = 0;
+/// Peer number of an address that no identity covers: the world.
+pub const WORLD: u32 = 1;
+/// First number given to an identity by the compiler; below are the fixed ones.
+pub const FIRST_IDENTITY: u32 = 16;
+/// Bit of an identity whose addresses belong to this node.
+pub const HOST_BIT: u32 = 1 << 31;
+/// Bit of a peer number that names a class of DNS names rather than an identity.
+pub const NAME_BIT: u32 = 1 << 30;
+
+/// Most stages of one direction of one workload; a workload that needs more is refused by the compiler.
+pub const MAX_STAGES: u32 = 8;
+/// Most addresses of one workload that anti-spoofing knows.
+pub const MAX_ADDRESSES: usize = 4;
+
+/// A row's key, matched by longest prefix. Fields are in network order so that prefixes cut where they should.
+///
+/// Prefix lengths in use: [`RuleKey::PEER_BITS`] any protocol, `+8` any port of a protocol,
+/// `+8+n` the ports that share their first `n` bits.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RuleKey {
+    /// Table number, network order.
+    pub table: [u8; 4],
+    /// [`ANY_PEER`], an identity or a name class, network order.
+    pub peer: [u8; 4],
+    /// IP protocol number; ICMP and ICMPv6 by their own numbers.
+    pub protocol: u8,
+    /// Destination port of the flow's first packet, or ICMP type and code; network order.
+    pub port: [u8; 2],
+}
+
+impl RuleKey {
+    /// Prefix length of a row for any protocol.
+    pub const PEER_BITS: u32 = 64;
+    /// Prefix length of a look-up.
+    pub const ALL_BITS: u32 = 88;
+
+    /// The key of one protocol and port.
+    #[inline(always)]
+    pub const fn new(table: u32, peer: u32, protocol: u8, port: u16) -> Self {
+        Self { table: table.to_be_bytes(), peer: peer.to_be_bytes(), protocol, port: port.to_be_bytes() }
+    }
+}
+
+/// What a row does with the packets it matches.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Action {
+    /// Admit.
+    Allow = 1,
+    /// Drop silently.
+    Deny = 2,
+    /// Drop and tell the sender.
+    Reject = 3,
+    /// Leave the tier: go on with the next stage.
+    Pass = 4,
+}
+
+/// A row's value.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Rule {
+    /// Place in the order of the whole policy, lower first.
+    pub rank: u32,
+    /// Identity of the rule, stable while its policy and place in it are; never 0.
+    pub rule: u32,
+    /// An [`Action`] as its number.
+    pub action: u8,
+    /// 1 for the default of a tier, 0 for a rule that somebody wrote.
+    pub tier_default: u8,
+    /// Always 0.
+    pub padding: [u8; 2],
+}
+
+/// The tables of one direction: `count` stages from number `first`; no tables when `count` is 0.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct Stages {
+    /// Number of the first stage's table.
+    pub first: u32,
+    /// How many stages follow one another, at most [`MAX_STAGES`].
+    pub count: u32,
+}
+
+/// What is done with what no tier decides.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Mode {
+    /// Drop nothing, report what would have been.
+    Observe = 1,
+    /// Kubernetes semantics: admit.
+    Policy = 2,
+    /// Zero trust: deny.
+    Enforce = 3,
+}
+
+/// Everything a decision about one workload starts from; replaced whole, so that a change of policy
+/// is one map update.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Endpoint {
+    /// Number of the workload on this node; never used again for another.
+    pub id: u32,
+    /// Index into the revision array.
+    pub slot: u32,
+    /// Policy revision; a flow judged under another one is judged again.
+    pub revision: u32,
+    /// Which generation of identities the tables were compiled against.
+    pub generation: u32,
+    /// A [`Mode`] as its number.
+    pub mode: u8,
+    /// How many of `addresses` are in use.
+    pub address_count: u8,
+    /// Always 0.
+    pub padding: [u8; 2],
+    /// Tables for flows that the workload begins.
+    pub egress: Stages,
+    /// Tables for flows that others begin.
+    pub ingress: Stages,
+    /// The workload's own addresses: the only sources it may use.
+    pub addresses: [Address; MAX_ADDRESSES],
+}
+
+/// Key of the identity of an address: longest prefix over the address inside one generation.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct IdentityKey {
+    /// Generation, network order.
+    pub generation: [u8; 4],
+    /// The address; IPv4 prefixes are 96 bits longer than written.
+    pub address: Address,
+}
+
+impl IdentityKey {
+    /// Bits before the address begins.
+    pub const GENERATION_BITS: u32 = 32;
+    /// Prefix length of a look-up.
+    pub const ALL_BITS: u32 = 160;
+
+    /// The key of one address.
+    #[inline(always)]
+    pub const fn new(generation: u32, address: Address) -> Self {
+        Self { generation: generation.to_be_bytes(), address }
+    }
+}
+
+/// Key of the names learned for an address: by workload, because a name resolved by one opens nothing for another.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LearnedKey {
+    /// [`Endpoint::id`] of the workload that asked.
+    pub endpoint: u32,
+    /// The address from the answer.
+    pub address: Address,
+}
+
+/// How many name classes one address holds for one workload; the one that ends first makes room.
+pub const LEARNED_SLOTS: usize = 4;
+
+/// The name classes an address answers to: each `class << 32 | expiry`, expiry in seconds of the
+/// monotonic clock; 0 is a free slot.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Learned {
+    /// The slots, in no order.
+    pub slots: [u64; LEARNED_SLOTS],
+}

@@ -1,0 +1,120 @@
+//! What was decided and why. Every packet that is dropped, and every flow that is admitted,
+//! carries one [`Verdict`] and one [`Reason`]; nothing is decided without both.
+
+/// Makes a `u8` enum with a stable number and a stable text per variant.
+macro_rules! numbered {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $number:literal $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[repr(u8)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum $name { $($(#[$doc])* $variant = $number,)+ }
+
+        impl $name {
+            /// Every variant, in the order of its number.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The variant of this number; `None` for a number that is not in use.
+            #[inline(always)]
+            pub const fn from_number(number: u8) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)+ _ => None }
+            }
+
+            /// The stable text used in records, metrics and on the command line.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+    };
+}
+
+numbered! {
+    /// A packet's or flow's fate, as records show it.
+    Verdict {
+        /// It passes.
+        Forwarded = 1 "FORWARDED",
+        /// It is dropped and nobody is told.
+        Denied = 2 "DENIED",
+        /// It is dropped and the sender is told (TCP RST, ICMP administratively prohibited).
+        Rejected = 3 "REJECTED",
+        /// It passes because the namespace only observes; otherwise it would have been dropped.
+        WouldDeny = 4 "WOULD_DENY",
+    }
+}
+
+impl Verdict {
+    /// True when the packet goes on its way.
+    #[inline(always)]
+    pub const fn passes(self) -> bool {
+        matches!(self, Self::Forwarded | Self::WouldDeny)
+    }
+}
+
+numbered! {
+    /// Why: the fact that made the verdict. Numbers are part of the ABI; 1-15 admit or judge flows,
+    /// 16 and up drop packets.
+    Reason {
+        /// A policy rule decided; the record names it.
+        Rule = 1 "rule",
+        /// A tier selected the workload, none of its rules matched, and its default action denies.
+        TierDefault = 2 "tier-default",
+        /// No tier decided and the namespace mode did.
+        ModeDefault = 3 "mode-default",
+        /// The node itself speaks to its own workload (kubelet probes).
+        FromHost = 4 "from-host",
+        /// Neighbour discovery, multicast listener discovery or ARP of the link itself.
+        LinkControl = 5 "link-control",
+        /// An ICMP error about a flow that is admitted.
+        Related = 6 "related",
+        /// A refusal made by the enforcer itself on its way to the sender.
+        OwnReject = 7 "own-reject",
+
+        /// The packet ends before its headers do.
+        Truncated = 16 "truncated",
+        /// An IP header contradicts itself (version, header length, total length).
+        BadIpHeader = 17 "bad-ip-header",
+        /// A transport header contradicts itself (data offset, impossible TCP flags).
+        BadTransportHeader = 18 "bad-transport-header",
+        /// Neither IPv4, IPv6 nor ARP.
+        UnknownEtherType = 19 "unknown-ethertype",
+        /// More VLAN tags or IPv6 extension headers than are followed.
+        TooManyHeaders = 20 "too-many-headers",
+        /// IPv6 routing header of a type that RFC 5095 or 8200 deprecates.
+        RoutingHeader = 21 "routing-header",
+        /// A fragment too small to hold, or placed to overwrite, the transport header (RFC 1858, RFC 3128).
+        TinyFragment = 22 "tiny-fragment",
+        /// A later fragment whose first one was not admitted or not seen.
+        OrphanFragment = 23 "orphan-fragment",
+        /// The source is not an address of this workload.
+        SpoofedSource = 24 "spoofed-source",
+        /// An ICMP error about a flow that is not admitted.
+        UnrelatedError = 25 "unrelated-error",
+        /// The flow table refused a new entry and the mode fails closed.
+        FlowTableFull = 26 "flow-table-full",
+        /// The interface has programs but no policy yet.
+        EndpointNotReady = 27 "endpoint-not-ready",
+        /// Router advertisement or redirect sent by a workload.
+        RogueRouter = 28 "rogue-router",
+    }
+}
+
+impl Reason {
+    /// One more than the largest number: the length of an array indexed by reason.
+    pub const COUNT: u32 = 32;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Reason, Verdict};
+
+    #[test]
+    fn numbers_and_texts_are_unique_and_fit() {
+        for (i, a) in Reason::ALL.iter().enumerate() {
+            assert!((*a as u32) < Reason::COUNT);
+            assert_eq!(Reason::from_number(*a as u8), Some(*a));
+            for b in &Reason::ALL[i + 1..] {
+                assert_ne!(a.text(), b.text());
+            }
+        }
+        assert_eq!(Verdict::ALL.iter().filter(|v| v.passes()).count(), 2);
+    }
+}

@@ -1,0 +1,3 @@
+//! Setup, build, demo, test, bench, lint.
+
+fn main() {}
