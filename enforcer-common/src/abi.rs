@@ -204,7 +204,7 @@ sizes! {
     policy::IdentityKey = 20,
     policy::LearnedKey = 20,
     policy::Learned = 32,
-    policy::Endpoint = 100,
+    policy::Endpoint = 104,
 }
 
 const _: () = assert!(Counter::DnsAnswers as u32 + (event::DnsOutcome::ALL.len() as u32) < COUNTERS);

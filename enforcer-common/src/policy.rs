@@ -106,6 +106,9 @@ pub enum Mode {
 
 /// Everything a decision about one workload starts from; replaced whole, so that a change of policy
 /// is one map update.
+///
+/// `revision` is read first and `seal` last: a map element may be recycled for another while it is
+/// read, and only a whole one has both equal, because no revision is used twice on a node.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Endpoint {
@@ -113,7 +116,7 @@ pub struct Endpoint {
     pub id: u32,
     /// Index into the revision array.
     pub slot: u32,
-    /// Policy revision; a flow judged under another one is judged again.
+    /// Policy revision, unique on the node; a flow judged under another one is judged again.
     pub revision: u32,
     /// Which generation of identities the tables were compiled against.
     pub generation: u32,
@@ -129,6 +132,8 @@ pub struct Endpoint {
     pub ingress: Stages,
     /// The workload's own addresses: the only sources it may use.
     pub addresses: [Address; MAX_ADDRESSES],
+    /// `revision` once more.
+    pub seal: u32,
 }
 
 /// Key of the identity of an address: longest prefix over the address inside one generation.
