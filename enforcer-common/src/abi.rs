@@ -45,8 +45,23 @@ pub mod map {
 
     /// Every map that is pinned and adopted after a restart.
     pub const PINNED: &[&str] = &[
-        ENDPOINTS, REVISIONS, IDENTITIES, RULES, LEARNED, FLOWS, REFUSALS, FRAGMENTS, RESOLVERS, QUESTIONS,
-        NAME_SYMBOLS, NAME_ROWS, NAME_CLASSES, SETTINGS, COUNTERS, EVENT_BUDGETS, EVENTS,
+        ENDPOINTS,
+        REVISIONS,
+        IDENTITIES,
+        RULES,
+        LEARNED,
+        FLOWS,
+        REFUSALS,
+        FRAGMENTS,
+        RESOLVERS,
+        QUESTIONS,
+        NAME_SYMBOLS,
+        NAME_ROWS,
+        NAME_CLASSES,
+        SETTINGS,
+        COUNTERS,
+        EVENT_BUDGETS,
+        EVENTS,
     ];
 }
 

@@ -1,5 +1,7 @@
 //! One type for the addresses of both families. Owns their form in maps, never their meaning.
 
+use core::net::IpAddr;
+
 /// An IP address as sixteen octets in network order; IPv4 as `::ffff:a.b.c.d`.
 ///
 /// Held as words so that the kernel side copies and compares it in four moves; the words are the
@@ -62,35 +64,29 @@ impl Address {
     }
 }
 
-#[cfg(not(target_arch = "bpf"))]
-mod host {
-    use super::Address;
-    use core::net::IpAddr;
-
-    impl From<IpAddr> for Address {
-        fn from(ip: IpAddr) -> Self {
-            match ip {
-                IpAddr::V4(v4) => Self::v4(v4.octets()),
-                IpAddr::V6(v6) => Self::v6(v6.octets()),
-            }
+impl From<IpAddr> for Address {
+    fn from(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(v4) => Self::v4(v4.octets()),
+            IpAddr::V6(v6) => Self::v6(v6.octets()),
         }
     }
+}
 
-    impl From<Address> for IpAddr {
-        fn from(address: Address) -> Self {
-            let octets = address.octets();
-            if address.is_v4() {
-                Self::from([octets[12], octets[13], octets[14], octets[15]])
-            } else {
-                Self::from(octets)
-            }
+impl From<Address> for IpAddr {
+    fn from(address: Address) -> Self {
+        let octets = address.octets();
+        if address.is_v4() {
+            Self::from([octets[12], octets[13], octets[14], octets[15]])
+        } else {
+            Self::from(octets)
         }
     }
+}
 
-    impl core::fmt::Debug for Address {
-        fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-            core::fmt::Display::fmt(&IpAddr::from(*self), f)
-        }
+impl core::fmt::Debug for Address {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        core::fmt::Display::fmt(&IpAddr::from(*self), f)
     }
 }
 

@@ -3,7 +3,8 @@
 
 use crate::address::Address;
 use crate::policy::{
-    ANY_PEER, Action, Endpoint, HOST_BIT, LEARNED_SLOTS, Learned, LearnedKey, MAX_STAGES, Mode, Rule, RuleKey, Stages,
+    ANY_PEER, Action, Endpoint, HOST_BIT, LEARNED_SLOTS, Learned, LearnedKey, MAX_STAGES, Mode, Rule,
+    RuleKey, Stages,
 };
 use crate::verdict::{Reason, Verdict};
 
@@ -85,7 +86,13 @@ struct Best {
 pub fn decide<T: Tables>(tables: &T, endpoint: &Endpoint, attempt: &Attempt) -> Decision {
     let identity = tables.identity(endpoint.generation, &attempt.remote);
     if matches!(attempt.direction, Direction::Ingress) && identity & HOST_BIT != 0 {
-        return Decision { verdict: Verdict::Forwarded, reason: Reason::FromHost, rule: 0, identity, name_class: 0 };
+        return Decision {
+            verdict: Verdict::Forwarded,
+            reason: Reason::FromHost,
+            rule: 0,
+            identity,
+            name_class: 0,
+        };
     }
     let stages = match attempt.direction {
         Direction::Egress => endpoint.egress,
