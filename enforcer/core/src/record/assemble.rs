@@ -1,0 +1,199 @@
+//! From a kernel event to a flow record: joins workloads, identities, names and rules. Owns the join,
+//! never the facts: those come through [`Directory`], the time through [`Clock`].
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use enforcer_common::decide::Direction;
+use enforcer_common::event::{FlowEvent, Kind};
+use enforcer_common::flow::{Flow, FlowKey, tcp};
+use enforcer_common::policy::{HOST_BIT, NAME_BIT};
+use enforcer_common::verdict::{Reason, Verdict};
+use jiff::Timestamp;
+
+use super::{Count, EndReason, Entity, Event, Icmp, Peer, Protocol, Record, RuleRef, SCHEMA};
+
+/// What a record says of a workload.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Subject {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub workload: Arc<str>,
+    /// Its labels.
+    pub labels: Arc<BTreeMap<String, String>>,
+    /// Its identity under the policy in force, where it has one.
+    pub identity: Option<u32>,
+}
+
+/// The facts a record is joined from.
+pub trait Directory {
+    /// The workload behind a host-side interface.
+    fn at_interface(&self, interface: u32) -> Option<Subject>;
+    /// The workload, local or not, that has this address.
+    fn at_address(&self, address: IpAddr) -> Option<Subject>;
+    /// True when the address is one of this node's own.
+    fn is_host(&self, address: IpAddr) -> bool;
+    /// The names, sorted, that the workload behind an interface got this address for.
+    fn names(&self, interface: u32, address: IpAddr) -> Vec<Arc<str>>;
+    /// The rule of this number.
+    fn rule(&self, number: u32) -> Option<Arc<RuleRef>>;
+}
+
+/// Translates nanoseconds of the monotonic clock to times of day.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Clock {
+    /// Nanoseconds since 1970 at the monotonic clock's zero.
+    boot: i128,
+}
+
+impl Clock {
+    /// The clock on which `monotonic_ns` is `now`.
+    pub fn new(now: Timestamp, monotonic_ns: u64) -> Self {
+        Self { boot: now.as_nanosecond() - i128::from(monotonic_ns) }
+    }
+
+    /// The time of day of a monotonic time; the farthest representable one when out of range.
+    pub fn time(&self, monotonic_ns: u64) -> Timestamp {
+        Timestamp::from_nanosecond(self.boot + i128::from(monotonic_ns)).unwrap_or(Timestamp::MAX)
+    }
+}
+
+/// An event with a number that the ABI does not know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("flow event with unknown {field} {number}")]
+pub struct UnknownNumber {
+    /// The field.
+    pub field: &'static str,
+    /// Its number.
+    pub number: u32,
+}
+
+/// Makes the record of a flow event.
+///
+/// # Errors
+/// When a field holds a number that the ABI does not know, or `kind` is no flow event.
+pub fn assemble(
+    kind: Kind,
+    event: &FlowEvent,
+    node: &Arc<str>,
+    clock: &Clock,
+    directory: &impl Directory,
+) -> Result<Record, UnknownNumber> {
+    let flow = &event.flow;
+    let direction = direction(flow.direction)?;
+    let (local, remote) = peers(&event.key, flow, directory);
+    let (sent, received) = (count(flow.sent), count(flow.received));
+    let (source, destination, forward, reply) = match direction {
+        Direction::Egress => (local, remote, sent, received),
+        Direction::Ingress => (remote, local, received, sent),
+    };
+    let protocol = Protocol(event.key.protocol);
+    let event_kind = event_of(kind)?;
+    let end_reason = end_reason(event_kind, flow);
+    Ok(Record {
+        schema: SCHEMA,
+        time: clock.time(event.time),
+        node: Arc::clone(node),
+        event: event_kind,
+        verdict: Verdict::from_number(flow.verdict).ok_or(unknown("verdict", flow.verdict))?,
+        reason: Reason::from_number(flow.reason).ok_or(unknown("reason", flow.reason))?,
+        direction,
+        source,
+        destination,
+        protocol,
+        icmp: protocol.is_icmp().then_some(Icmp { kind: (flow.port >> 8) as u8, code: flow.port as u8 }),
+        forward,
+        reply,
+        start: clock.time(flow.started),
+        last: clock.time(flow.last_seen),
+        end: end_reason.map(|_| clock.time(event.time)),
+        end_reason,
+        rule: (flow.rule != 0).then(|| directory.rule(flow.rule)).flatten(),
+        revision: flow.revision,
+    })
+}
+
+/// The workload's end and the other one.
+fn peers(key: &FlowKey, flow: &Flow, directory: &impl Directory) -> (Peer, Peer) {
+    let (local_address, remote_address) = (IpAddr::from(key.local), IpAddr::from(key.remote));
+    let has_ports = Protocol(key.protocol).has_ports();
+    let mut local =
+        peer(local_address, has_ports.then_some(key.local_port), directory.at_interface(key.interface));
+    local.entity = None;
+    let subject = directory.at_address(remote_address);
+    let mut remote = peer(remote_address, has_ports.then_some(key.remote_port), subject);
+    remote.names = directory.names(key.interface, remote_address);
+    remote.identity = (flow.identity != 0).then_some(flow.identity & !HOST_BIT);
+    let is_host =
+        directory.is_host(remote_address) || (flow.identity & HOST_BIT != 0 && flow.identity & NAME_BIT == 0);
+    if is_host && remote.workload.is_none() {
+        remote.entity = Some(Entity::Host);
+    }
+    (local, remote)
+}
+
+fn peer(address: IpAddr, port: Option<u16>, subject: Option<Subject>) -> Peer {
+    match subject {
+        Some(subject) => Peer {
+            namespace: Some(subject.namespace),
+            workload: Some(subject.workload),
+            labels: Some(subject.labels),
+            entity: None,
+            identity: subject.identity,
+            address,
+            port,
+            names: Vec::new(),
+        },
+        None => Peer {
+            namespace: None,
+            workload: None,
+            labels: None,
+            entity: Some(Entity::World),
+            identity: None,
+            address,
+            port,
+            names: Vec::new(),
+        },
+    }
+}
+
+fn event_of(kind: Kind) -> Result<Event, UnknownNumber> {
+    match kind {
+        Kind::Admitted => Ok(Event::Admitted),
+        Kind::Refused => Ok(Event::Refused),
+        Kind::Ended => Ok(Event::Ended),
+        Kind::Cut => Ok(Event::Cut),
+        Kind::Dropped => Ok(Event::Dropped),
+        Kind::DnsAnswer => Err(UnknownNumber { field: "kind", number: kind as u32 }),
+    }
+}
+
+fn direction(number: u8) -> Result<Direction, UnknownNumber> {
+    [Direction::Egress, Direction::Ingress]
+        .into_iter()
+        .find(|d| *d as u8 == number)
+        .ok_or(unknown("direction", number))
+}
+
+fn end_reason(event: Event, flow: &Flow) -> Option<EndReason> {
+    match event {
+        Event::Cut => Some(EndReason::Policy),
+        Event::Ended if flow.tcp & tcp::RESET != 0 => Some(EndReason::Reset),
+        Event::Ended if tcp::is_closed(flow.tcp) => Some(EndReason::Closed),
+        Event::Ended => Some(EndReason::Idle),
+        Event::Admitted | Event::Refused | Event::Dropped => None,
+    }
+}
+
+fn count(count: enforcer_common::flow::Count) -> Count {
+    Count { packets: count.packets, bytes: count.bytes }
+}
+
+fn unknown(field: &'static str, number: u8) -> UnknownNumber {
+    UnknownNumber { field, number: number.into() }
+}
+
+#[cfg(test)]
+mod tests;

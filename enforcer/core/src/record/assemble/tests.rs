@@ -1,0 +1,208 @@
+//! Records made from events, compared as whole values.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use enforcer_common::address::Address;
+use enforcer_common::decide::Direction;
+use enforcer_common::event::{FlowEvent, Kind};
+use enforcer_common::flow::{Count as Counted, Flow, FlowKey, tcp};
+use enforcer_common::packet;
+use enforcer_common::policy::{HOST_BIT, WORLD};
+use enforcer_common::verdict::{Reason, Verdict};
+use jiff::Timestamp;
+
+use super::{Clock, Directory, Subject, UnknownNumber, assemble};
+use crate::record::{Count, EndReason, Entity, Event, Icmp, Peer, Protocol, Record, RuleRef, SCHEMA};
+
+const LOCAL: &str = "10.0.0.3";
+const REMOTE: &str = "198.51.100.7";
+
+struct Facts;
+
+fn update() -> Subject {
+    Subject {
+        namespace: "update".into(),
+        workload: "update".into(),
+        labels: Arc::new(BTreeMap::from([("app".to_owned(), "update".to_owned())])),
+        identity: Some(17),
+    }
+}
+
+fn rule() -> Arc<RuleRef> {
+    Arc::new(RuleRef {
+        tier: "default".into(),
+        kind: "SegmentPolicy".into(),
+        namespace: Some("update".into()),
+        name: "update-egress".into(),
+        rule: Some("github".into()),
+        index: Some(0),
+    })
+}
+
+impl Directory for Facts {
+    fn at_interface(&self, interface: u32) -> Option<Subject> {
+        (interface == 5).then(update)
+    }
+    fn at_address(&self, address: IpAddr) -> Option<Subject> {
+        (address == ip(LOCAL)).then(update)
+    }
+    fn is_host(&self, address: IpAddr) -> bool {
+        address == ip("10.0.0.1")
+    }
+    fn names(&self, interface: u32, address: IpAddr) -> Vec<Arc<str>> {
+        if interface == 5 && address == ip(REMOTE) { vec!["github.com".into()] } else { Vec::new() }
+    }
+    fn rule(&self, number: u32) -> Option<Arc<RuleRef>> {
+        (number == 9).then(rule)
+    }
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn event(remote: &str, direction: Direction) -> FlowEvent {
+    FlowEvent {
+        kind: Kind::Ended as u32,
+        padding: 0,
+        time: 3_000_000_000,
+        key: FlowKey {
+            remote: Address::from(ip(remote)),
+            local: Address::from(ip(LOCAL)),
+            remote_port: 22,
+            local_port: 40112,
+            interface: 5,
+            protocol: packet::TCP,
+            padding: [0; 3],
+        },
+        padding_key: 0,
+        flow: Flow {
+            revision: 4,
+            slot: 0,
+            endpoint: 1,
+            rule: 9,
+            identity: WORLD,
+            name_class: 0,
+            port: 22,
+            idle_seconds: 10,
+            verdict: Verdict::Forwarded as u8,
+            reason: Reason::Rule as u8,
+            direction: direction as u8,
+            tcp: tcp::SAW_SYN | tcp::SAW_SYN_ACK | tcp::LOCAL_FIN | tcp::REMOTE_FIN,
+            flags: 0,
+            padding: 0,
+            started: 1_000_000_000,
+            last_seen: 2_000_000_000,
+            sent: Counted { packets: 6, bytes: 600 },
+            received: Counted { packets: 5, bytes: 500 },
+        },
+    }
+}
+
+fn record(kind: Kind, event: &FlowEvent) -> Result<Record, UnknownNumber> {
+    let clock = Clock::new(at(100), 0);
+    assemble(kind, event, &Arc::from("node-1"), &clock, &Facts)
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("in range")
+}
+
+#[test]
+fn an_ended_flow_names_both_ends_and_its_rule() {
+    let expected = Record {
+        schema: SCHEMA,
+        time: at(103),
+        node: "node-1".into(),
+        event: Event::Ended,
+        verdict: Verdict::Forwarded,
+        reason: Reason::Rule,
+        direction: Direction::Egress,
+        source: Peer {
+            namespace: Some("update".into()),
+            workload: Some("update".into()),
+            labels: Some(update().labels),
+            entity: None,
+            identity: Some(17),
+            address: ip(LOCAL),
+            port: Some(40112),
+            names: Vec::new(),
+        },
+        destination: Peer {
+            namespace: None,
+            workload: None,
+            labels: None,
+            entity: Some(Entity::World),
+            identity: Some(WORLD),
+            address: ip(REMOTE),
+            port: Some(22),
+            names: vec!["github.com".into()],
+        },
+        protocol: Protocol(packet::TCP),
+        icmp: None,
+        forward: Count { packets: 6, bytes: 600 },
+        reply: Count { packets: 5, bytes: 500 },
+        start: at(101),
+        last: at(102),
+        end: Some(at(103)),
+        end_reason: Some(EndReason::Closed),
+        rule: Some(rule()),
+        revision: 4,
+    };
+    assert_eq!(record(Kind::Ended, &event(REMOTE, Direction::Egress)), Ok(expected));
+}
+
+#[test]
+fn ingress_turns_the_ends_round() {
+    let record = record(Kind::Ended, &event(REMOTE, Direction::Ingress)).expect("a record");
+    assert_eq!((record.source.address, record.destination.address), (ip(REMOTE), ip(LOCAL)));
+    assert_eq!(record.forward, Count { packets: 5, bytes: 500 });
+    assert_eq!(record.source.names, ["github.com".into()]);
+}
+
+#[test]
+fn the_node_is_an_entity() {
+    for identity in [WORLD, 20 | HOST_BIT] {
+        let mut event = event("10.0.0.1", Direction::Ingress);
+        event.flow.identity = identity;
+        let record = record(Kind::Admitted, &event).expect("a record");
+        assert_eq!(record.source.entity, Some(Entity::Host));
+        assert_eq!(record.source.identity, Some(identity & !HOST_BIT));
+        assert_eq!((record.end, record.end_reason), (None, None));
+    }
+}
+
+#[test]
+fn icmp_has_type_and_code_but_no_ports() {
+    let mut event = event(REMOTE, Direction::Egress);
+    event.key.protocol = packet::ICMP;
+    event.flow.port = 8 << 8;
+    let record = record(Kind::Refused, &event).expect("a record");
+    assert_eq!(record.icmp, Some(Icmp { kind: 8, code: 0 }));
+    assert_eq!((record.source.port, record.destination.port), (None, None));
+}
+
+#[test]
+fn ends_have_reasons() {
+    let mut event = event(REMOTE, Direction::Egress);
+    for (kind, state, expected) in [
+        (Kind::Ended, tcp::SAW_SYN | tcp::RESET, Some(EndReason::Reset)),
+        (Kind::Ended, tcp::SAW_SYN | tcp::SAW_SYN_ACK, Some(EndReason::Idle)),
+        (Kind::Cut, tcp::SAW_SYN | tcp::SAW_SYN_ACK, Some(EndReason::Policy)),
+        (Kind::Refused, tcp::SAW_SYN, None),
+    ] {
+        event.flow.tcp = state;
+        assert_eq!(record(kind, &event).expect("a record").end_reason, expected);
+    }
+}
+
+#[test]
+fn numbers_the_abi_does_not_know_are_errors() {
+    let mut event = event(REMOTE, Direction::Egress);
+    event.flow.verdict = 77;
+    assert_eq!(record(Kind::Ended, &event), Err(UnknownNumber { field: "verdict", number: 77 }));
+    let number = Kind::DnsAnswer as u32;
+    assert_eq!(record(Kind::DnsAnswer, &event), Err(UnknownNumber { field: "kind", number }));
+}

@@ -1,0 +1,236 @@
+//! The texts of verdicts, reasons, directions and protocols in records, filters and on the command
+//! line: one place for each. Never adds a meaning to them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use enforcer_common::decide::Direction;
+use enforcer_common::packet;
+use enforcer_common::verdict::{Reason, Verdict};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{EndReason, Entity, Event, Protocol};
+
+/// A text that stands for nothing.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{text:?} is no {what}; expected {expected}")]
+pub struct UnknownText {
+    /// The text.
+    pub text: String,
+    /// What it was taken for.
+    pub what: &'static str,
+    /// What would have been accepted.
+    pub expected: String,
+}
+
+const PROTOCOLS: &[(u8, &str)] = &[
+    (packet::TCP, "TCP"),
+    (packet::UDP, "UDP"),
+    (packet::SCTP, "SCTP"),
+    (packet::ICMP, "ICMP"),
+    (packet::ICMPV6, "ICMPv6"),
+];
+
+/// `EGRESS` or `INGRESS`.
+pub const fn direction_text(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Egress => "EGRESS",
+        Direction::Ingress => "INGRESS",
+    }
+}
+
+/// Reads a direction in any case.
+///
+/// # Errors
+/// When the text is neither.
+pub fn parse_direction(text: &str) -> Result<Direction, UnknownText> {
+    pick(text, "direction", &[(Direction::Egress, "EGRESS"), (Direction::Ingress, "INGRESS")])
+}
+
+/// Reads a verdict in any case; `-` counts as `_`.
+///
+/// # Errors
+/// When the text is none.
+pub fn parse_verdict(text: &str) -> Result<Verdict, UnknownText> {
+    let all: Vec<_> = Verdict::ALL.iter().map(|v| (*v, v.text())).collect();
+    pick(&text.replace('-', "_"), "verdict", &all)
+}
+
+/// Reads a reason in any case.
+///
+/// # Errors
+/// When the text is none.
+pub fn parse_reason(text: &str) -> Result<Reason, UnknownText> {
+    let all: Vec<_> = Reason::ALL.iter().map(|r| (*r, r.text())).collect();
+    pick(text, "reason", &all)
+}
+
+fn pick<T: Copy>(text: &str, what: &'static str, all: &[(T, &'static str)]) -> Result<T, UnknownText> {
+    all.iter().find(|(_, t)| t.eq_ignore_ascii_case(text)).map(|(value, _)| *value).ok_or_else(|| {
+        UnknownText {
+            text: text.to_owned(),
+            what,
+            expected: all.iter().map(|(_, t)| *t).collect::<Vec<_>>().join(", "),
+        }
+    })
+}
+
+impl Protocol {
+    /// True when flows of the protocol have ports.
+    pub const fn has_ports(self) -> bool {
+        matches!(self.0, packet::TCP | packet::UDP | packet::SCTP)
+    }
+
+    /// True for ICMP and ICMPv6.
+    pub const fn is_icmp(self) -> bool {
+        matches!(self.0, packet::ICMP | packet::ICMPV6)
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match PROTOCOLS.iter().find(|(number, _)| *number == self.0) {
+            Some((_, text)) => f.pad(text),
+            None => fmt::Display::fmt(&self.0, f),
+        }
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = UnknownText;
+
+    fn from_str(text: &str) -> Result<Self, UnknownText> {
+        if let Ok(number) = text.parse() {
+            return Ok(Self(number));
+        }
+        pick(text, "protocol", PROTOCOLS).map(Self)
+    }
+}
+
+impl Serialize for Protocol {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Protocol {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Event {
+    /// The text of the JSON form.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::Refused => "refused",
+            Self::Ended => "ended",
+            Self::Cut => "cut",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+impl EndReason {
+    /// The text of the JSON form.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Reset => "reset",
+            Self::Idle => "idle",
+            Self::Policy => "policy",
+        }
+    }
+}
+
+impl Entity {
+    /// The text of the JSON form.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::World => "world",
+        }
+    }
+}
+
+/// Serde forms of one type that belongs to the ABI and so knows no serde; lists of it under `list`.
+macro_rules! by_text {
+    ($(#[$doc:meta])* $module:ident, $type:ty, $text:expr, $parse:expr) => {
+        $(#[$doc])*
+        pub mod $module {
+            use super::*;
+
+            /// Writes the text.
+            ///
+            /// # Errors
+            /// Those of the serialiser.
+            pub fn serialize<S: Serializer>(value: &$type, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str($text(*value))
+            }
+
+            /// Reads the text.
+            ///
+            /// # Errors
+            /// When the text is unknown.
+            pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
+                $parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+            }
+
+            /// The same for lists.
+            pub mod list {
+                use super::*;
+
+                /// Writes the texts.
+                ///
+                /// # Errors
+                /// Those of the serialiser.
+                pub fn serialize<S: Serializer>(values: &[$type], serializer: S) -> Result<S::Ok, S::Error> {
+                    serializer.collect_seq(values.iter().map(|value| $text(*value)))
+                }
+
+                /// Reads the texts.
+                ///
+                /// # Errors
+                /// When one of them is unknown.
+                pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<$type>, D::Error> {
+                    let texts = Vec::<String>::deserialize(deserializer)?;
+                    texts.iter().map(|text| $parse(text)).collect::<Result<_, _>>().map_err(serde::de::Error::custom)
+                }
+            }
+        }
+    };
+}
+
+by_text!(
+    /// Verdicts by their text.
+    verdict, Verdict, Verdict::text, parse_verdict
+);
+by_text!(
+    /// Reasons by their text.
+    reason, Reason, Reason::text, parse_reason
+);
+by_text!(
+    /// Directions by their text.
+    direction, Direction, direction_text, parse_direction
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_read_in_any_case() {
+        assert_eq!(parse_verdict("would-deny"), Ok(Verdict::WouldDeny));
+        assert_eq!(parse_direction("egress"), Ok(Direction::Egress));
+        assert_eq!("icmpv6".parse(), Ok(Protocol(packet::ICMPV6)));
+        assert_eq!("47".parse(), Ok(Protocol(47)));
+        assert_eq!(Protocol(47).to_string(), "47");
+    }
+
+    #[test]
+    fn an_unknown_text_names_the_known_ones() {
+        let error = parse_direction("sideways").expect_err("no direction");
+        assert_eq!(error.to_string(), "\"sideways\" is no direction; expected EGRESS, INGRESS");
+    }
+}
