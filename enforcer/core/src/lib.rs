@@ -1,4 +1,12 @@
-//! Pure policy: no I/O, no clock, no kernel.
+//! Pure policy: what a user writes, what it means, and the plan the kernel runs. No I/O, no clock, no kernel.
+//!
+//! A policy: [`policy`] holds it, [`snapshot`] is everything known at one moment, [`plan`] what the
+//! compiler makes of it.
 
-pub mod filter;
-pub mod record;
+pub mod fqdn;
+pub mod object;
+pub mod plan;
+pub mod policy;
+pub mod protocol;
+pub mod refusal;
+pub mod snapshot;

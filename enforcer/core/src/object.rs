@@ -1,0 +1,86 @@
+//! What the sources feed in: workloads and namespaces as plain values. Never where they came from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::Protocol;
+
+/// Name of a workload: a pod, or a named network namespace outside Kubernetes. Displayed as `namespace/name`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct WorkloadId {
+    /// Namespace it lives in.
+    pub namespace: String,
+    /// Its name in the namespace.
+    pub name: String,
+}
+
+impl WorkloadId {
+    /// The workload `name` of `namespace`.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for WorkloadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A port that a workload gives a name to.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NamedPort {
+    /// The name rules use.
+    pub name: String,
+    /// TCP, UDP or SCTP.
+    pub protocol: Protocol,
+    /// Port number, 1 to 65535.
+    pub port: u16,
+}
+
+/// A pod, or what stands for one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Workload {
+    /// Its name.
+    pub id: WorkloadId,
+    /// Its own labels.
+    pub labels: BTreeMap<String, String>,
+    /// Service account, where there is one.
+    pub service_account: Option<String>,
+    /// What controls it, as `Kind/name` (`Deployment/web`).
+    pub controller: Option<String>,
+    /// Its addresses; those shared with a node are the node's.
+    pub addresses: Vec<IpAddr>,
+    /// Its named ports.
+    pub ports: Vec<NamedPort>,
+    /// True on the node that enforces for it.
+    pub local: bool,
+}
+
+/// A namespace: its labels choose the mode and are what namespace selectors match.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Namespace {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Namespace {
+    /// Label that chooses the mode: `observe`, `policy` or `enforce`.
+    pub const MODE_LABEL: &'static str = "enforcer.dev/mode";
+    /// Label that holds the namespace's own name; implied where a source leaves it out.
+    pub const NAME_LABEL: &'static str = "kubernetes.io/metadata.name";
+
+    /// Value of a label, the implied one included.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        match self.labels.get(key) {
+            Some(value) => Some(value),
+            None if key == Self::NAME_LABEL => Some(&self.name),
+            None => None,
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Everything known at one moment: the compiler's and the reference evaluator's only input.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use enforcer_common::policy::Mode;
+use ipnet::IpNet;
+
+use crate::object::{Namespace, Workload, WorkloadId};
+use crate::policy::{Policy, PolicyId, Tier};
+
+/// Everything known at one moment. Policies in it are valid; only what depends on other objects (does the tier
+/// exist?) is still to be checked.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Snapshot {
+    /// Workloads of the whole cluster.
+    pub workloads: BTreeMap<WorkloadId, Workload>,
+    /// Namespaces by name; one that is missing has no labels but its name.
+    pub namespaces: BTreeMap<String, Namespace>,
+    /// Policies of every kind.
+    pub policies: BTreeMap<PolicyId, Policy>,
+    /// Tiers beside the built-in ones, by name.
+    pub tiers: BTreeMap<String, Tier>,
+    /// Addresses of this node: the entity `Host`.
+    pub hosts: Vec<IpAddr>,
+    /// Addresses of the other nodes: the entity `RemoteNode`.
+    pub remote_nodes: Vec<IpAddr>,
+    /// Networks of the cluster beside its workloads and nodes (services, pods to come): no Internet.
+    pub cluster_networks: Vec<IpNet>,
+    /// Mode of namespaces that do not choose one.
+    pub default_mode: Mode,
+}
+
+impl Snapshot {
+    /// A snapshot that knows nothing.
+    pub fn new(default_mode: Mode) -> Self {
+        Self {
+            workloads: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            tiers: BTreeMap::new(),
+            hosts: Vec::new(),
+            remote_nodes: Vec::new(),
+            cluster_networks: Vec::new(),
+            default_mode,
+        }
+    }
+
+    /// Value of a label of a namespace, the implied name label included.
+    pub fn namespace_label<'a>(&'a self, namespace: &'a str, key: &str) -> Option<&'a str> {
+        match self.namespaces.get(namespace) {
+            Some(known) => known.label(key),
+            None if key == Namespace::NAME_LABEL => Some(namespace),
+            None => None,
+        }
+    }
+}
