@@ -1,3 +1,75 @@
-//! Setup, build, demo, test, bench, lint.
+//! The project's own commands, `cargo xtask <command>`. Owns how things are installed, built, tested and
+//! checked; holds no product code and depends on no crate of the product.
 
-fn main() {}
+mod bench;
+mod commands;
+mod lint;
+mod setup;
+mod shell;
+#[expect(dead_code, reason = "shared with the data plane's build script, which uses the rest of it")]
+#[path = "../../enforcer-ebpf/toolchain.rs"]
+mod toolchain;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What can be asked of this tree.
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Set up, build, try, test and check Enforcer")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what this machine lacks, after saying what and why; under a second when nothing is missing
+    Setup,
+    /// Build the kernel programs and the enforcer binary
+    Build {
+        /// Optimise
+        #[arg(long)]
+        release: bool,
+    },
+    /// Play the three workloads of deploy/examples/egress on this machine and check every verdict (root)
+    Demo {
+        /// Leave it running until Ctrl-C, to try commands and edit policies
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Set up, then run every test (root)
+    Test {
+        /// Passed on to cargo test
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Measure
+    Bench {
+        #[command(subcommand)]
+        what: bench::What,
+    },
+    /// Check format, clippy, sizes, headers, module edges and dead references
+    Lint,
+    /// Lint, then test
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Setup => setup::run().map(|()| println!("xtask setup: everything is in place")),
+        Command::Build { release } => commands::build(release),
+        Command::Demo { keep } => commands::demo(keep),
+        Command::Test { arguments } => commands::test(&arguments),
+        Command::Bench { what } => bench::run(what),
+        Command::Lint => lint::run(),
+        Command::Ci => lint::run().and_then(|()| commands::test(&[])),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
