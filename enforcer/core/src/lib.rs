@@ -3,10 +3,12 @@
 //! A policy: [`policy`] holds it, [`snapshot`] is everything known at one moment, [`plan`] what the
 //! compiler makes of it.
 
+pub mod filter;
 pub mod fqdn;
 pub mod object;
 pub mod plan;
 pub mod policy;
 pub mod protocol;
+pub mod record;
 pub mod refusal;
 pub mod snapshot;
