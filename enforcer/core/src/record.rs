@@ -14,6 +14,8 @@ use enforcer_common::verdict::{Reason, Verdict};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::Protocol;
+
 /// Version of the schema. Readers refuse larger ones; fields may be added under the same number.
 pub const SCHEMA: u32 = 1;
 
@@ -56,10 +58,6 @@ pub enum Entity {
     /// Everything else.
     World,
 }
-
-/// An IP protocol number; `TCP`, `UDP`, `SCTP`, `ICMP`, `ICMPv6` or the number in text form.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Protocol(pub u8);
 
 /// Packets and bytes of one direction.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]

@@ -12,7 +12,8 @@ use enforcer_common::policy::{HOST_BIT, NAME_BIT};
 use enforcer_common::verdict::{Reason, Verdict};
 use jiff::Timestamp;
 
-use super::{Count, EndReason, Entity, Event, Icmp, Peer, Protocol, Record, RuleRef, SCHEMA};
+use super::{Count, EndReason, Entity, Event, Icmp, Peer, Record, RuleRef, SCHEMA};
+use crate::protocol::Protocol;
 
 /// What a record says of a workload.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -103,7 +104,7 @@ pub fn assemble(
         source,
         destination,
         protocol,
-        icmp: protocol.is_icmp().then_some(Icmp { kind: (flow.port >> 8) as u8, code: flow.port as u8 }),
+        icmp: protocol.has_types().then_some(Icmp { kind: (flow.port >> 8) as u8, code: flow.port as u8 }),
         forward,
         reply,
         start: clock.time(flow.started),

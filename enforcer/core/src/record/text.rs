@@ -1,15 +1,12 @@
 //! The texts of verdicts, reasons, directions and protocols in records, filters and on the command
 //! line: one place for each. Never adds a meaning to them.
 
-use std::fmt;
-use std::str::FromStr;
-
 use enforcer_common::decide::Direction;
-use enforcer_common::packet;
 use enforcer_common::verdict::{Reason, Verdict};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serializer};
 
-use super::{EndReason, Entity, Event, Protocol};
+use super::{EndReason, Entity, Event};
+use crate::protocol::{Protocol, UnknownProtocol};
 
 /// A text that stands for nothing.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -22,14 +19,6 @@ pub struct UnknownText {
     /// What would have been accepted.
     pub expected: String,
 }
-
-const PROTOCOLS: &[(u8, &str)] = &[
-    (packet::TCP, "TCP"),
-    (packet::UDP, "UDP"),
-    (packet::SCTP, "SCTP"),
-    (packet::ICMP, "ICMP"),
-    (packet::ICMPV6, "ICMPv6"),
-];
 
 /// `EGRESS` or `INGRESS`.
 pub const fn direction_text(direction: Direction) -> &'static str {
@@ -75,48 +64,13 @@ fn pick<T: Copy>(text: &str, what: &'static str, all: &[(T, &'static str)]) -> R
     })
 }
 
-impl Protocol {
-    /// True when flows of the protocol have ports.
-    pub const fn has_ports(self) -> bool {
-        matches!(self.0, packet::TCP | packet::UDP | packet::SCTP)
-    }
-
-    /// True for ICMP and ICMPv6.
-    pub const fn is_icmp(self) -> bool {
-        matches!(self.0, packet::ICMP | packet::ICMPV6)
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match PROTOCOLS.iter().find(|(number, _)| *number == self.0) {
-            Some((_, text)) => f.pad(text),
-            None => fmt::Display::fmt(&self.0, f),
-        }
-    }
-}
-
-impl FromStr for Protocol {
-    type Err = UnknownText;
-
-    fn from_str(text: &str) -> Result<Self, UnknownText> {
-        if let Ok(number) = text.parse() {
-            return Ok(Self(number));
-        }
-        pick(text, "protocol", PROTOCOLS).map(Self)
-    }
-}
-
-impl Serialize for Protocol {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Protocol {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
+/// Reads a protocol in any case, or its number.
+///
+/// # Errors
+/// When the text is neither.
+pub fn parse_protocol(text: &str) -> Result<Protocol, UnknownProtocol> {
+    let upper = text.to_ascii_uppercase();
+    if upper == "ICMPV6" { Ok(Protocol::ICMPV6) } else { upper.parse() }
 }
 
 impl Event {
@@ -223,9 +177,8 @@ mod tests {
     fn texts_are_read_in_any_case() {
         assert_eq!(parse_verdict("would-deny"), Ok(Verdict::WouldDeny));
         assert_eq!(parse_direction("egress"), Ok(Direction::Egress));
-        assert_eq!("icmpv6".parse(), Ok(Protocol(packet::ICMPV6)));
-        assert_eq!("47".parse(), Ok(Protocol(47)));
-        assert_eq!(Protocol(47).to_string(), "47");
+        assert_eq!(parse_protocol("icmpv6"), Ok(Protocol::ICMPV6));
+        assert_eq!(parse_protocol("tcp"), Ok(Protocol::TCP));
     }
 
     #[test]

@@ -14,7 +14,8 @@ use enforcer_common::verdict::{Reason, Verdict};
 use jiff::Timestamp;
 
 use super::{Clock, Directory, Subject, UnknownNumber, assemble};
-use crate::record::{Count, EndReason, Entity, Event, Icmp, Peer, Protocol, Record, RuleRef, SCHEMA};
+use crate::protocol::Protocol;
+use crate::record::{Count, EndReason, Entity, Event, Icmp, Peer, Record, RuleRef, SCHEMA};
 
 const LOCAL: &str = "10.0.0.3";
 const REMOTE: &str = "198.51.100.7";
@@ -92,7 +93,7 @@ fn event(remote: &str, direction: Direction) -> FlowEvent {
             direction: direction as u8,
             tcp: tcp::SAW_SYN | tcp::SAW_SYN_ACK | tcp::LOCAL_FIN | tcp::REMOTE_FIN,
             flags: 0,
-            padding: 0,
+            epoch: 0,
             started: 1_000_000_000,
             last_seen: 2_000_000_000,
             sent: Counted { packets: 6, bytes: 600 },
