@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, de};
+
 /// A pattern over DNS names: an exact name, a leading `*.` for one or more labels, `*` inside labels.
 /// Lower case, without the trailing dot.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -71,6 +73,12 @@ impl FromStr for Pattern {
             None => Ok(Self { text }),
             Some(reason) => Err(PatternError { text: written.to_owned(), reason }),
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for Pattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 

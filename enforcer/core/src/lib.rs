@@ -1,10 +1,11 @@
 //! Pure policy: what a user writes, what it means, and the plan the kernel runs. No I/O, no clock, no kernel.
 //!
-//! A policy: [`policy`] holds it, [`snapshot`] is everything known at one moment, [`plan`] what the
-//! compiler makes of it.
+//! A policy: [`manifest`] reads it, [`policy`] holds it, [`snapshot`] is everything known at one moment,
+//! [`plan`] what the compiler makes of it.
 
 pub mod filter;
 pub mod fqdn;
+pub mod manifest;
 pub mod object;
 pub mod plan;
 pub mod policy;

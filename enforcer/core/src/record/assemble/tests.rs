@@ -52,8 +52,12 @@ impl Directory for Facts {
     fn is_host(&self, address: IpAddr) -> bool {
         address == ip("10.0.0.1")
     }
-    fn names(&self, interface: u32, address: IpAddr) -> Vec<Arc<str>> {
-        if interface == 5 && address == ip(REMOTE) { vec!["github.com".into()] } else { Vec::new() }
+    fn names(&self, interface: u32, address: IpAddr, at: u64) -> Vec<Arc<str>> {
+        if interface == 5 && at == 1_000_000_000 && address == ip(REMOTE) {
+            vec!["github.com".into()]
+        } else {
+            Vec::new()
+        }
     }
     fn rule(&self, number: u32) -> Option<Arc<RuleRef>> {
         (number == 9).then(rule)

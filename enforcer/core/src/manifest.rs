@@ -1,0 +1,244 @@
+//! Manifests: objects as their authors write them, and how each becomes a value of the model or is refused
+//! whole. Owns the accepted fields of every kind; never opens a file or knows YAML.
+//!
+//! A source reads one document as a [`Header`], asks [`Kind::of`] what it is, reads it again with
+//! [`Kind::read`] (so that its own parser locates errors), and calls [`Manifest::validate`].
+//! [`read_value`] does all of it where no source location is wanted.
+
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
+
+use crate::object;
+use crate::policy::{Policy, Tier};
+use crate::refusal::{ObjectRef, Refusal};
+
+pub use metadata::Metadata;
+pub use network::NetworkPolicySpec;
+pub use segment::{ClusterSegmentPolicySpec, SegmentPolicySpec};
+pub use tier::TierSpec;
+
+mod metadata;
+mod network;
+mod ports;
+mod report;
+mod scalar;
+mod segment;
+mod segment_rules;
+mod selector;
+mod tier;
+
+/// What a document says it is. Other fields are not looked at.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Header {
+    /// Group and version.
+    #[serde(default)]
+    pub api_version: String,
+    /// Kind.
+    #[serde(default)]
+    pub kind: String,
+    /// Name and namespace.
+    #[serde(default)]
+    pub metadata: Option<HeaderMetadata>,
+}
+
+/// Name and namespace of a document.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Deserialize)]
+pub struct HeaderMetadata {
+    /// Name.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Namespace.
+    #[serde(default)]
+    pub namespace: Option<String>,
+}
+
+impl Header {
+    /// The object of this header, for a refusal.
+    pub fn object(&self) -> ObjectRef {
+        let metadata = self.metadata.clone().unwrap_or_default();
+        ObjectRef {
+            kind: self.kind.clone(),
+            namespace: metadata.namespace,
+            name: metadata.name.unwrap_or_default(),
+        }
+    }
+}
+
+/// The kinds that are understood.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Kind {
+    /// `v1` Namespace.
+    Namespace,
+    /// `networking.k8s.io/v1` NetworkPolicy.
+    NetworkPolicy,
+    /// `enforcer.dev/v1alpha1` SegmentPolicy.
+    SegmentPolicy,
+    /// `enforcer.dev/v1alpha1` ClusterSegmentPolicy.
+    ClusterSegmentPolicy,
+    /// `enforcer.dev/v1alpha1` Tier.
+    Tier,
+}
+
+/// A kind that is not understood.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{kind} of {api_version:?} is not supported by this version: it reads {}", Kind::list())]
+pub struct UnknownKind {
+    /// Group and version that were written.
+    pub api_version: String,
+    /// Kind that was written.
+    pub kind: String,
+}
+
+impl Kind {
+    const ALL: [(&'static str, &'static str, Self); 5] = [
+        ("v1", "Namespace", Self::Namespace),
+        ("networking.k8s.io/v1", "NetworkPolicy", Self::NetworkPolicy),
+        ("enforcer.dev/v1alpha1", "SegmentPolicy", Self::SegmentPolicy),
+        ("enforcer.dev/v1alpha1", "ClusterSegmentPolicy", Self::ClusterSegmentPolicy),
+        ("enforcer.dev/v1alpha1", "Tier", Self::Tier),
+    ];
+
+    /// The kind of this group, version and name.
+    ///
+    /// # Errors
+    /// [`UnknownKind`] lists the kinds that are understood.
+    pub fn of(api_version: &str, kind: &str) -> Result<Self, UnknownKind> {
+        let known = Self::ALL.iter().find(|(group, name, _)| *group == api_version && *name == kind);
+        known
+            .map(|(_, _, kind)| *kind)
+            .ok_or_else(|| UnknownKind { api_version: api_version.to_owned(), kind: kind.to_owned() })
+    }
+
+    /// Reads a document of this kind.
+    ///
+    /// # Errors
+    /// Those of the deserializer: an unknown field, a value of the wrong type, or one that can mean nothing
+    /// (a port above 65535, a CIDR that is none).
+    pub fn read<'de, D: Deserializer<'de>>(self, document: D) -> Result<Manifest, D::Error> {
+        Ok(match self {
+            Self::Namespace => Manifest::Namespace(Deserialize::deserialize(document)?),
+            Self::NetworkPolicy => Manifest::NetworkPolicy(Deserialize::deserialize(document)?),
+            Self::SegmentPolicy => Manifest::SegmentPolicy(Deserialize::deserialize(document)?),
+            Self::ClusterSegmentPolicy => Manifest::ClusterSegmentPolicy(Deserialize::deserialize(document)?),
+            Self::Tier => Manifest::Tier(Deserialize::deserialize(document)?),
+        })
+    }
+
+    fn list() -> String {
+        let each = Self::ALL.iter().map(|(group, name, _)| format!("{group} {name}"));
+        each.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A document of a known kind with the spec `S`. `status` is the server's and is not looked at.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Document<S> {
+    /// Group and version.
+    pub api_version: String,
+    /// Kind.
+    pub kind: String,
+    /// Name, namespace, labels.
+    pub metadata: Metadata,
+    /// What is wanted; `None` when it is not written.
+    #[serde(default = "absent")]
+    pub spec: Option<S>,
+    #[serde(default, rename = "status")]
+    _status: IgnoredAny,
+}
+
+fn absent<S>() -> Option<S> {
+    None
+}
+
+impl<S> Document<S> {
+    fn object(&self) -> ObjectRef {
+        ObjectRef {
+            kind: self.kind.clone(),
+            namespace: self.metadata.namespace.clone(),
+            name: self.metadata.name.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// An object as its author wrote it.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Manifest {
+    /// A namespace; its spec is not looked at.
+    Namespace(Document<IgnoredAny>),
+    /// A NetworkPolicy.
+    NetworkPolicy(Document<NetworkPolicySpec>),
+    /// A SegmentPolicy.
+    SegmentPolicy(Document<SegmentPolicySpec>),
+    /// A ClusterSegmentPolicy.
+    ClusterSegmentPolicy(Document<ClusterSegmentPolicySpec>),
+    /// A Tier.
+    Tier(Document<TierSpec>),
+}
+
+/// A valid object.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Object {
+    /// A namespace.
+    Namespace(object::Namespace),
+    /// A policy of any kind.
+    Policy(Policy),
+    /// A tier.
+    Tier(Tier),
+}
+
+impl Manifest {
+    /// Which object this is.
+    pub fn object(&self) -> ObjectRef {
+        match self {
+            Self::Namespace(document) => document.object(),
+            Self::NetworkPolicy(document) => document.object(),
+            Self::SegmentPolicy(document) => document.object(),
+            Self::ClusterSegmentPolicy(document) => document.object(),
+            Self::Tier(document) => document.object(),
+        }
+    }
+
+    /// The valid object this manifest describes.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, each with the path of its field; nothing of it is to be applied then.
+    pub fn validate(&self) -> Result<Object, Vec<Refusal>> {
+        let mut report = report::Report::new(self.object());
+        let object = match self {
+            Self::Namespace(document) => metadata::namespace(document, &mut report).map(Object::Namespace),
+            Self::NetworkPolicy(document) => network::policy(document, &mut report).map(Object::Policy),
+            Self::SegmentPolicy(document) => segment::policy(document, &mut report).map(Object::Policy),
+            Self::ClusterSegmentPolicy(document) => {
+                segment::cluster_policy(document, &mut report).map(Object::Policy)
+            }
+            Self::Tier(document) => tier::tier(document, &mut report).map(Object::Tier),
+        };
+        report.finish(object)
+    }
+}
+
+/// Reads and validates one document.
+///
+/// # Errors
+/// Everything that is wrong with it; a document that cannot be read at all has one refusal.
+pub fn read_value(value: &serde_json::Value) -> Result<Object, Vec<Refusal>> {
+    let header = Header::deserialize(value).unwrap_or(Header {
+        api_version: String::new(),
+        kind: String::new(),
+        metadata: None,
+    });
+    let refuse = |field: String, reason: String| vec![Refusal { object: header.object(), field, reason }];
+    let kind =
+        Kind::of(&header.api_version, &header.kind).map_err(|e| refuse("kind".to_owned(), e.to_string()))?;
+    let mut track = serde_path_to_error::Track::new();
+    let document = serde_path_to_error::Deserializer::new(value, &mut track);
+    match kind.read(document) {
+        Ok(manifest) => manifest.validate(),
+        Err(error) => Err(refuse(track.path().to_string(), error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

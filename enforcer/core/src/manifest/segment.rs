@@ -1,0 +1,171 @@
+//! `enforcer.dev/v1alpha1` SegmentPolicy and ClusterSegmentPolicy: their fields, tier, order and subject.
+
+use serde::Deserialize;
+
+use super::Document;
+use super::metadata::{cluster_name, namespaced_name};
+use super::report::Report;
+use super::segment_rules::{EgressRule, IngressRule, Scope, egress, ingress};
+use super::selector::{Expression, SelectorSpec};
+use crate::policy::{NamespaceScope, Policy, PolicyId, PolicyKind, Subject, Tier};
+use std::collections::BTreeMap;
+
+/// Order of a policy that names none.
+const DEFAULT_ORDER: u32 = 1000;
+
+/// Spec of a SegmentPolicy.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct SegmentPolicySpec {
+    /// Name of the tier; `default` when absent.
+    #[serde(default)]
+    pub tier: Option<String>,
+    /// Place in the tier, lower first; 1000 when absent.
+    #[serde(default)]
+    pub order: Option<u32>,
+    /// Enforced when absent.
+    #[serde(default)]
+    pub mode: Option<StageMode>,
+    /// Not supported yet unless false.
+    #[serde(default)]
+    pub propagate: Option<bool>,
+    /// Pods of the namespace by tags; required, `{}` selects all.
+    #[serde(default)]
+    pub subject: Option<SelectorSpec>,
+    /// Rules for flows towards the subject. Absent: none of its business; empty: no flow is matched.
+    #[serde(default)]
+    pub ingress: Option<Vec<IngressRule>>,
+    /// Rules for flows the subject begins; as `ingress`.
+    #[serde(default)]
+    pub egress: Option<Vec<EgressRule>>,
+}
+
+/// Spec of a ClusterSegmentPolicy.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ClusterSegmentPolicySpec {
+    /// Name of the tier; `default` when absent.
+    #[serde(default)]
+    pub tier: Option<String>,
+    /// Place in the tier, lower first; 1000 when absent.
+    #[serde(default)]
+    pub order: Option<u32>,
+    /// Enforced when absent.
+    #[serde(default)]
+    pub mode: Option<StageMode>,
+    /// Pods by tags and namespaces; required.
+    #[serde(default)]
+    pub subject: Option<ClusterSubjectSpec>,
+    /// Rules for flows towards the subject. Absent: none of its business; empty: no flow is matched.
+    #[serde(default)]
+    pub ingress: Option<Vec<IngressRule>>,
+    /// Rules for flows the subject begins; as `ingress`.
+    #[serde(default)]
+    pub egress: Option<Vec<EgressRule>>,
+}
+
+/// Whom a ClusterSegmentPolicy selects.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ClusterSubjectSpec {
+    /// Namespaces by label; required, `{}` selects all.
+    #[serde(default)]
+    pub namespace_selector: Option<SelectorSpec>,
+    /// Tags that must have these values.
+    #[serde(default)]
+    pub match_labels: Option<BTreeMap<String, String>>,
+    /// Further requirements on tags.
+    #[serde(default)]
+    pub match_expressions: Option<Vec<Expression>>,
+}
+
+/// Whether a policy is in force.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+pub enum StageMode {
+    /// It is.
+    Enforce,
+    /// It is evaluated beside; not supported yet.
+    Stage,
+}
+
+/// The valid policy of a SegmentPolicy document.
+pub(super) fn policy(document: &Document<SegmentPolicySpec>, report: &mut Report) -> Option<Policy> {
+    let name = namespaced_name(&document.metadata, report);
+    let ((namespace, name), spec) = name.zip(report.require("spec", &document.spec))?;
+    if spec.propagate == Some(true) {
+        report.unsupported("spec.propagate", "propagation to descendant namespaces");
+    }
+    let subject = report.require("spec.subject", &spec.subject);
+    let workloads = subject.map(|subject| subject.over_tags("spec.subject", report));
+    let scope = Scope { namespace: Some(&namespace) };
+    let rules = Rules { tier: &spec.tier, mode: spec.mode, ingress: &spec.ingress, egress: &spec.egress };
+    let (tier, ingress, egress) = rules.validate(&scope, report);
+    Some(Policy {
+        id: PolicyId { namespace: Some(namespace.clone()), name, kind: PolicyKind::Segment },
+        tier,
+        order: spec.order.unwrap_or(DEFAULT_ORDER),
+        subject: Subject { namespaces: NamespaceScope::Named(namespace), workloads: workloads? },
+        egress,
+        ingress,
+    })
+}
+
+/// The valid policy of a ClusterSegmentPolicy document.
+pub(super) fn cluster_policy(
+    document: &Document<ClusterSegmentPolicySpec>,
+    report: &mut Report,
+) -> Option<Policy> {
+    let (name, spec) =
+        cluster_name(&document.metadata, report).zip(report.require("spec", &document.spec))?;
+    let subject =
+        report.require("spec.subject", &spec.subject).and_then(|spec| cluster_subject(spec, report));
+    let rules = Rules { tier: &spec.tier, mode: spec.mode, ingress: &spec.ingress, egress: &spec.egress };
+    let (tier, ingress, egress) = rules.validate(&Scope { namespace: None }, report);
+    Some(Policy {
+        id: PolicyId { namespace: None, name, kind: PolicyKind::ClusterSegment },
+        tier,
+        order: spec.order.unwrap_or(DEFAULT_ORDER),
+        subject: subject?,
+        egress,
+        ingress,
+    })
+}
+
+fn cluster_subject(spec: &ClusterSubjectSpec, report: &mut Report) -> Option<Subject> {
+    let namespaces = report.require("spec.subject.namespaceSelector", &spec.namespace_selector)?;
+    let namespaces = namespaces.over_labels("spec.subject.namespaceSelector", report);
+    let workloads = SelectorSpec {
+        match_labels: spec.match_labels.clone(),
+        match_expressions: spec.match_expressions.clone(),
+    };
+    let workloads = workloads.over_tags("spec.subject", report);
+    Some(Subject { namespaces: NamespaceScope::Matching(namespaces), workloads })
+}
+
+/// What both kinds have in common.
+struct Rules<'a> {
+    tier: &'a Option<String>,
+    mode: Option<StageMode>,
+    ingress: &'a Option<Vec<IngressRule>>,
+    egress: &'a Option<Vec<EgressRule>>,
+}
+
+type RuleList = Option<Vec<crate::policy::Rule>>;
+
+impl Rules<'_> {
+    fn validate(&self, scope: &Scope<'_>, report: &mut Report) -> (String, RuleList, RuleList) {
+        if self.mode == Some(StageMode::Stage) {
+            report.unsupported("spec.mode", "Stage");
+        }
+        if self.ingress.is_none() && self.egress.is_none() {
+            report.refuse("spec", "has neither ingress nor egress: it would do nothing");
+        }
+        let tier = self.tier.clone().unwrap_or_else(|| Tier::DEFAULT.to_owned());
+        if tier == Tier::KUBERNETES {
+            report.refuse("spec.tier", "kubernetes holds NetworkPolicy objects only");
+        }
+        let ingress = self.ingress.as_ref().map(|rules| ingress(rules, scope, report));
+        let egress = self.egress.as_ref().map(|rules| egress(rules, scope, report));
+        (tier, ingress, egress)
+    }
+}
