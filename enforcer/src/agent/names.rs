@@ -1,0 +1,249 @@
+//! Which names each workload looked up and which addresses it got: the reverse view behind the names in
+//! flow records. Owns lifetimes and bounds; never decides anything: the kernel learned what counts
+//! before the answer was delivered.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use enforcer_common::abi::Settings;
+use hickory_proto::ProtoError;
+
+/// Pairs of workload and address that are kept; those that end first make room.
+pub const CAPACITY: usize = 16_384;
+/// Names kept for one pair.
+const MAX_NAMES: usize = 8;
+/// Seconds for which a name is shown after it stopped opening anything: flows outlive it.
+const SHOWN_SECONDS: u32 = 3600;
+
+/// A name that a workload got an address for. Times are seconds of the monotonic clock.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lookup {
+    /// The name asked for, lower case, without the trailing dot.
+    pub name: Arc<str>,
+    /// When it was first answered.
+    pub since: u32,
+    /// Until when it opens new flows.
+    pub until: u32,
+    /// Name class it was last learned as, 0 for none.
+    pub class: u32,
+}
+
+/// The lookups of every workload of the node.
+#[derive(Debug)]
+pub struct Names {
+    lookups: HashMap<(u32, IpAddr), Vec<Lookup>>,
+    capacity: usize,
+    evicted: u64,
+}
+
+/// One answer, as it was read from a message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// The question's name, lower case, without the trailing dot.
+    pub name: String,
+    /// Addresses and their time to live in seconds.
+    pub addresses: Vec<(IpAddr, u32)>,
+}
+
+/// Reads the question and the addresses of a DNS response.
+///
+/// # Errors
+/// When the message is not well formed or has no question.
+pub fn parse(message: &[u8]) -> Result<Answer, ProtoError> {
+    let message = hickory_proto::op::Message::from_vec(message)?;
+    let question = message.queries.first().ok_or("the message has no question")?;
+    let name = question.name.to_ascii().trim_end_matches('.').to_ascii_lowercase();
+    let addresses =
+        message.answers.iter().filter_map(|record| Some((record.data.ip_addr()?, record.ttl))).collect();
+    Ok(Answer { name, addresses })
+}
+
+impl Names {
+    /// An empty view for `capacity` pairs.
+    pub fn new(capacity: usize) -> Self {
+        Self { lookups: HashMap::new(), capacity: capacity.max(8), evicted: 0 }
+    }
+
+    /// Pairs of workload and address that are known.
+    pub fn len(&self) -> usize {
+        self.lookups.len()
+    }
+
+    /// True when nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.lookups.is_empty()
+    }
+
+    /// Pairs that made room for others before their time.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// Notes an answer that `endpoint` got at second `now`, its name being of `class`.
+    pub fn note(&mut self, endpoint: u32, answer: &Answer, class: u32, settings: &Settings, now: u32) {
+        let name: Arc<str> = answer.name.as_str().into();
+        for (address, ttl) in &answer.addresses {
+            let lifetime = (*ttl).max(settings.min_ttl).saturating_add(settings.grace);
+            let until = now.saturating_add(lifetime);
+            let lookup = Lookup { name: Arc::clone(&name), since: now, until, class };
+            self.add((endpoint, *address), lookup, now);
+        }
+    }
+
+    fn add(&mut self, key: (u32, IpAddr), lookup: Lookup, now: u32) {
+        if self.lookups.len() >= self.capacity && !self.lookups.contains_key(&key) {
+            self.make_room(now);
+        }
+        let names = self.lookups.entry(key).or_default();
+        if let Some(known) = names.iter_mut().find(|known| known.name == lookup.name) {
+            known.since = if known.until < now { now } else { known.since };
+            (known.until, known.class) = (known.until.max(lookup.until), lookup.class);
+            return;
+        }
+        if names.len() == MAX_NAMES
+            && let Some(first) = (0..names.len()).min_by_key(|index| names[*index].until)
+        {
+            names.swap_remove(first);
+        }
+        names.push(lookup);
+    }
+
+    /// Drops what is no longer shown; when that is not enough, the eighth that ends first.
+    fn make_room(&mut self, now: u32) {
+        self.expire(now);
+        let Some(excess) = (self.lookups.len() + self.capacity / 8).checked_sub(self.capacity) else {
+            return;
+        };
+        let mut ends: Vec<(u32, (u32, IpAddr))> =
+            self.lookups.iter().map(|(key, names)| (last_end(names), *key)).collect();
+        ends.sort_unstable();
+        for (_, key) in ends.iter().take(excess) {
+            self.lookups.remove(key);
+            self.evicted += 1;
+        }
+    }
+
+    /// Drops what is no longer shown at second `now`.
+    pub fn expire(&mut self, now: u32) {
+        self.lookups.retain(|_, names| {
+            names.retain(|lookup| lookup.until.saturating_add(SHOWN_SECONDS) >= now);
+            !names.is_empty()
+        });
+    }
+
+    /// Forgets a workload.
+    pub fn forget(&mut self, endpoint: u32) {
+        self.lookups.retain(|(of, _), _| *of != endpoint);
+    }
+
+    /// Names, sorted, that opened `address` for `endpoint` at second `at`; those known at all when none did.
+    pub fn of(&self, endpoint: u32, address: IpAddr, at: u32) -> Vec<Arc<str>> {
+        let Some(lookups) = self.lookups.get(&(endpoint, address)) else { return Vec::new() };
+        let valid = |lookup: &&Lookup| lookup.since <= at && at <= lookup.until;
+        let mut names: Vec<_> = lookups.iter().filter(valid).map(|lookup| Arc::clone(&lookup.name)).collect();
+        if names.is_empty() {
+            names = lookups.iter().map(|lookup| Arc::clone(&lookup.name)).collect();
+        }
+        names.sort_unstable();
+        names
+    }
+
+    /// Every lookup that opens flows at second `now`.
+    pub fn valid(&self, now: u32) -> impl Iterator<Item = (u32, IpAddr, &Lookup)> {
+        let pairs = self.lookups.iter();
+        pairs
+            .flat_map(|((endpoint, address), names)| {
+                names.iter().map(move |lookup| (*endpoint, *address, lookup))
+            })
+            .filter(move |(_, _, lookup)| lookup.until >= now)
+    }
+
+    /// Classes the valid lookups anew; returns those whose class changed to another than 0.
+    pub fn classify(&mut self, now: u32, class_of: impl Fn(&str) -> u32) -> Vec<(u32, IpAddr, Lookup)> {
+        let mut changed = Vec::new();
+        for ((endpoint, address), names) in &mut self.lookups {
+            for lookup in names.iter_mut().filter(|lookup| lookup.until >= now) {
+                let class = class_of(&lookup.name);
+                if class != lookup.class {
+                    lookup.class = class;
+                    if class != 0 {
+                        changed.push((*endpoint, *address, lookup.clone()));
+                    }
+                }
+            }
+        }
+        changed
+    }
+}
+
+fn last_end(names: &[Lookup]) -> u32 {
+    names.iter().map(|lookup| lookup.until).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: Settings = Settings::DEFAULT;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn answer(name: &str, addresses: &[(&str, u32)]) -> Answer {
+        let addresses = addresses.iter().map(|(address, ttl)| (ip(address), *ttl)).collect();
+        Answer { name: name.to_owned(), addresses }
+    }
+
+    fn texts(names: &[Arc<str>]) -> Vec<&str> {
+        names.iter().map(|name| &**name).collect()
+    }
+
+    #[test]
+    fn a_flow_shows_the_names_that_opened_it() {
+        let mut names = Names::new(CAPACITY);
+        names.note(1, &answer("b.example", &[("192.0.2.1", 60)]), 7, &SETTINGS, 1000);
+        names.note(1, &answer("a.example", &[("192.0.2.1", 60)]), 7, &SETTINGS, 1010);
+        assert_eq!(texts(&names.of(1, ip("192.0.2.1"), 1005)), ["b.example"]);
+        assert_eq!(texts(&names.of(1, ip("192.0.2.1"), 1020)), ["a.example", "b.example"]);
+        assert_eq!(texts(&names.of(1, ip("192.0.2.1"), 1095)), ["a.example"]);
+        assert_eq!(texts(&names.of(1, ip("192.0.2.1"), 5000)), ["a.example", "b.example"], "expired ones");
+        assert!(names.of(2, ip("192.0.2.1"), 1020).is_empty(), "another workload asked nothing");
+        names.expire(1101 + SHOWN_SECONDS);
+        assert!(names.is_empty());
+    }
+
+    #[test]
+    fn a_new_pattern_set_learns_what_is_still_valid() {
+        let mut names = Names::new(CAPACITY);
+        names.note(1, &answer("a.example", &[("192.0.2.1", 60)]), 0, &SETTINGS, 1000);
+        names.note(1, &answer("old.example", &[("192.0.2.2", 10)]), 0, &SETTINGS, 1000);
+        let changed = names.classify(1050, |_| 9);
+        let expected = Lookup { name: "a.example".into(), since: 1000, until: 1090, class: 9 };
+        assert_eq!(changed, [(1, ip("192.0.2.1"), expected)]);
+        assert!(names.classify(1050, |_| 9).is_empty(), "nothing changed since");
+        assert_eq!(names.valid(1050).count(), 1);
+    }
+
+    #[test]
+    fn the_pairs_that_end_first_make_room() {
+        let mut names = Names::new(8);
+        for (index, ttl) in (0..9).zip([90, 80, 70, 60, 50, 40, 30, 20, 10]) {
+            names.note(1, &answer("a.example", &[(&format!("192.0.2.{index}"), ttl)]), 0, &SETTINGS, 1000);
+        }
+        assert_eq!((names.len(), names.evicted()), (8, 1));
+        assert!(names.of(1, ip("192.0.2.7"), 1000).is_empty());
+        assert!(!names.of(1, ip("192.0.2.8"), 1000).is_empty());
+    }
+
+    #[test]
+    fn an_answer_is_read_through_its_aliases() {
+        let message = b"\x12\x34\x81\x80\0\x01\0\x02\0\0\0\0\x03WWW\x07example\0\0\x01\0\x01\
+            \xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x06\x03cdn\xc0\x10\
+            \xc0\x29\0\x01\0\x01\0\0\0\x1e\0\x04\xc0\0\x02\x07";
+        let read = parse(message).expect("well formed");
+        assert_eq!(read, answer("www.example", &[("192.0.2.7", 30)]));
+        assert!(parse(&message[..20]).is_err());
+    }
+}
