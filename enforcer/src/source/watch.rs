@@ -30,7 +30,12 @@ impl Watcher {
     /// When the kernel has no inotify instance left.
     pub fn new() -> io::Result<Self> {
         let descriptor = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        Ok(Self { descriptor: AsyncFd::register(descriptor)? })
+        #[expect(
+            deprecated,
+            reason = "an OwnedFd is one descriptor for life, which is all that `register` asks"
+        )]
+        let descriptor = AsyncFd::new(descriptor)?;
+        Ok(Self { descriptor })
     }
 
     /// Watches these directories too; those that are not there are left out. The parent of `root` tells when it
