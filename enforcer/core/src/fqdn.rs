@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, de};
 
+pub mod automaton;
+
 /// A pattern over DNS names: an exact name, a leading `*.` for one or more labels, `*` inside labels.
 /// Lower case, without the trailing dot.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

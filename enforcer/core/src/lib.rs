@@ -6,6 +6,7 @@
 pub mod filter;
 pub mod fqdn;
 pub mod manifest;
+mod number;
 pub mod object;
 pub mod plan;
 pub mod policy;

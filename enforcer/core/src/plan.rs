@@ -88,6 +88,18 @@ pub struct Automaton {
     pub classes: Vec<u32>,
 }
 
+impl Automaton {
+    /// Name class of a name, 0 for none; a trailing dot does not count. This is the walk the kernel does.
+    pub fn class_of(&self, name: &str) -> u32 {
+        let name = name.strip_suffix('.').unwrap_or(name);
+        let step = |state: u16, octet: u8| {
+            self.rows[usize::from(state)][usize::from(self.symbols[usize::from(octet)])]
+        };
+        let state = name.bytes().rev().fold(name::START, step);
+        self.classes[usize::from(state)]
+    }
+}
+
 /// Kind of the object a rule belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub enum RuleKind {

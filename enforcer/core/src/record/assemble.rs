@@ -36,9 +36,9 @@ pub trait Directory {
     fn at_address(&self, address: IpAddr) -> Option<Subject>;
     /// True when the address is one of this node's own.
     fn is_host(&self, address: IpAddr) -> bool;
-    /// The names, sorted, that the workload behind an interface had got this address for at a monotonic time in
+    /// The names, sorted, that a workload (by its endpoint number) had got this address for at a monotonic time in
     /// nanoseconds.
-    fn names(&self, interface: u32, address: IpAddr, at: u64) -> Vec<Arc<str>>;
+    fn names(&self, endpoint: u32, address: IpAddr, at: u64) -> Vec<Arc<str>>;
     /// The rule of this number.
     fn rule(&self, number: u32) -> Option<Arc<RuleRef>>;
 }
@@ -126,7 +126,7 @@ fn peers(key: &FlowKey, flow: &Flow, directory: &impl Directory) -> (Peer, Peer)
     local.entity = None;
     let subject = directory.at_address(remote_address);
     let mut remote = peer(remote_address, has_ports.then_some(key.remote_port), subject);
-    remote.names = directory.names(key.interface, remote_address, flow.started);
+    remote.names = directory.names(flow.endpoint, remote_address, flow.started);
     remote.identity = (flow.identity != 0).then_some(flow.identity & !HOST_BIT);
     let is_host =
         directory.is_host(remote_address) || (flow.identity & HOST_BIT != 0 && flow.identity & NAME_BIT == 0);

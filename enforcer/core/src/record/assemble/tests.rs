@@ -52,8 +52,8 @@ impl Directory for Facts {
     fn is_host(&self, address: IpAddr) -> bool {
         address == ip("10.0.0.1")
     }
-    fn names(&self, interface: u32, address: IpAddr, at: u64) -> Vec<Arc<str>> {
-        if interface == 5 && at == 1_000_000_000 && address == ip(REMOTE) {
+    fn names(&self, endpoint: u32, address: IpAddr, at: u64) -> Vec<Arc<str>> {
+        if endpoint == 1 && at == 1_000_000_000 && address == ip(REMOTE) {
             vec!["github.com".into()]
         } else {
             Vec::new()
