@@ -1,0 +1,188 @@
+//! The authoritative server of every name in the little internet. Owns which name has which addresses, how they
+//! rotate, and a zone of thousands of names that nobody has asked for yet; knows nothing of resolvers.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use anyhow::{Context, Result};
+use hickory_proto::op::{Message, MessageType, ResponseCode};
+use hickory_proto::rr::rdata::CNAME;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+
+use crate::Namespace;
+use crate::worker::{TICK, Worker};
+
+/// Seconds that answers live: short, so that rotation is seen.
+const TTL: u32 = 1;
+/// How many addresses of a rotating name one answer holds.
+const WINDOW: usize = 2;
+/// Suffix of fresh names: `n<number>.fresh.example`, addresses of their own each.
+pub const FRESH: &str = "fresh.example";
+/// Suffix of fresh names behind two aliases: `n<number>.chain.example`.
+pub const CHAIN: &str = "chain.example";
+
+/// Names with the last number of their addresses: `203.0.113.x` and `2001:db8::x:n`.
+const NAMED: &[(&str, [u8; 3], u8, u16)] = &[
+    ("github.com", [203, 0, 113], 10, 0x10),
+    ("api.github.com", [203, 0, 113], 20, 0x20),
+    ("pagerduty.com", [198, 51, 100], 10, 0x30),
+    ("events.pagerduty.com", [198, 51, 100], 20, 0x40),
+];
+/// How many addresses of each family a rotating name has.
+const ADDRESSES: u8 = 6;
+
+/// The server, until dropped.
+#[derive(Debug)]
+pub struct Zone {
+    _worker: Worker,
+}
+
+impl Zone {
+    /// Serves the zone over UDP at `address`, which must be local in `namespace`.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub fn serve(namespace: &Namespace, address: SocketAddr) -> Result<Self> {
+        let socket = namespace
+            .enter(|| UdpSocket::bind(address))
+            .with_context(|| format!("failed to serve names at {address}"))?;
+        socket.set_read_timeout(Some(TICK))?;
+        let mut book = Book::new();
+        let mut buffer = [0; 1500];
+        let worker = Worker::start(move |_stop| {
+            let (length, client) = socket.recv_from(&mut buffer)?;
+            if let Some(answer) = book.answer(&buffer[..length]) {
+                socket.send_to(&answer, client)?;
+            }
+            io::Result::Ok(())
+        });
+        Ok(Self { _worker: worker })
+    }
+}
+
+/// All addresses of a name of [`NAMED`], both families; empty for other names.
+pub fn addresses(name: &str) -> Vec<IpAddr> {
+    let Some((_, network, host, subnet)) = NAMED.iter().find(|entry| entry.0 == name) else {
+        return Vec::new();
+    };
+    let [a, b, c] = *network;
+    let v4 = (0..ADDRESSES).map(|n| IpAddr::V4(Ipv4Addr::new(a, b, c, host + n)));
+    let v6 =
+        (0..ADDRESSES).map(|n| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, *subnet, u16::from(n) + 1).into());
+    v4.chain(v6).collect()
+}
+
+/// The addresses of fresh name `number`: IPv4 from 198.18.0.0/15, whose second half is for aliases.
+pub fn fresh_addresses(number: u16, aliased: bool) -> [IpAddr; 2] {
+    let [high, low] = number.to_be_bytes();
+    let half = u8::from(aliased);
+    let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0xf, u16::from(half), 0, 0, 0, number);
+    [Ipv4Addr::new(198, 18 + half, high, low).into(), v6.into()]
+}
+
+/// What answers are made from.
+struct Book {
+    /// How often each name was asked: where its rotation stands.
+    asked: BTreeMap<(String, RecordType), usize>,
+}
+
+impl Book {
+    fn new() -> Self {
+        Self { asked: BTreeMap::new() }
+    }
+
+    /// The answer to a question; `None` when it is none.
+    fn answer(&mut self, question: &[u8]) -> Option<Vec<u8>> {
+        let question = Message::from_vec(question).ok()?;
+        let query = question.queries.first()?.clone();
+        let mut answer = question.clone();
+        answer.additionals.clear();
+        answer.edns = None;
+        answer.metadata.message_type = MessageType::Response;
+        answer.metadata.authoritative = true;
+        let name = query.name().to_ascii().to_ascii_lowercase();
+        match self.records(query.name(), name.trim_end_matches('.'), query.query_type()) {
+            Some(records) => answer.answers = records,
+            None => answer.metadata.response_code = ResponseCode::NXDomain,
+        }
+        answer.to_vec().ok()
+    }
+
+    /// Records of a name, `None` when there is no such name.
+    fn records(&mut self, owner: &Name, name: &str, kind: RecordType) -> Option<Vec<Record>> {
+        let of_kind = |address: &IpAddr| match kind {
+            RecordType::A => address.is_ipv4(),
+            RecordType::AAAA => address.is_ipv6(),
+            _ => false,
+        };
+        let mut all = addresses(name);
+        if !all.is_empty() {
+            all.retain(of_kind);
+            let turn = self.asked.entry((name.to_owned(), kind)).or_default();
+            *turn += 1;
+            let window = all.iter().cycle().skip(*turn).take(WINDOW.min(all.len()));
+            return Some(window.map(|address| record(owner, *address)).collect());
+        }
+        let number =
+            |suffix: &str| name.strip_prefix('n')?.strip_suffix(suffix)?.strip_suffix('.')?.parse().ok();
+        if let Some(number) = number(FRESH) {
+            let fresh = fresh_addresses(number, false);
+            return Some(
+                fresh.iter().filter(|address| of_kind(address)).map(|a| record(owner, *a)).collect(),
+            );
+        }
+        let number = number(CHAIN)?;
+        let hop = Name::from_ascii(format!("n{number}.hop.example.")).ok()?;
+        let edge = Name::from_ascii(format!("n{number}.edge.example.")).ok()?;
+        let mut chain = vec![alias(owner, &hop), alias(&hop, &edge)];
+        chain.extend(
+            fresh_addresses(number, true)
+                .iter()
+                .filter(|address| of_kind(address))
+                .map(|a| record(&edge, *a)),
+        );
+        Some(chain)
+    }
+}
+
+fn record(owner: &Name, address: IpAddr) -> Record {
+    let data = match address {
+        IpAddr::V4(v4) => RData::A(v4.into()),
+        IpAddr::V6(v6) => RData::AAAA(v6.into()),
+    };
+    Record::from_rdata(owner.clone(), TTL, data)
+}
+
+fn alias(owner: &Name, target: &Name) -> Record {
+    Record::from_rdata(owner.clone(), TTL, RData::CNAME(CNAME(target.clone())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hickory_proto::op::Query;
+
+    fn ask(book: &mut Book, name: &str, kind: RecordType) -> Message {
+        let mut question = Message::query();
+        question.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+        Message::from_vec(&book.answer(&question.to_vec().unwrap()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn named_addresses_rotate_and_aliases_lead_to_addresses() {
+        let mut book = Book::new();
+        let first = ask(&mut book, "github.com.", RecordType::A).answers;
+        let second = ask(&mut book, "github.com.", RecordType::A).answers;
+        assert_eq!((first.len(), second.len()), (WINDOW, WINDOW));
+        assert_ne!(first, second);
+        let kinds: Vec<_> = ask(&mut book, "n7.chain.example.", RecordType::AAAA)
+            .answers
+            .iter()
+            .map(Record::record_type)
+            .collect();
+        assert_eq!(kinds, [RecordType::CNAME, RecordType::CNAME, RecordType::AAAA]);
+        let unknown = ask(&mut book, "nowhere.example.", RecordType::A);
+        assert_eq!(unknown.metadata.response_code, ResponseCode::NXDomain);
+    }
+}
