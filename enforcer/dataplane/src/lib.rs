@@ -1,1 +1,37 @@
-//! The only crate that knows aya and netlink.
+//! Loads, attaches, pins and fills the kernel programs: the only crate that knows aya and netlink.
+//!
+//! A plan: [`Dataplane::apply`] turns it into steps ([`sync`]) and carries them out on the maps. What comes back:
+//! events ([`EventReader`]), flows ([`Sweep`]), counters ([`Counters`]). Interfaces and addresses: [`link`].
+//! Nothing here decides policy or keeps time: plans and moments are arguments.
+
+mod attach;
+mod clock;
+mod counters;
+mod dataplane;
+mod error;
+mod events;
+mod feature;
+mod layout;
+mod learn;
+pub mod link;
+mod load;
+mod lock;
+mod maps;
+mod options;
+mod preflight;
+mod sweep;
+pub mod sync;
+mod sys;
+mod test_run;
+
+pub use attach::Hook;
+pub use clock::monotonic_ns;
+pub use counters::{Counters, Fill};
+pub use dataplane::{Adopted, Attachment, Dataplane};
+pub use error::{ApplyError, AttachError, Error, MissingCapability, Overflow};
+pub use events::{Event, EventReader};
+pub use learn::LearnedAddress;
+pub use options::{Capacities, HookChoice, Options};
+pub use sweep::{End, Sweep};
+pub use sync::Applied;
+pub use test_run::{Program, TestOutcome, TestPacket};

@@ -1,0 +1,413 @@
+//! The data plane of one node: one value, one pin directory, one process at a time. Owns who is attached where and
+//! the order of adoption; the work is done by the modules around it.
+
+use crate::attach::{self, Hook, Links, PROGRAMS};
+use crate::counters::{self, Counters, Fill};
+use crate::error::{ApplyError, AttachError, Error, Overflow};
+use crate::events::{self, EventReader};
+use crate::load::{self, Origin};
+use crate::lock::Lock;
+use crate::maps::{self, Maps};
+use crate::options::{HookChoice, Options};
+use crate::sweep::{self, Sweep};
+use crate::sync::mirror::Mirror;
+use crate::sync::plan::{self, Desired, Room, Step};
+use crate::sync::{self, Applied};
+use crate::{link, preflight};
+use aya::Ebpf;
+use aya::maps::{MapData, RingBuf};
+use enforcer_common::abi::{ABI_VERSION, Settings, map};
+use enforcer_common::address::Address;
+use enforcer_core::object::WorkloadId;
+use enforcer_core::plan::Plan;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::IpAddr;
+use std::time::Instant;
+
+/// The kernel side of one node.
+pub struct Dataplane {
+    pub(crate) object: Ebpf,
+    pub(crate) maps: Maps,
+    pub(crate) mirror: Mirror,
+    ring: Option<RingBuf<MapData>>,
+    links: Links,
+    /// What is attached and whose it is.
+    pub(crate) attached: BTreeMap<WorkloadId, Held>,
+    /// Attachments of an earlier process that nobody has claimed yet.
+    unclaimed: BTreeMap<u32, Hook>,
+    /// Interfaces that still run the programs of before a replacement.
+    waiting: BTreeSet<u32>,
+    origin: Origin,
+    options: Options,
+    #[expect(dead_code, reason = "dropping it gives the pin directory free")]
+    lock: Lock,
+}
+
+impl std::fmt::Debug for Dataplane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let pins = &self.options.pin_directory;
+        f.debug_struct("Dataplane").field("pin_directory", pins).field("attached", &self.attached).finish()
+    }
+}
+
+/// One attachment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Held {
+    pub(crate) interface: u32,
+    name: String,
+    hook: Hook,
+}
+
+/// One attachment as status shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attachment {
+    /// The workload.
+    pub workload: WorkloadId,
+    /// Index of the host-side interface.
+    pub interface: u32,
+    /// Its name when it was attached.
+    pub name: String,
+    /// How the programs are attached.
+    pub hook: Hook,
+    /// [`enforcer_common::policy::Endpoint::id`]; `None` before policy is known, when every packet is dropped.
+    pub endpoint: Option<u32>,
+    /// Policy revision in force.
+    pub revision: Option<u32>,
+}
+
+/// What an earlier process left and this one found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Adopted {
+    /// Nothing: the maps are new.
+    Nothing,
+    /// The maps, and attachments at these interfaces, which have the programs of this version already.
+    Maps {
+        /// Interface indices.
+        interfaces: Vec<u32>,
+    },
+    /// Maps of another layout: attachments at these interfaces go on with programs and policy of before, until the
+    /// first plan is in force in the new maps. Flows and learned addresses begin anew.
+    Replacing {
+        /// The map that differs.
+        because_of: &'static str,
+        /// Interface indices.
+        interfaces: Vec<u32>,
+    },
+}
+
+impl Dataplane {
+    /// Loads the programs and opens the maps, adopting what an earlier process left pinned.
+    ///
+    /// Pinned maps of another version or capacity are replaced without a gap: new maps are made beside them in
+    /// `next/`, what is attached goes on as it was, and the first [`Dataplane::apply`] switches every attachment and
+    /// moves the new maps into place.
+    ///
+    /// # Errors
+    ///
+    /// Names the missing capability, mount or kernel feature, or the process that holds the pin directory.
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        preflight::check_capabilities()?;
+        preflight::prepare_pin_directory(&options.pin_directory)?;
+        let lock = Lock::take(&options.pin_directory)?;
+        preflight::raise_memory_limit();
+        let load::Loaded { mut object, origin } = load::load(options)?;
+        let maps = Maps::take(&mut object)?;
+        let ring = Some(maps::ring(&mut object)?);
+        let mirror = match origin {
+            Origin::Adopted => sync::adopt::mirror(&maps).map_err(Error::map("read", "of an earlier run"))?,
+            Origin::New | Origin::Beside(_) => Mirror::default(),
+        };
+        let settings = Settings { abi_version: ABI_VERSION, name_half: mirror.name_half, ..options.settings };
+        maps.settings.set(&0, &settings).map_err(Error::map("write", map::SETTINGS))?;
+        let links = Links::below(&options.pin_directory)?;
+        let unclaimed = links.list()?;
+        let (attached, waiting) = Default::default();
+        let options = options.clone();
+        let mut dataplane =
+            Self { object, maps, mirror, ring, links, attached, unclaimed, waiting, origin, options, lock };
+        dataplane.adopt()?;
+        Ok(dataplane)
+    }
+
+    /// What an earlier process left.
+    pub fn adopted(&self) -> Adopted {
+        let interfaces = self.unclaimed.keys().copied().collect();
+        match self.origin {
+            Origin::New => Adopted::Nothing,
+            Origin::Adopted => Adopted::Maps { interfaces },
+            Origin::Beside(because_of) => Adopted::Replacing { because_of, interfaces },
+        }
+    }
+
+    /// Gives what is attached the programs just loaded, or leaves it for the first plan when its maps differ.
+    /// Attachments of interfaces that are gone, and endpoints without attachment, are given up.
+    fn adopt(&mut self) -> Result<(), Error> {
+        let found = std::mem::take(&mut self.unclaimed);
+        for (interface, hook) in found {
+            let name = self.name_of(interface)?;
+            match (name, self.origin) {
+                (None, _) => attach::detach(&self.links, interface, None)?,
+                (Some(_), Origin::Beside(_)) => {
+                    self.waiting.insert(interface);
+                    self.unclaimed.insert(interface, hook);
+                }
+                (Some(name), _) => {
+                    let failed = |source| Error::Replace { interface, source: Box::new(source) };
+                    let hook = self.put_programs(interface, &name, Some(hook)).map_err(failed)?;
+                    self.unclaimed.insert(interface, hook);
+                }
+            }
+        }
+        let orphans: Vec<u32> =
+            self.mirror.endpoints.keys().copied().filter(|i| !self.unclaimed.contains_key(i)).collect();
+        self.withdraw(orphans)
+    }
+
+    /// Attaches both programs at the host side of a workload's interface. Until a plan that names the workload is
+    /// applied, every packet is dropped as [`enforcer_common::verdict::Reason::EndpointNotReady`]. An attachment of an
+    /// earlier process is taken over as it is; attaching again where it is attached already changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Unknown or non-Ethernet interface, interface of another workload, or the kernel's refusal; then neither
+    /// program is attached.
+    pub fn attach(&mut self, workload: &WorkloadId, interface: u32) -> Result<(), AttachError> {
+        let holder = self.attached.iter().find(|(_, held)| held.interface == interface).map(|(id, _)| id);
+        match holder {
+            Some(holder) if holder == workload => return Ok(()),
+            Some(other) => {
+                let (workload, other) = (workload.clone(), other.clone());
+                return Err(AttachError::InUse { workload, interface, other });
+            }
+            None => {}
+        }
+        let found = link::by_index(interface).map_err(|source| AttachError::Link { interface, source })?;
+        let Some(found) = found else {
+            return Err(AttachError::UnknownInterface { workload: workload.clone(), interface });
+        };
+        if !found.is_ethernet {
+            let (workload, name, kind) = (workload.clone(), found.name, found.link_layer);
+            return Err(AttachError::NotEthernet { workload, name, kind });
+        }
+        self.detach(workload).map_err(Box::new)?;
+        let hook = match self.unclaimed.remove(&interface) {
+            Some(hook) => hook,
+            None => self.put_programs(interface, &found.name, None)?,
+        };
+        self.attached.insert(workload.clone(), Held { interface, name: found.name, hook });
+        Ok(())
+    }
+
+    /// Takes the programs and the policy of a workload away; one that is not attached stays so.
+    pub fn detach(&mut self, workload: &WorkloadId) -> Result<(), Error> {
+        let Some(interface) = self.attached.get(workload).map(|held| held.interface) else { return Ok(()) };
+        attach::detach(&self.links, interface, self.name_of(interface)?.as_deref())?;
+        self.waiting.remove(&interface);
+        self.attached.remove(workload);
+        self.withdraw([interface])
+    }
+
+    /// Gives up attachments of an earlier process that nobody claimed by [`Dataplane::attach`]; call it once all
+    /// workloads are known. Returns how many there were.
+    pub fn release_unclaimed(&mut self) -> Result<usize, Error> {
+        let unclaimed: Vec<u32> = self.unclaimed.keys().copied().collect();
+        for interface in &unclaimed {
+            attach::detach(&self.links, *interface, self.name_of(*interface)?.as_deref())?;
+            self.unclaimed.remove(interface);
+            self.waiting.remove(interface);
+        }
+        let count = unclaimed.len();
+        self.withdraw(unclaimed)?;
+        Ok(count)
+    }
+
+    /// Everything that is attached, in the order of workloads.
+    pub fn attached(&self) -> Vec<Attachment> {
+        let attachment = |(workload, held): (&WorkloadId, &Held)| {
+            let endpoint = self.mirror.endpoints.get(&held.interface);
+            Attachment {
+                workload: workload.clone(),
+                interface: held.interface,
+                name: held.name.clone(),
+                hook: held.hook,
+                endpoint: endpoint.map(|endpoint| endpoint.id),
+                revision: endpoint.map(|endpoint| endpoint.revision),
+            }
+        };
+        self.attached.iter().map(attachment).collect()
+    }
+
+    /// The workload an event or a flow is about, by [`enforcer_common::policy::Endpoint::id`].
+    pub fn workload_of(&self, endpoint: u32) -> Option<&WorkloadId> {
+        let interface = self.mirror.endpoints.iter().find(|(_, e)| e.id == endpoint).map(|(i, _)| *i)?;
+        self.attached.iter().find(|(_, held)| held.interface == interface).map(|(workload, _)| workload)
+    }
+
+    /// Brings a plan into force for the workloads that are attached; those it does not name lose their policy and
+    /// drop everything. What did not change keeps its tables, and its flows go on unjudged.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError::Overflow`] and [`ApplyError::Inconsistent`] are found before anything is written: what was in
+    /// force stays. After [`ApplyError::Kernel`] every endpoint is whole, of the old or the new plan.
+    pub fn apply(&mut self, plan: &Plan) -> Result<Applied, ApplyError> {
+        let began = Instant::now();
+        let attached: BTreeMap<WorkloadId, u32> =
+            self.attached.iter().map(|(workload, held)| (workload.clone(), held.interface)).collect();
+        let steps = plan::plan(&self.mirror, Desired { plan, attached: &attached }, self.room())?;
+        let switches = |step: &Step<'_>| {
+            matches!(step, Step::FlipNames { .. } | Step::WriteEndpoint { .. } | Step::DeleteEndpoint { .. })
+        };
+        let (new, collected) = steps.split_at(steps.iter().rposition(switches).map_or(0, |last| last + 1));
+        self.execute(new)
+            .map_err(|failure| ApplyError::Kernel { step: failure.step, source: failure.source })?;
+        self.take_over().map_err(Box::new)?;
+        let in_force = began.elapsed();
+        self.execute(collected)
+            .map_err(|failure| ApplyError::Kernel { step: failure.step, source: failure.source })?;
+        for (workload, interface) in &attached {
+            if self.mirror.endpoints.contains_key(interface) {
+                self.mirror.owners.insert(*interface, workload.clone());
+            }
+        }
+        let unattached = plan.endpoints.keys().filter(|workload| !attached.contains_key(workload)).count();
+        Ok(Applied { unattached, in_force, elapsed: began.elapsed(), ..sync::summary(&self.mirror, &steps) })
+    }
+
+    /// Makes exactly these addresses trusted resolvers.
+    pub fn set_resolvers(&mut self, resolvers: &[IpAddr]) -> Result<(), Error> {
+        let wanted: BTreeSet<Address> = resolvers.iter().map(|address| Address::from(*address)).collect();
+        let room = u64::from(self.maps.resolvers.capacity());
+        if wanted.len() as u64 > room {
+            let what = "the list of trusted resolvers".to_owned();
+            return Err(Overflow { what, map: map::RESOLVERS, need: wanted.len() as u64, room }.into());
+        }
+        let mut present = BTreeSet::new();
+        let store = &self.maps.resolvers;
+        let failed = Error::map("write", map::RESOLVERS);
+        store
+            .for_each(|address, _| {
+                present.insert(*address);
+            })
+            .map_err(Error::map("read", map::RESOLVERS))?;
+        // Old ones go first: both together may not fit.
+        present
+            .difference(&wanted)
+            .try_for_each(|address| store.delete(address).map(drop))
+            .map_err(&failed)?;
+        wanted.difference(&present).try_for_each(|address| store.set(address, &1)).map_err(&failed)
+    }
+
+    /// The reader of events; there is one.
+    pub fn events(&mut self) -> Result<EventReader, Error> {
+        events::take(&mut self.ring)
+    }
+
+    /// Walks the flow tables and takes out what has ended; `now_ns` as [`crate::monotonic_ns`] gives it.
+    pub fn sweep(&mut self, now_ns: u64) -> Result<Sweep, Error> {
+        let known: BTreeSet<u32> = self.mirror.endpoints.values().map(|endpoint| endpoint.id).collect();
+        let split = |store, name| sweep::split(store, &known, now_ns).map_err(Error::map("sweep", name));
+        let (live, ended) = split(&self.maps.flows, map::FLOWS)?;
+        let (refused, refused_ended) = split(&self.maps.refusals, map::REFUSALS)?;
+        Ok(Sweep { live, ended, refused, refused_ended })
+    }
+
+    /// Totals of what the programs count.
+    pub fn counters(&self) -> Result<Counters, Error> {
+        counters::read(&self.maps)
+    }
+
+    /// How full the maps are; walks them.
+    pub fn fill(&self) -> Result<Vec<Fill>, Error> {
+        counters::fill(&self.maps)
+    }
+
+    /// Takes all programs away and unpins everything below the pin directory, and the directory. Nothing to do
+    /// when there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`] while a process enforces from it.
+    pub fn uninstall(options: &Options) -> Result<(), Error> {
+        let directory = &options.pin_directory;
+        if !directory.exists() {
+            return Ok(());
+        }
+        preflight::check_capabilities()?;
+        preflight::prepare_pin_directory(directory)?;
+        let _lock = Lock::take(directory)?;
+        let links = Links::below(directory)?;
+        for interface in links.list()?.into_keys() {
+            let name = link::by_index(interface).map_err(|source| Error::Link { interface, source })?;
+            attach::detach(&links, interface, name.map(|found| found.name).as_deref())?;
+        }
+        load::unpin(directory)?;
+        for path in [links.directory(), directory] {
+            fs::remove_dir(path).map_err(|source| Error::io("remove", path, source))?;
+        }
+        Ok(())
+    }
+
+    fn room(&self) -> Room {
+        Room {
+            endpoints: self.maps.endpoints.capacity(),
+            identities: self.maps.identities.capacity(),
+            rules: self.maps.rules.capacity(),
+        }
+    }
+
+    fn execute(&mut self, steps: &[Step<'_>]) -> Result<(), sync::execute::Failure> {
+        sync::execute::execute(&mut &self.maps, &mut self.mirror, steps)
+    }
+
+    fn withdraw(&mut self, interfaces: impl IntoIterator<Item = u32>) -> Result<(), Error> {
+        let steps = plan::withdraw(&self.mirror, interfaces);
+        self.execute(&steps).map_err(|failure| Error::Step { step: failure.step, source: failure.source })
+    }
+
+    /// The first plan is in the new maps: what still runs the old programs gets the new ones, and the maps their place.
+    fn take_over(&mut self) -> Result<(), Error> {
+        if !matches!(self.origin, Origin::Beside(_)) {
+            return Ok(());
+        }
+        let claimed: Vec<Held> =
+            self.attached.values().filter(|held| self.waiting.contains(&held.interface)).cloned().collect();
+        for held in claimed {
+            let interface = held.interface;
+            let failed = |source| Error::Replace { interface, source: Box::new(source) };
+            self.put_programs(interface, &held.name, Some(held.hook)).map_err(failed)?;
+            self.waiting.remove(&interface);
+        }
+        load::settle(&self.options.pin_directory)?;
+        self.origin = Origin::Adopted;
+        Ok(())
+    }
+
+    /// Attaches or replaces both programs; on a failure of the second the first is taken away again, unless it
+    /// was there before.
+    fn put_programs(&mut self, interface: u32, name: &str, there: Option<Hook>) -> Result<Hook, AttachError> {
+        let mut hook = match (there, self.options.hook) {
+            (Some(hook), _) => hook,
+            (None, HookChoice::Newest) => Hook::Tcx,
+            (None, HookChoice::Clsact) => Hook::Clsact,
+        };
+        for (program, direction) in PROGRAMS {
+            let classifier = load::classifier(&mut self.object, program)
+                .map_err(|error| AttachError::Dataplane(Box::new(error)))?;
+            let put = attach::put(&self.links, hook, (program, direction, classifier), (interface, name));
+            hook = put.inspect_err(|_| {
+                if there.is_none() {
+                    // The failure that is reported is the first one.
+                    drop(attach::detach(&self.links, interface, Some(name)));
+                }
+            })?;
+        }
+        Ok(hook)
+    }
+
+    fn name_of(&self, interface: u32) -> Result<Option<String>, Error> {
+        let found = link::by_index(interface).map_err(|source| Error::Link { interface, source })?;
+        Ok(found.map(|found| found.name))
+    }
+}

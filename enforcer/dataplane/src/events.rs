@@ -1,0 +1,138 @@
+//! What the kernel programs tell: reads the ring buffer and checks every record's size. Never waits and never wakes
+//! anybody: the programs write without wake-ups, and whoever holds the reader polls it.
+
+use crate::error::Error;
+use aya::maps::{MapData, RingBuf};
+use enforcer_common::event::{DnsEvent, FlowEvent, Kind};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// One event.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A flow was admitted, refused, ended or cut, or a packet was dropped.
+    Flow(Kind, FlowEvent),
+    /// A DNS answer was read on its way to a workload.
+    Dns {
+        /// What became of it.
+        header: DnsEvent,
+        /// The message, from its DNS header on.
+        message: Vec<u8>,
+    },
+}
+
+/// Most records taken in one poll, so that a flood cannot hold the caller for ever.
+const POLL_LIMIT: usize = 65_536;
+
+/// Reads events; there is one per data plane.
+#[derive(Debug)]
+pub struct EventReader {
+    ring: Ring,
+    malformed: u64,
+}
+
+struct Ring(RingBuf<MapData>);
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RingBuf")
+    }
+}
+
+impl EventReader {
+    pub(crate) fn new(ring: RingBuf<MapData>) -> Self {
+        Self { ring: Ring(ring), malformed: 0 }
+    }
+
+    /// Hands over what lies in the ring, in order, at most 65,536 records; returns how many records there were.
+    /// Never blocks.
+    pub fn poll(&mut self, mut visit: impl FnMut(Event)) -> usize {
+        let mut count = 0;
+        while count < POLL_LIMIT {
+            let Some(record) = self.ring.0.next() else { break };
+            count += 1;
+            match decode(&record) {
+                Some(event) => visit(event),
+                None => self.malformed += 1,
+            }
+        }
+        count
+    }
+
+    /// Records so far whose kind or size is none of the ABI's; more than zero means that programs and agent differ.
+    pub fn malformed(&self) -> u64 {
+        self.malformed
+    }
+}
+
+impl AsFd for EventReader {
+    /// Readable when the ring is so full that the programs ask for attention; there is no need to wait for it.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.0.as_fd()
+    }
+}
+
+/// The one reader may be taken once.
+pub(crate) fn take(ring: &mut Option<RingBuf<MapData>>) -> Result<EventReader, Error> {
+    ring.take().map(EventReader::new).ok_or(Error::EventsTaken)
+}
+
+/// The event in a record; `None` when its kind or size is wrong.
+fn decode(record: &[u8]) -> Option<Event> {
+    let kind = u32::from_ne_bytes(record.get(..4)?.try_into().ok()?);
+    let kind = [Kind::Admitted, Kind::Refused, Kind::Ended, Kind::Cut, Kind::Dropped, Kind::DnsAnswer]
+        .into_iter()
+        .find(|known| *known as u32 == kind)?;
+    if kind == Kind::DnsAnswer { dns(record) } else { flow(record).map(|event| Event::Flow(kind, event)) }
+}
+
+fn flow(record: &[u8]) -> Option<FlowEvent> {
+    if record.len() != size_of::<FlowEvent>() {
+        return None;
+    }
+    // SAFETY: the record is as long as the type, which holds integers only; alignment is not asked for.
+    Some(unsafe { record.as_ptr().cast::<FlowEvent>().read_unaligned() })
+}
+
+fn dns(record: &[u8]) -> Option<Event> {
+    let (head, message) = record.split_at_checked(size_of::<DnsEvent>())?;
+    // SAFETY: `head` is as long as the type, which holds integers only; alignment is not asked for.
+    let header = unsafe { head.as_ptr().cast::<DnsEvent>().read_unaligned() };
+    let message = message.get(..header.length as usize)?.to_vec();
+    Some(Event::Dns { header, message })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Event, decode};
+    use enforcer_common::event::Kind;
+
+    fn record(kind: u32, size: usize) -> Vec<u8> {
+        let mut record = kind.to_ne_bytes().to_vec();
+        record.resize(size, 0);
+        record
+    }
+
+    #[test]
+    fn flow_events_have_one_size() {
+        assert!(
+            matches!(decode(&record(1, 152)), Some(Event::Flow(Kind::Admitted, event)) if event.kind == 1)
+        );
+        assert_eq!(decode(&record(1, 151)), None);
+        assert_eq!(decode(&record(1, 153)), None);
+    }
+
+    #[test]
+    fn unknown_kinds_and_stubs_are_refused() {
+        assert_eq!(decode(&record(7, 152)), None);
+        assert_eq!(decode(&[1, 0, 0]), None);
+    }
+
+    #[test]
+    fn a_message_is_as_long_as_its_header_says() {
+        let mut whole = record(6, 64 + 12);
+        whole[4..8].copy_from_slice(&12_u32.to_ne_bytes());
+        assert!(matches!(decode(&whole), Some(Event::Dns { message, .. }) if message.len() == 12));
+        assert_eq!(decode(&whole[..70]), None);
+        assert_eq!(decode(&whole[..63]), None);
+    }
+}

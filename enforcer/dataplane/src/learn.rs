@@ -1,0 +1,113 @@
+//! Learned addresses as userspace sees and adds them. Owns nothing of how the kernel learns; uses the same rule for
+//! which class makes room.
+
+use crate::dataplane::Dataplane;
+use crate::error::Error;
+use enforcer_common::abi::map;
+use enforcer_common::address::Address;
+use enforcer_common::policy::{Endpoint, Learned, LearnedKey};
+use enforcer_core::object::WorkloadId;
+use std::net::IpAddr;
+
+/// An address a workload learned, and the name classes it answers to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LearnedAddress {
+    /// [`enforcer_common::policy::Endpoint::id`] of the workload.
+    pub endpoint: u32,
+    /// The address.
+    pub address: IpAddr,
+    /// Name class and the second of the monotonic clock it expires at; expired ones may be among them.
+    pub classes: Vec<(u32, u32)>,
+}
+
+/// What userspace adds to an epoch: far more than the programs may add between its reading and its writing, so that
+/// the epoch moves in any case.
+const EPOCH_STRIDE: u32 = 1 << 10;
+
+impl Dataplane {
+    /// Lets `address` answer to the name class for this workload until `expiry_seconds` of the monotonic clock.
+    ///
+    /// Meant for changes of the pattern set: an address learned under a class of the old set must answer to the one
+    /// its name has in the new set. Call it before [`Dataplane::apply`] puts the new set in force (both classes then
+    /// hold), and once more for answers whose event names an old class. The one race there is, an answer learned for
+    /// the same address in the same microsecond, may lose that answer's class.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownWorkload`] when it is not attached or has no policy yet.
+    pub fn learn(
+        &mut self,
+        workload: &WorkloadId,
+        address: IpAddr,
+        class: u32,
+        expiry_seconds: u32,
+    ) -> Result<(), Error> {
+        let endpoint = self.endpoint(workload)?;
+        let key = LearnedKey { endpoint: endpoint.id, address: Address::from(address) };
+        let store = &self.maps.learned;
+        let failed = Error::map("write", map::LEARNED);
+        let mut learned = store.get(&key).map_err(Error::map("read", map::LEARNED))?.unwrap_or_default();
+        add(&mut learned, class, expiry_seconds);
+        store.set(&key, &learned).map_err(failed)?;
+        let epochs = &self.maps.learn_epochs;
+        let epoch = epochs.get(&endpoint.slot).map_err(Error::map("read", map::LEARN_EPOCHS))?.unwrap_or(0);
+        let next = epoch.wrapping_add(EPOCH_STRIDE);
+        epochs.set(&endpoint.slot, &next).map_err(Error::map("write", map::LEARN_EPOCHS))
+    }
+
+    /// Every learned address of every workload; walks the map.
+    pub fn learned(&self) -> Result<Vec<LearnedAddress>, Error> {
+        let mut all = Vec::new();
+        let visit = |key: &LearnedKey, learned: &Learned| {
+            let classes = learned.slots.iter().filter(|slot| **slot != 0);
+            all.push(LearnedAddress {
+                endpoint: key.endpoint,
+                address: IpAddr::from(key.address),
+                classes: classes.map(|slot| ((slot >> 32) as u32, *slot as u32)).collect(),
+            });
+        };
+        self.maps.learned.for_each(visit).map_err(Error::map("read", map::LEARNED))?;
+        Ok(all)
+    }
+
+    fn endpoint(&self, workload: &WorkloadId) -> Result<Endpoint, Error> {
+        let held = self.attached.get(workload);
+        let endpoint = held.and_then(|held| self.mirror.endpoints.get(&held.interface));
+        endpoint.copied().ok_or_else(|| Error::UnknownWorkload(workload.clone()))
+    }
+}
+
+/// Puts a class into a slot: its own, a free one, or that of the class that expires first. Never shortens a lifetime.
+fn add(learned: &mut Learned, class: u32, expiry: u32) {
+    let own = |slot: &&mut u64| **slot >> 32 == u64::from(class);
+    if let Some(slot) = learned.slots.iter_mut().find(own) {
+        *slot = (*slot).max(u64::from(class) << 32 | u64::from(expiry));
+        return;
+    }
+    // A free slot is 0 and so expires first.
+    if let Some(slot) = learned.slots.iter_mut().min_by_key(|slot| **slot as u32) {
+        *slot = u64::from(class) << 32 | u64::from(expiry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::add;
+    use enforcer_common::policy::Learned;
+
+    fn slot(class: u64, expiry: u64) -> u64 {
+        class << 32 | expiry
+    }
+
+    #[test]
+    fn a_class_takes_its_own_slot_then_a_free_one_then_the_earliest() {
+        let mut learned = Learned::default();
+        for (class, expiry) in [(1, 50), (2, 20), (3, 30), (4, 40)] {
+            add(&mut learned, class, expiry);
+        }
+        add(&mut learned, 1, 45);
+        assert_eq!(learned.slots, [slot(1, 50), slot(2, 20), slot(3, 30), slot(4, 40)]);
+        add(&mut learned, 5, 60);
+        assert_eq!(learned.slots, [slot(1, 50), slot(5, 60), slot(3, 30), slot(4, 40)]);
+    }
+}

@@ -1,0 +1,75 @@
+//! The maps, typed. Owns which key and value belongs to which name; never what an element means.
+
+use crate::error::Error;
+use crate::sys::Store;
+use aya::Ebpf;
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
+use enforcer_common::abi::{Question, QuestionKey, Settings, map};
+use enforcer_common::address::Address;
+use enforcer_common::flow::{Flow, FlowKey, Fragment, FragmentKey};
+use enforcer_common::name;
+use enforcer_common::policy::{Endpoint, IdentityKey, Learned, LearnedKey, Rule, RuleKey};
+
+/// Every map userspace reads or writes.
+pub(crate) struct Maps {
+    pub(crate) endpoints: Store<u32, Endpoint>,
+    pub(crate) revisions: Store<u32, u32>,
+    pub(crate) identities: Store<Key<IdentityKey>, u32>,
+    pub(crate) rules: Store<Key<RuleKey>, Rule>,
+    pub(crate) learned: Store<LearnedKey, Learned>,
+    pub(crate) learn_epochs: Store<u32, u32>,
+    pub(crate) flows: Store<FlowKey, Flow>,
+    pub(crate) refusals: Store<FlowKey, Flow>,
+    pub(crate) fragments: Store<FragmentKey, Fragment>,
+    pub(crate) resolvers: Store<Address, u32>,
+    pub(crate) questions: Store<QuestionKey, Question>,
+    pub(crate) name_symbols: Store<u32, name::Symbols>,
+    pub(crate) name_rows: Store<u32, name::Row>,
+    pub(crate) name_classes: Store<u32, u32>,
+    pub(crate) settings: Store<u32, Settings>,
+    pub(crate) counters: PerCpuArray<MapData, u64>,
+}
+
+impl Maps {
+    /// Takes the maps out of a loaded object.
+    pub(crate) fn take(object: &mut Ebpf) -> Result<Self, Error> {
+        Ok(Self {
+            endpoints: store(object, map::ENDPOINTS)?,
+            revisions: store(object, map::REVISIONS)?,
+            identities: store(object, map::IDENTITIES)?,
+            rules: store(object, map::RULES)?,
+            learned: store(object, map::LEARNED)?,
+            learn_epochs: store(object, map::LEARN_EPOCHS)?,
+            flows: store(object, map::FLOWS)?,
+            refusals: store(object, map::REFUSALS)?,
+            fragments: store(object, map::FRAGMENTS)?,
+            resolvers: store(object, map::RESOLVERS)?,
+            questions: store(object, map::QUESTIONS)?,
+            name_symbols: store(object, map::NAME_SYMBOLS)?,
+            name_rows: store(object, map::NAME_ROWS)?,
+            name_classes: store(object, map::NAME_CLASSES)?,
+            settings: store(object, map::SETTINGS)?,
+            counters: counters(object)?,
+        })
+    }
+}
+
+/// The ring buffer of a loaded object.
+pub(crate) fn ring(object: &mut Ebpf) -> Result<RingBuf<MapData>, Error> {
+    let taken = object.take_map(map::EVENTS).ok_or(Error::Object(map::EVENTS))?;
+    RingBuf::try_from(taken).map_err(|source| Error::map("map", map::EVENTS)(std::io::Error::other(source)))
+}
+
+fn counters(object: &mut Ebpf) -> Result<PerCpuArray<MapData, u64>, Error> {
+    let taken = object.take_map(map::COUNTERS).ok_or(Error::Object(map::COUNTERS))?;
+    PerCpuArray::try_from(taken).map_err(|_| Error::Object(map::COUNTERS))
+}
+
+fn store<K: aya::Pod, V: aya::Pod>(object: &mut Ebpf, name: &'static str) -> Result<Store<K, V>, Error> {
+    let data = match object.take_map(name) {
+        Some(Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::LpmTrie(data)) => data,
+        _ => return Err(Error::Object(name)),
+    };
+    Store::new(data).map_err(Error::map("use", name))
+}

@@ -1,0 +1,162 @@
+//! What the maps hold, as far as userspace wrote it. Owns every number that is given out: tables, generations,
+//! revisions, endpoints, slots. Reads and writes no map.
+
+use super::plan::Step;
+use enforcer_common::policy::{Endpoint, Stages};
+use enforcer_core::object::WorkloadId;
+use enforcer_core::plan::{Automaton, Table};
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Prefixes of one generation and the identity of each; sorted.
+pub(crate) type Prefixes = Vec<(IpNet, u32)>;
+
+/// The content of the maps. What is `torn` was written in part: it is never used again, only collected.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mirror {
+    /// Identity generations by number.
+    pub(crate) generations: BTreeMap<u32, Prefixes>,
+    /// Tables by the number of their first stage.
+    pub(crate) tables: BTreeMap<u32, Table>,
+    /// Endpoints by interface index.
+    pub(crate) endpoints: BTreeMap<u32, Endpoint>,
+    /// Workloads that endpoints belong to, where this process knows it.
+    pub(crate) owners: BTreeMap<u32, WorkloadId>,
+    /// The automaton in force; `None` when an earlier process wrote it.
+    pub(crate) names: Option<Automaton>,
+    /// The half it lies in, 0 or 1.
+    pub(crate) name_half: u32,
+    /// True when the idle half was in force in the life of this process.
+    pub(crate) idle_half_was_read: bool,
+    /// Highest numbers seen or given.
+    pub(crate) highest: Highest,
+    /// Generations whose writing did not end.
+    pub(crate) torn_generations: BTreeSet<u32>,
+    /// Tables whose writing did not end.
+    pub(crate) torn_tables: BTreeSet<u32>,
+    /// Interfaces whose endpoint may be the old or the new one.
+    pub(crate) unsure: BTreeSet<u32>,
+}
+
+/// Highest numbers that were ever seen; what is given next is above.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Highest {
+    pub(crate) generation: u32,
+    pub(crate) table: u32,
+    pub(crate) revision: u32,
+    pub(crate) endpoint: u32,
+}
+
+impl Mirror {
+    /// Rows in the map.
+    pub(crate) fn rows(&self) -> usize {
+        self.tables.values().map(rows_of).sum()
+    }
+
+    /// Identity prefixes in the map.
+    pub(crate) fn prefixes(&self) -> usize {
+        self.generations.values().map(Vec::len).sum()
+    }
+
+    /// Tables no endpoint of `endpoints` uses.
+    pub(crate) fn unused_tables<'a>(&self, endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<u32> {
+        let used: BTreeSet<u32> =
+            endpoints.flat_map(|e| [e.egress, e.ingress]).filter(|s| s.count > 0).map(|s| s.first).collect();
+        self.tables.keys().copied().filter(|first| !used.contains(first)).collect()
+    }
+
+    /// Generations no endpoint of `endpoints` uses.
+    pub(crate) fn unused_generations<'a>(&self, endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<u32> {
+        let used: BTreeSet<u32> = endpoints.map(|endpoint| endpoint.generation).collect();
+        self.generations.keys().copied().filter(|number| !used.contains(number)).collect()
+    }
+
+    /// The whole tables, by content.
+    pub(crate) fn known_tables(&self) -> std::collections::HashMap<&Table, u32> {
+        let whole = |(first, _): &(&u32, &Table)| !self.torn_tables.contains(first);
+        self.tables.iter().filter(whole).map(|(first, table)| (table, *first)).collect()
+    }
+
+    /// Notes a step that is about to be taken, so that a failure in the middle of it leaves no illusion.
+    pub(crate) fn begin(&mut self, step: &Step<'_>) {
+        match step {
+            Step::WriteIdentities { generation, prefixes } => {
+                self.torn_generations.insert(*generation);
+                self.generations.insert(*generation, prefixes.clone());
+                self.highest.generation = self.highest.generation.max(*generation);
+            }
+            Step::WriteTable { first, table } => {
+                self.torn_tables.insert(*first);
+                self.tables.insert(*first, (*table).clone());
+                self.highest.table = self.highest.table.max(last_of(*first, table));
+            }
+            Step::WriteNames { .. } => self.idle_half_was_read = true,
+            Step::WriteEndpoint { interface, endpoint, .. } => {
+                self.unsure.insert(*interface);
+                self.highest.revision = self.highest.revision.max(endpoint.revision);
+                self.highest.endpoint = self.highest.endpoint.max(endpoint.id);
+            }
+            Step::DeleteEndpoint { interface, revision, .. } => {
+                self.unsure.insert(*interface);
+                self.highest.revision = self.highest.revision.max(*revision);
+            }
+            Step::DeleteTable { first } => {
+                self.torn_tables.insert(*first);
+            }
+            Step::DeleteIdentities { generation } => {
+                self.torn_generations.insert(*generation);
+            }
+            Step::FlipNames { .. } | Step::Quiesce => {}
+        }
+    }
+
+    /// Notes that a step was taken to its end.
+    pub(crate) fn finish(&mut self, step: &Step<'_>) {
+        match step {
+            Step::WriteIdentities { generation, .. } => {
+                self.torn_generations.remove(generation);
+            }
+            Step::WriteTable { first, .. } => {
+                self.torn_tables.remove(first);
+            }
+            Step::WriteNames { .. } | Step::Quiesce => {}
+            Step::FlipNames { half, names } => {
+                self.name_half = *half;
+                self.names = Some((*names).clone());
+            }
+            Step::WriteEndpoint { interface, endpoint, owner } => {
+                self.endpoints.insert(*interface, *endpoint);
+                self.owners.insert(*interface, (*owner).clone());
+                self.unsure.remove(interface);
+            }
+            Step::DeleteEndpoint { interface, .. } => {
+                self.endpoints.remove(interface);
+                self.owners.remove(interface);
+                self.unsure.remove(interface);
+            }
+            Step::DeleteTable { first } => {
+                self.tables.remove(first);
+                self.torn_tables.remove(first);
+            }
+            Step::DeleteIdentities { generation } => {
+                self.generations.remove(generation);
+                self.torn_generations.remove(generation);
+            }
+        }
+    }
+}
+
+/// Rows of all stages.
+pub(crate) fn rows_of(table: &Table) -> usize {
+    table.stages.iter().map(Vec::len).sum()
+}
+
+/// Number of a table's last stage.
+pub(crate) fn last_of(first: u32, table: &Table) -> u32 {
+    first + (table.stages.len() as u32).saturating_sub(1)
+}
+
+/// The stages of a table that begins at `first`.
+pub(crate) fn stages_of(first: u32, table: &Table) -> Stages {
+    Stages { first, count: table.stages.len() as u32 }
+}

@@ -1,0 +1,388 @@
+//! Turns a plan into ordered steps, given what the maps hold. Pure: no map, no clock. Everything that could go wrong
+//! for lack of room is found here, before anything is written.
+//!
+//! The order makes every moment of it consistent: what is new is written where nobody looks, then each endpoint is
+//! switched by one map update, then what nobody uses is deleted. Name classes are switched before the endpoints, so
+//! that no answer is learned under a class that the new tables do not know.
+
+use super::mirror::{Mirror, Prefixes, last_of, rows_of, stages_of};
+use crate::error::{ApplyError, Overflow};
+use enforcer_common::abi::{capacity, map};
+use enforcer_common::address::Address;
+use enforcer_common::policy::{Endpoint, MAX_ADDRESSES, MAX_STAGES, Stages, WORLD};
+use enforcer_core::object::WorkloadId;
+use enforcer_core::plan::{Automaton, EndpointPlan, Plan, Table};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv6Addr;
+
+/// One thing to do. The executor takes it as it is.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Step<'a> {
+    /// Write a generation that no endpoint uses yet.
+    WriteIdentities { generation: u32, prefixes: Prefixes },
+    /// Write a table under numbers that no endpoint uses yet.
+    WriteTable { first: u32, table: &'a Table },
+    /// Write the automaton into the half that is not in force.
+    WriteNames { half: u32, names: &'a Automaton },
+    /// Put that half in force.
+    FlipNames { half: u32, names: &'a Automaton },
+    /// Replace an endpoint whole, then its revision.
+    WriteEndpoint { interface: u32, endpoint: Endpoint, owner: &'a WorkloadId },
+    /// Take an endpoint away: its packets are dropped from then on. Its slot gets a revision nobody has.
+    DeleteEndpoint { interface: u32, slot: u32, revision: u32 },
+    /// Wait until no program still reads what was in force before.
+    Quiesce,
+    /// Delete a table that no endpoint uses.
+    DeleteTable { first: u32 },
+    /// Delete a generation that no endpoint uses.
+    DeleteIdentities { generation: u32 },
+}
+
+/// Entries the maps have room for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    pub(crate) endpoints: u32,
+    pub(crate) identities: u32,
+    pub(crate) rules: u32,
+}
+
+/// What is to be in force: the plan, for the workloads that are attached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Desired<'a> {
+    pub(crate) plan: &'a Plan,
+    /// Interface index by workload.
+    pub(crate) attached: &'a BTreeMap<WorkloadId, u32>,
+}
+
+/// The steps from what the maps hold to what is desired; none when nothing differs.
+pub(crate) fn plan<'a>(
+    mirror: &Mirror,
+    desired: Desired<'a>,
+    room: Room,
+) -> Result<Vec<Step<'a>>, ApplyError> {
+    let targets = targets(desired)?;
+    let mut numbers = mirror.highest;
+    let mut steps = Vec::new();
+    collect_leftovers(mirror, &mut steps);
+    let generation = match targets.is_empty() {
+        true => 0,
+        false => identities(mirror, desired.plan, &mut numbers.generation, &mut steps),
+    };
+    let placed = tables(mirror, &targets, desired.plan, &mut numbers.table, &mut steps)?;
+    names(mirror, &desired.plan.names, &mut steps)?;
+    let mut after = Assignment { endpoints: mirror.endpoints.clone(), room: room.endpoints, numbers };
+    for target in &targets {
+        let wanted = target.endpoint(generation, &placed);
+        steps.extend(after.assign(mirror, target, wanted)?);
+    }
+    let current: BTreeSet<u32> = targets.iter().map(|target| target.interface).collect();
+    let withdrawn: Vec<u32> = desired.attached.values().copied().filter(|i| !current.contains(i)).collect();
+    steps.extend(withdrawn.into_iter().filter_map(|interface| after.withdraw(interface)));
+    check_room(mirror, &steps, room)?;
+    collect_unused(mirror, &after.endpoints, &mut steps);
+    Ok(steps)
+}
+
+/// The steps that take the endpoints of `interfaces` away.
+pub(crate) fn withdraw(mirror: &Mirror, interfaces: impl IntoIterator<Item = u32>) -> Vec<Step<'static>> {
+    let mut after = Assignment { endpoints: mirror.endpoints.clone(), room: 0, numbers: mirror.highest };
+    let mut steps: Vec<_> =
+        interfaces.into_iter().filter_map(|interface| after.withdraw(interface)).collect();
+    collect_unused(mirror, &after.endpoints, &mut steps);
+    steps
+}
+
+/// An attached workload and what the plan says of it.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    interface: u32,
+    owner: &'a WorkloadId,
+    plan: &'a EndpointPlan,
+}
+
+impl Target<'_> {
+    /// The endpoint as it should be, but for id, slot and revision.
+    fn endpoint(&self, generation: u32, placed: &HashMap<usize, Stages>) -> Endpoint {
+        let mut addresses = [Address::default(); MAX_ADDRESSES];
+        let count = self.plan.addresses.len();
+        for (slot, address) in addresses.iter_mut().zip(&self.plan.addresses) {
+            *slot = Address::from(*address);
+        }
+        addresses[..count].sort_unstable();
+        let stages = |index: Option<usize>| index.map_or(Stages::default(), |index| placed[&index]);
+        Endpoint {
+            id: 0,
+            slot: 0,
+            revision: 0,
+            generation,
+            mode: self.plan.mode as u8,
+            address_count: count as u8,
+            padding: [0; 2],
+            egress: stages(self.plan.egress),
+            ingress: stages(self.plan.ingress),
+            addresses,
+            seal: 0,
+        }
+    }
+}
+
+/// The attached workloads of the plan, checked one by one.
+fn targets<'a>(desired: Desired<'a>) -> Result<Vec<Target<'a>>, ApplyError> {
+    let mut targets = Vec::new();
+    for (owner, plan) in &desired.plan.endpoints {
+        let Some(interface) = desired.attached.get(owner) else { continue };
+        if plan.addresses.len() > MAX_ADDRESSES {
+            let what = format!("the addresses of workload {owner}");
+            let need = plan.addresses.len() as u64;
+            return Err(Overflow { what, map: "Endpoint.addresses", need, room: MAX_ADDRESSES as u64 }.into());
+        }
+        targets.push(Target { interface: *interface, owner, plan });
+    }
+    Ok(targets)
+}
+
+/// What an interrupted run left behind goes first: it may be in the way. Not while it is unsure which of two
+/// endpoints is in force, for then both's tables may be in use.
+fn collect_leftovers(mirror: &Mirror, steps: &mut Vec<Step<'_>>) {
+    if mirror.unsure.is_empty() {
+        let used = || mirror.endpoints.values();
+        let tables = mirror.unused_tables(used()).into_iter();
+        steps.extend(
+            tables.filter(|t| mirror.torn_tables.contains(t)).map(|first| Step::DeleteTable { first }),
+        );
+        let generations = mirror.unused_generations(used()).into_iter();
+        let torn = generations.filter(|g| mirror.torn_generations.contains(g));
+        steps.extend(torn.map(|generation| Step::DeleteIdentities { generation }));
+    }
+}
+
+/// The generation that holds the plan's identities; a new one when none does.
+fn identities(mirror: &Mirror, plan: &Plan, highest: &mut u32, steps: &mut Vec<Step<'_>>) -> u32 {
+    let prefixes = shielded(&plan.identities);
+    let known = |(number, content): &(&u32, &Prefixes)| {
+        !mirror.torn_generations.contains(number) && **content == prefixes
+    };
+    if let Some((number, _)) = mirror.generations.iter().find(known) {
+        return *number;
+    }
+    *highest = next_free(*highest, 1, |number| mirror.generations.contains_key(&number));
+    steps.push(Step::WriteIdentities { generation: *highest, prefixes });
+    *highest
+}
+
+/// The prefixes as they go into the map: sorted, each once. An IPv6 prefix so short that it covers the mapped IPv4
+/// addresses would catch IPv4 as well; then the whole of IPv4 is the world, unless the plan says otherwise.
+pub(crate) fn shielded(identities: &[(IpNet, u32)]) -> Prefixes {
+    let mapped = Ipv6Net::new_assert(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96);
+    let all_v4 = IpNet::V4(Ipv4Net::default());
+    let mut prefixes: BTreeMap<IpNet, u32> = identities.iter().map(|(net, id)| (net.trunc(), *id)).collect();
+    let catches = |net: &IpNet| matches!(net, IpNet::V6(v6) if v6.contains(&mapped));
+    if prefixes.keys().any(catches) {
+        prefixes.entry(all_v4).or_insert(WORLD);
+    }
+    prefixes.into_iter().collect()
+}
+
+/// Where each table lies that an attached workload uses; those not in the map yet are written.
+fn tables<'a>(
+    mirror: &Mirror,
+    targets: &[Target<'a>],
+    plan: &'a Plan,
+    highest: &mut u32,
+    steps: &mut Vec<Step<'a>>,
+) -> Result<HashMap<usize, Stages>, ApplyError> {
+    let mut known = mirror.known_tables();
+    let mut placed = HashMap::new();
+    let used: BTreeSet<usize> =
+        targets.iter().flat_map(|t| [t.plan.egress, t.plan.ingress]).flatten().collect();
+    for index in used {
+        let table = plan.tables.get(index).ok_or_else(|| {
+            ApplyError::Inconsistent(format!(
+                "table {index} is asked for and there are {}",
+                plan.tables.len()
+            ))
+        })?;
+        check_stages(index, table)?;
+        let first = known.get(table).copied().unwrap_or_else(|| {
+            let length = table.stages.len() as u32;
+            let first = next_free(*highest, length, |number| is_taken(mirror, number));
+            *highest = last_of(first, table);
+            steps.push(Step::WriteTable { first, table });
+            first
+        });
+        known.insert(table, first);
+        placed.insert(index, stages_of(first, table));
+    }
+    Ok(placed)
+}
+
+fn check_stages(index: usize, table: &Table) -> Result<(), ApplyError> {
+    let stages = table.stages.len() as u64;
+    if stages > u64::from(MAX_STAGES) {
+        let what = format!("the stages of table {index}");
+        return Err(Overflow { what, map: "Endpoint.stages", need: stages, room: MAX_STAGES.into() }.into());
+    }
+    if stages == 0 {
+        return Err(ApplyError::Inconsistent(format!("table {index} has no stage")));
+    }
+    Ok(())
+}
+
+fn is_taken(mirror: &Mirror, number: u32) -> bool {
+    let before = mirror.tables.range(..=number).next_back();
+    before.is_some_and(|(first, table)| number <= last_of(*first, table))
+}
+
+/// The first of `length` consecutive free numbers above `highest`, from 1 again where numbers end.
+fn next_free(highest: u32, length: u32, is_taken: impl Fn(u32) -> bool) -> u32 {
+    let mut first = highest.wrapping_add(1).max(1);
+    loop {
+        let Some(last) = first.checked_add(length - 1) else {
+            first = 1;
+            continue;
+        };
+        match (first..=last).rev().find(|number| is_taken(*number)) {
+            None => return first,
+            Some(taken) => first = taken.wrapping_add(1).max(1),
+        }
+    }
+}
+
+fn names<'a>(mirror: &Mirror, names: &'a Automaton, steps: &mut Vec<Step<'a>>) -> Result<(), ApplyError> {
+    if mirror.names.as_ref() == Some(names) {
+        return Ok(());
+    }
+    if names.rows.len() != names.classes.len() {
+        let (rows, classes) = (names.rows.len(), names.classes.len());
+        return Err(ApplyError::Inconsistent(format!(
+            "the automaton has {rows} states and {classes} classes"
+        )));
+    }
+    let (need, room) = (names.rows.len() as u64, u64::from(capacity::NAME_STATES));
+    if need > room {
+        return Err(
+            Overflow { what: "the name automaton".to_owned(), map: map::NAME_ROWS, need, room }.into()
+        );
+    }
+    let half = 1 - mirror.name_half;
+    if mirror.idle_half_was_read {
+        steps.push(Step::Quiesce);
+    }
+    steps.extend([Step::WriteNames { half, names }, Step::FlipNames { half, names }]);
+    Ok(())
+}
+
+/// Gives numbers to endpoints while the steps are made.
+struct Assignment {
+    endpoints: BTreeMap<u32, Endpoint>,
+    room: u32,
+    numbers: super::mirror::Highest,
+}
+
+impl Assignment {
+    /// The step that brings `wanted` into force; `None` when it is already.
+    fn assign<'a>(
+        &mut self,
+        mirror: &Mirror,
+        target: &Target<'a>,
+        wanted: Endpoint,
+    ) -> Result<Option<Step<'a>>, ApplyError> {
+        let interface = target.interface;
+        let old = self.endpoints.get(&interface).copied();
+        let id = old.filter(|old| same_workload(mirror, target, old, &wanted)).map(|old| old.id);
+        let slot = match old {
+            Some(old) => old.slot,
+            None => self.free_slot()?,
+        };
+        let endpoint = Endpoint { id: id.unwrap_or_else(|| self.next_id()), slot, ..wanted };
+        if !mirror.unsure.contains(&interface)
+            && let Some(old) = old
+            && is_same(&old, &endpoint)
+        {
+            return Ok(None);
+        }
+        let revision = self.next_revision();
+        let endpoint = Endpoint { revision, seal: revision, ..endpoint };
+        self.endpoints.insert(interface, endpoint);
+        Ok(Some(Step::WriteEndpoint { interface, endpoint, owner: target.owner }))
+    }
+
+    fn withdraw(&mut self, interface: u32) -> Option<Step<'static>> {
+        let old = self.endpoints.remove(&interface)?;
+        Some(Step::DeleteEndpoint { interface, slot: old.slot, revision: self.next_revision() })
+    }
+
+    fn next_id(&mut self) -> u32 {
+        let used: BTreeSet<u32> = self.endpoints.values().map(|endpoint| endpoint.id).collect();
+        self.numbers.endpoint = next_free(self.numbers.endpoint, 1, |id| used.contains(&id));
+        self.numbers.endpoint
+    }
+
+    fn next_revision(&mut self) -> u32 {
+        self.numbers.revision = self.numbers.revision.wrapping_add(1).max(1);
+        self.numbers.revision
+    }
+
+    fn free_slot(&self) -> Result<u32, Overflow> {
+        let used: BTreeSet<u32> = self.endpoints.values().map(|endpoint| endpoint.slot).collect();
+        let need = self.endpoints.len() as u64 + 1;
+        let overflow = || Overflow {
+            what: "the workloads of this node".to_owned(),
+            map: map::ENDPOINTS,
+            need,
+            room: self.room.into(),
+        };
+        (0..self.room).find(|slot| !used.contains(slot)).ok_or_else(overflow)
+    }
+}
+
+/// True when nothing but the revision differs.
+fn is_same(old: &Endpoint, new: &Endpoint) -> bool {
+    Endpoint { revision: old.revision, seal: old.seal, ..*new } == *old
+}
+
+/// True when the endpoint in the map is the target's own: known to be, or, after a restart, at the same interface
+/// with the same addresses.
+fn same_workload(mirror: &Mirror, target: &Target<'_>, old: &Endpoint, wanted: &Endpoint) -> bool {
+    match mirror.owners.get(&target.interface) {
+        Some(owner) => owner == target.owner,
+        None => old.address_count == wanted.address_count && old.addresses == wanted.addresses,
+    }
+}
+
+/// Old and new must fit together, for they lie side by side until the last endpoint is switched.
+fn check_room(mirror: &Mirror, steps: &[Step<'_>], room: Room) -> Result<(), Overflow> {
+    let (mut rules, mut prefixes) = (mirror.rows(), mirror.prefixes());
+    for step in steps {
+        match step {
+            Step::WriteTable { table, .. } => rules += rows_of(table),
+            Step::DeleteTable { first } => rules -= mirror.tables.get(first).map_or(0, rows_of),
+            Step::WriteIdentities { prefixes: new, .. } => prefixes += new.len(),
+            Step::DeleteIdentities { generation } => {
+                prefixes -= mirror.generations.get(generation).map_or(0, Vec::len);
+            }
+            _ => {}
+        }
+    }
+    let fits = |what: &str, map, need: usize, room: u32| {
+        let overflow = Overflow { what: what.to_owned(), map, need: need as u64, room: room.into() };
+        if need as u64 > u64::from(room) { Err(overflow) } else { Ok(()) }
+    };
+    fits("the policy beside the one in force", map::RULES, rules, room.rules)?;
+    fits("the identities beside those in force", map::IDENTITIES, prefixes, room.identities)
+}
+
+/// Deletes what no endpoint uses any more, once all of them are switched.
+fn collect_unused(mirror: &Mirror, endpoints: &BTreeMap<u32, Endpoint>, steps: &mut Vec<Step<'_>>) {
+    let gone = |step: &Step<'_>| steps.contains(step);
+    let tables =
+        mirror.unused_tables(endpoints.values()).into_iter().map(|first| Step::DeleteTable { first });
+    let generations = mirror.unused_generations(endpoints.values()).into_iter();
+    let generations = generations.map(|generation| Step::DeleteIdentities { generation });
+    let deletions: Vec<Step<'_>> = tables.chain(generations).filter(|step| !gone(step)).collect();
+    if !deletions.is_empty() {
+        steps.push(Step::Quiesce);
+        steps.extend(deletions);
+    }
+}

@@ -1,0 +1,58 @@
+//! The bpf(2) calls aya has no door for: batches, look-up-and-delete, test runs. Owns the layout of their arguments
+//! and every pointer that goes into them; never knows what a map means.
+
+mod element;
+mod test_run;
+
+pub(crate) use element::Store;
+pub(crate) use test_run::{RunRequest, run};
+
+use std::io;
+use std::os::raw::c_int;
+
+/// Commands of bpf(2), as in the kernel's `enum bpf_cmd`.
+#[derive(Clone, Copy, Debug)]
+#[repr(i32)]
+pub(crate) enum Command {
+    LookupElem = 1,
+    UpdateElem = 2,
+    DeleteElem = 3,
+    TestRun = 10,
+    LookupAndDeleteElem = 21,
+    LookupBatch = 24,
+    UpdateBatch = 26,
+    DeleteBatch = 27,
+}
+
+/// A prefix of the kernel's `union bpf_attr`; the kernel takes what lies beyond as zero.
+///
+/// # Safety
+///
+/// The type is `repr(C)`, has no padding, and is laid out as the command's member of `union bpf_attr`.
+pub(crate) unsafe trait Attribute {}
+
+/// Calls bpf(2).
+///
+/// # Safety
+///
+/// Every address in `attribute` points to memory of the length the command reads or writes, and lives over the call.
+pub(crate) unsafe fn bpf<A: Attribute>(command: Command, attribute: &mut A) -> io::Result<()> {
+    let size = size_of::<A>();
+    let attribute = std::ptr::from_mut(attribute);
+    // SAFETY: `attribute` is exclusive and `size` octets long; the addresses in it are the caller's promise.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command as c_int, attribute, size) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Waits until no kernel program still runs that began before this call.
+///
+/// `MEMBARRIER_CMD_GLOBAL` waits for an RCU grace period, and BPF programs run inside RCU read sections. Where the
+/// kernel refuses it (`nohz_full`), twenty milliseconds pass instead: no packet program runs for a thousandth of that.
+pub(crate) fn wait_for_running_programs() {
+    const GLOBAL: c_int = 1;
+    // SAFETY: membarrier takes three integers and no pointer.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
+    if result < 0 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,70 @@
+//! The door for tests and benchmarks: runs a loaded program on a packet without an interface's traffic. Sends nothing.
+
+use crate::dataplane::Dataplane;
+use crate::error::Error;
+use crate::load;
+use crate::sys::{self, RunRequest};
+use enforcer_common::abi::program;
+use std::os::fd::AsFd;
+
+/// A program of the object.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Program {
+    /// What the workload sends.
+    FromWorkload,
+    /// What the workload receives.
+    ToWorkload,
+    /// Passes everything: the yardstick of benchmarks. Loaded when it is first run.
+    Empty,
+}
+
+impl Program {
+    /// Its name in the object.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FromWorkload => program::FROM_WORKLOAD,
+            Self::ToWorkload => program::TO_WORKLOAD,
+            Self::Empty => program::EMPTY,
+        }
+    }
+}
+
+/// What a run is given.
+#[derive(Clone, Copy, Debug)]
+pub struct TestPacket<'a> {
+    /// The packet from its Ethernet header on, at least 14 octets.
+    pub octets: &'a [u8],
+    /// Interface index the program sees; an interface of this network namespace.
+    pub interface: u32,
+    /// How often the program runs on it; 1 for tests.
+    pub repeat: u32,
+}
+
+/// What a run gave.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TestOutcome {
+    /// The program's last return value, a `TC_ACT_*`.
+    pub code: i32,
+    /// The packet as the program left it.
+    pub octets: Vec<u8>,
+    /// Nanoseconds per run, mean over all runs.
+    pub duration_ns: u32,
+}
+
+impl Dataplane {
+    /// Runs a program by `BPF_PROG_TEST_RUN`.
+    pub fn test_run(&mut self, program: Program, packet: &TestPacket<'_>) -> Result<TestOutcome, Error> {
+        let name = program.name();
+        if load::classifier(&mut self.object, name)?.fd().is_err() {
+            load::load_program(&mut self.object, name)?;
+        }
+        let classifier = load::classifier(&mut self.object, name)?;
+        let fd =
+            classifier.fd().map_err(|source| Error::Program { program: name, source: Box::new(source) })?;
+        let request =
+            RunRequest { packet: packet.octets, interface: packet.interface, repeat: packet.repeat };
+        let (code, octets, duration_ns) =
+            sys::run(fd.as_fd(), &request).map_err(|source| Error::TestRun { program: name, source })?;
+        Ok(TestOutcome { code: code as i32, octets, duration_ns })
+    }
+}
