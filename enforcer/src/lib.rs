@@ -1,6 +1,7 @@
 //! Wiring of the `enforcer` binary: sources, agent, socket, command line.
 
 pub mod agent;
+pub mod api;
 pub mod source;
 
 #[cfg(test)]

@@ -1,0 +1,360 @@
+//! The node-local protocol: one JSON request line, then JSON response lines. Owns the messages and their
+//! version (`docs/reference/socket.md`); never what stands behind them.
+
+pub mod client;
+pub mod server;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use enforcer_common::decide::Direction;
+use enforcer_common::verdict::{Reason, Verdict};
+use enforcer_core::filter::Filter;
+use enforcer_core::protocol::Protocol;
+use enforcer_core::record::{Record, RuleRef, text};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::source::problem::Problem;
+
+/// Version of the protocol.
+pub const VERSION: u32 = 1;
+/// Where the agent listens unless it is told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/enforcer/enforcer.sock";
+
+/// A request line.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Envelope {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What is wanted.
+    pub request: Request,
+}
+
+/// What can be asked.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// Flow records: `flow` and `lost` lines.
+    Flows(FlowsRequest),
+    /// The agent's state: one `status` line.
+    Status,
+    /// Who would decide about a flow, and how: one `explanation` line.
+    Explain(ExplainRequest),
+    /// Names that workloads looked up: `name` lines.
+    Names(NamesRequest),
+}
+
+/// Which flow records.
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FlowsRequest {
+    /// Go on with records as they come, until the connection is closed.
+    pub follow: bool,
+    /// Only this many of the stored ones, the latest; all when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<usize>,
+    /// Which of them.
+    pub filter: Filter,
+}
+
+/// A flow to explain.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainRequest {
+    /// Who begins it: `namespace/workload` or an address.
+    pub from: String,
+    /// Whom it is meant for: `namespace/workload`, an address or a name.
+    pub to: String,
+    /// IP protocol.
+    pub protocol: Protocol,
+    /// Destination port; ICMP `type << 8 | code`; 0 where the protocol has none.
+    pub port: u16,
+}
+
+/// Which names.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NamesRequest {
+    /// Of this workload only (`namespace/name`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
+}
+
+/// A response line. `end` closes every answer, `error` stands in for one.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Response {
+    /// A flow record.
+    Flow(Box<Record>),
+    /// Records that are missing at this place.
+    Lost(Lost),
+    /// The agent's state.
+    Status(Box<Status>),
+    /// An explained flow.
+    Explanation(Box<Explanation>),
+    /// One name of one workload.
+    Name(NameEntry),
+    /// The request failed.
+    Error(Failure),
+    /// The answer is complete.
+    End {},
+}
+
+/// Why a request failed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Failure {
+    /// For a reader.
+    pub message: String,
+}
+
+/// Records that a reader does not get.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Lost {
+    /// How many.
+    pub records: u64,
+    /// Where they were lost.
+    pub by: LostBy,
+}
+
+/// Where records are lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LostBy {
+    /// The reader was slower than the agent's ring.
+    Reader,
+    /// The agent was slower than the kernel's ring buffer.
+    Kernel,
+}
+
+/// A name that a workload looked up.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct NameEntry {
+    /// `namespace/name` of the workload.
+    pub workload: String,
+    /// The name.
+    pub name: String,
+    /// The address it got.
+    pub address: IpAddr,
+    /// Until when the name opens new flows to it.
+    pub until: Timestamp,
+    /// The patterns of policy that mean the name; none when no policy does.
+    pub patterns: Vec<String>,
+}
+
+/// A flow, judged by the policy in force on both sides, as far as they are on this node.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The request.
+    pub request: ExplainRequest,
+    /// What becomes of the flow: the first refusal, else the admission.
+    #[serde(with = "text::verdict")]
+    pub verdict: Verdict,
+    /// What each side says, the source's first.
+    pub sides: Vec<Side>,
+    /// What a reader should know besides: a side that is not on this node, an address that is not learned.
+    pub notes: Vec<String>,
+}
+
+/// One side's decision.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Side {
+    /// `namespace/name` of the workload whose policy is asked.
+    pub workload: String,
+    /// Direction seen from it.
+    #[serde(with = "text::direction")]
+    pub direction: Direction,
+    /// What it says.
+    #[serde(with = "text::verdict")]
+    pub verdict: Verdict,
+    /// Why.
+    #[serde(with = "text::reason")]
+    pub reason: Reason,
+    /// Mode of its namespace.
+    pub mode: String,
+    /// The rule that decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RuleRef>,
+    /// The patterns through which the other side's name decided.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub patterns: Vec<String>,
+}
+
+/// The agent's state.
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the binary.
+    pub version: String,
+    /// Node name.
+    pub node: String,
+    /// Process number of the agent.
+    pub process: u32,
+    /// When it began.
+    pub started: Timestamp,
+    /// What an operator must look at; empty when all is well.
+    pub alarms: Vec<String>,
+    /// Policy.
+    pub policy: PolicyStatus,
+    /// Workloads of this node.
+    pub workloads: Vec<WorkloadStatus>,
+    /// Addresses whose DNS answers count.
+    pub resolvers: Vec<IpAddr>,
+    /// How full the maps are.
+    pub maps: Vec<MapStatus>,
+    /// Packets dropped by reason, for every reason that occurred.
+    pub drops: BTreeMap<String, u64>,
+    /// Everything that was lost, by kind; kinds that did not occur are left out.
+    pub losses: BTreeMap<String, u64>,
+    /// The ring of flow records.
+    pub flows: FlowsStatus,
+}
+
+/// The policy in force and what is wrong with the rest.
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// Where it comes from.
+    pub source: String,
+    /// Revision of the plan in force; 0 before the first.
+    pub revision: u32,
+    /// When it came into force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied: Option<Timestamp>,
+    /// How long that took, microseconds.
+    pub apply_microseconds: u64,
+    /// Objects in force by kind.
+    pub objects: BTreeMap<String, usize>,
+    /// Tables, rows, prefixes and name patterns of the plan.
+    pub size: BTreeMap<String, usize>,
+    /// What is wrong, file by file.
+    pub problems: Vec<Problem>,
+    /// Why the latest plan is not in force, when it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+/// A workload of this node.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct WorkloadStatus {
+    /// `namespace/name`.
+    pub workload: String,
+    /// Host-side interface, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// Index of the interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u32>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Mode of its namespace, once policy is in force for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// True when policy is in force for it.
+    pub enforced: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// How full a map is.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct MapStatus {
+    /// Its name.
+    pub name: String,
+    /// Entries in use.
+    pub used: u64,
+    /// Entries there is room for.
+    pub capacity: u64,
+}
+
+/// The ring of flow records and the flow log.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct FlowsStatus {
+    /// Records since the agent began.
+    pub seen: u64,
+    /// Records that can be asked for.
+    pub stored: u64,
+    /// Most records that are kept.
+    pub capacity: u64,
+    /// Records that made room for others.
+    pub overwritten: u64,
+    /// Names known, as pairs of workload and address.
+    pub names: u64,
+    /// Where the flow log is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<PathBuf>,
+}
+
+/// Response to a request that failed.
+pub fn failure(message: impl Into<String>) -> Response {
+    Response::Error(Failure { message: message.into() })
+}
+
+/// Reads a request line.
+///
+/// # Errors
+/// A message for the client: no JSON, an unknown request or field, or another version.
+pub fn read_request(line: &str) -> Result<Request, String> {
+    let value: serde_json::Value = serde_json::from_str(line)
+        .map_err(|error| format!("the request is not one line of JSON: {error}"))?;
+    let version = value.get("version").and_then(serde_json::Value::as_u64);
+    if version != Some(VERSION.into()) {
+        let given = version.map_or_else(|| "none".to_owned(), |version| version.to_string());
+        return Err(format!("the request is of version {given}; this agent speaks version {VERSION}"));
+    }
+    let envelope: Envelope =
+        serde_json::from_value(value).map_err(|error| format!("the request is not understood: {error}"))?;
+    Ok(envelope.request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_have_one_form() {
+        for (line, request) in [
+            (r#"{"version":1,"request":"status"}"#, Request::Status),
+            (r#"{"version":1,"request":{"names":{}}}"#, Request::Names(NamesRequest::default())),
+            (
+                r#"{"version":1,"request":{"flows":{"follow":true,"filter":{"ports":[443]}}}}"#,
+                Request::Flows(FlowsRequest {
+                    follow: true,
+                    last: None,
+                    filter: Filter { ports: vec![443], ..Filter::default() },
+                }),
+            ),
+        ] {
+            assert_eq!(read_request(line), Ok(request));
+        }
+    }
+
+    #[test]
+    fn a_bad_request_is_told_what_is_wrong() {
+        for (line, part) in [
+            ("hello", "not one line of JSON"),
+            (r#"{"request":"status"}"#, "of version none; this agent speaks version 1"),
+            (r#"{"version":2,"request":"status"}"#, "of version 2"),
+            (r#"{"version":1,"request":"reboot"}"#, "unknown variant `reboot`"),
+            (r#"{"version":1,"request":{"flows":{"foo":1}}}"#, "unknown field `foo`"),
+        ] {
+            let message = read_request(line).expect_err(line);
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn every_answer_is_one_tagged_line() {
+        assert_eq!(serde_json::to_string(&Response::End {}).expect("serialises"), r#"{"end":{}}"#);
+        let lost = Response::Lost(Lost { records: 3, by: LostBy::Reader });
+        assert_eq!(
+            serde_json::to_string(&lost).expect("serialises"),
+            r#"{"lost":{"records":3,"by":"reader"}}"#
+        );
+        let error = failure("no such workload");
+        let text = serde_json::to_string(&error).expect("serialises");
+        assert_eq!(text, r#"{"error":{"message":"no such workload"}}"#);
+        assert_eq!(serde_json::from_str::<Response>(&text).expect("reads back"), error);
+    }
+}

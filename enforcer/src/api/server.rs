@@ -1,0 +1,194 @@
+//! The agent's end of the socket. Owns connections and their pace: each has a place in the ring of records
+//! instead of a queue, so that a slow reader costs nothing and is told what it missed.
+
+use std::cell::RefCell;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+
+use super::{FlowsRequest, Lost, LostBy, Request, Response, failure, read_request};
+
+/// Longest request line, bytes.
+const MAX_REQUEST: u64 = 64 << 10;
+/// Records looked at for one connection before the others have their turn.
+const BATCH: usize = 256;
+
+/// What the server needs of the agent.
+pub trait Backend {
+    /// Answers a request that is no stream.
+    fn answer(&self, request: &Request) -> Vec<Response>;
+    /// Numbers of the first record of a flows request and of the one behind the last that is stored.
+    fn begin(&self, request: &FlowsRequest) -> (u64, u64);
+    /// At most `limit` records from `cursor` on as response lines, and the cursor behind them.
+    fn read(&self, request: &FlowsRequest, cursor: u64, limit: usize) -> (Vec<Response>, u64);
+    /// Records that the kernel could not tell, so far.
+    fn lost_by_kernel(&self) -> u64;
+}
+
+/// A socket that is removed when the agent ends.
+#[derive(Debug)]
+pub struct Listener {
+    socket: UnixListener,
+    path: PathBuf,
+}
+
+impl Listener {
+    /// Listens at `path`, for the owner and the group only. Its directory is made when it is missing; a socket that
+    /// nobody listens at is replaced.
+    ///
+    /// # Errors
+    /// When another agent listens there, or the socket cannot be made.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another agent listens there"));
+        }
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+        let socket = UnixListener::bind(path);
+        rustix::process::umask(mask);
+        let socket = socket?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+        Ok(Self { socket, path: path.to_owned() })
+    }
+
+    /// Serves until it is dropped. `news` changes whenever there are new records.
+    pub async fn serve<B: Backend + 'static>(self, backend: Rc<RefCell<B>>, news: watch::Receiver<u64>) {
+        loop {
+            match self.socket.accept().await {
+                Ok((stream, _)) => {
+                    tokio::task::spawn_local(connection(stream, Rc::clone(&backend), news.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "failed to accept a connection on the socket");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Whoever finds it gone or not removable loses nothing: the next agent replaces it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Serves one connection; its errors are the client's going away.
+async fn connection<B: Backend + 'static>(
+    stream: UnixStream,
+    backend: Rc<RefCell<B>>,
+    news: watch::Receiver<u64>,
+) {
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = BufReader::new(reader.take(MAX_REQUEST));
+    let mut line = String::new();
+    let result = match reader.read_line(&mut line).await {
+        Ok(0) => return,
+        Ok(_) => match read_request(&line) {
+            Ok(Request::Flows(request)) if request.follow => {
+                let stream = tokio::task::spawn_local(follow(request, writer, backend, news));
+                closed(reader).await;
+                return stream.abort();
+            }
+            Ok(Request::Flows(request)) => stored(&request, &mut writer, &backend).await.map(drop),
+            Ok(request) => {
+                let responses = backend.borrow().answer(&request);
+                finish(&mut writer, responses).await
+            }
+            Err(message) => send(&mut writer, &[failure(message)]).await,
+        },
+        Err(error) => send(&mut writer, &[failure(format!("the request cannot be read: {error}"))]).await,
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "a client went away");
+    }
+}
+
+/// Sends an answer and, unless it is a failure, its end.
+async fn finish(writer: &mut OwnedWriteHalf, mut responses: Vec<Response>) -> io::Result<()> {
+    if !matches!(responses.last(), Some(Response::Error(_))) {
+        responses.push(Response::End {});
+    }
+    send(writer, &responses).await
+}
+
+async fn send(writer: &mut OwnedWriteHalf, responses: &[Response]) -> io::Result<()> {
+    let mut text = Vec::with_capacity(512 * responses.len());
+    for response in responses {
+        serde_json::to_writer(&mut text, response)?;
+        text.push(b'\n');
+    }
+    writer.write_all(&text).await
+}
+
+/// Sends the stored records and the end of the answer.
+async fn stored<B: Backend>(
+    request: &FlowsRequest,
+    writer: &mut OwnedWriteHalf,
+    backend: &Rc<RefCell<B>>,
+) -> io::Result<u64> {
+    let (mut cursor, end) = backend.borrow().begin(request);
+    while cursor < end {
+        let limit = usize::try_from(end - cursor).unwrap_or(BATCH).min(BATCH);
+        let (responses, next) = backend.borrow().read(request, cursor, limit);
+        send(writer, &responses).await?;
+        tokio::task::yield_now().await;
+        cursor = next;
+    }
+    if !request.follow {
+        send(writer, &[Response::End {}]).await?;
+    }
+    Ok(cursor)
+}
+
+/// Sends the stored records and then those that come, until the task is aborted or the client goes away.
+async fn follow<B: Backend>(
+    request: FlowsRequest,
+    mut writer: OwnedWriteHalf,
+    backend: Rc<RefCell<B>>,
+    mut news: watch::Receiver<u64>,
+) -> io::Result<()> {
+    let mut lost = backend.borrow().lost_by_kernel();
+    let mut cursor = stored(&request, &mut writer, &backend).await?;
+    loop {
+        news.mark_unchanged();
+        let lost_now = backend.borrow().lost_by_kernel();
+        if lost_now > lost {
+            send(&mut writer, &[Response::Lost(Lost { records: lost_now - lost, by: LostBy::Kernel })])
+                .await?;
+            lost = lost_now;
+        }
+        let (responses, next) = backend.borrow().read(&request, cursor, BATCH);
+        send(&mut writer, &responses).await?;
+        if next != cursor {
+            cursor = next;
+            tokio::task::yield_now().await;
+        } else if news.changed().await.is_err() {
+            return send(&mut writer, &[Response::End {}]).await;
+        }
+    }
+}
+
+/// Ends when the client has closed its end; whatever else it says is not listened to.
+async fn closed(reader: BufReader<tokio::io::Take<OwnedReadHalf>>) {
+    let mut reader = reader.into_inner().into_inner();
+    let mut rest = [0; 64];
+    while matches!(reader.read(&mut rest).await, Ok(count) if count > 0) {}
+}
+
+#[cfg(test)]
+mod tests;
