@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::internet::{Internet, NAME_SERVER};
 use crate::journal::PATIENCE;
-use crate::reaper::Remnant;
+use crate::reaper::Tree;
 use crate::resolver::Resolver;
 use crate::{Agent, Namespace};
 
@@ -48,9 +48,8 @@ pub struct Lab {
     pub node: Namespace,
     policies: PathBuf,
     workloads: PathBuf,
-    directory: PathBuf,
-    pins: PathBuf,
-    _remnants: [Remnant; 2],
+    pins: Tree,
+    directory: Tree,
 }
 
 impl Lab {
@@ -93,7 +92,7 @@ impl Lab {
     /// # Errors
     /// When it cannot be written.
     pub fn policy(&self, file: &str, text: &str) -> Result<()> {
-        let hidden = self.directory.join(file);
+        let hidden = self.directory.path().join(file);
         std::fs::write(&hidden, text).with_context(|| format!("failed to write {}", hidden.display()))?;
         let path = self.policies.join(file);
         std::fs::rename(&hidden, &path).with_context(|| format!("failed to write {}", path.display()))
@@ -152,26 +151,17 @@ impl Lab {
 
     /// Where the agent pins.
     pub fn pin_directory(&self) -> &Path {
-        &self.pins
+        self.pins.path()
     }
 
     /// The agent's socket.
     pub fn socket(&self) -> PathBuf {
-        self.directory.join("enforcer.sock")
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        for tree in [&self.pins, &self.directory] {
-            // What fails here is left to the reaper.
-            let _ = std::fs::remove_dir_all(tree);
-        }
+        self.directory.path().join("enforcer.sock")
     }
 }
 
 /// A name nobody else on this machine takes.
 fn unique() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("enforcer-{}-{}-", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    format!("enforcer-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }

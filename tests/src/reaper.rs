@@ -4,6 +4,7 @@
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
@@ -73,6 +74,49 @@ impl Drop for Remnant {
     fn drop(&mut self) {
         // A reaper that has gone has nothing left to forget.
         let _ = tell(&format!("- {}\n", self.line));
+    }
+}
+
+/// A directory that goes, with everything below it, when this is dropped.
+#[derive(Debug)]
+pub struct Tree {
+    path: PathBuf,
+    _remnant: Remnant,
+}
+
+impl Tree {
+    /// Makes the directory; its parents too.
+    ///
+    /// # Errors
+    /// When it is there already: then it is somebody else's.
+    pub fn create(path: &Path) -> Result<Self> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)
+                .with_context(|| format!("failed to make {}", parent.display()))?;
+        }
+        std::fs::create_dir(path).with_context(|| format!("failed to make {}", path.display()))?;
+        Self::adopt(path)
+    }
+
+    /// Takes charge of a directory that another process will make.
+    ///
+    /// # Errors
+    /// As [`Remnant::new`].
+    pub fn adopt(path: &Path) -> Result<Self> {
+        let remnant = Remnant::new(Kind::Tree, path.to_str().context("a path that is no text")?)?;
+        Ok(Self { path: path.to_owned(), _remnant: remnant })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        // What fails here is left to the reaper.
+        let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 

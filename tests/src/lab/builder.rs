@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::{BEYOND, GATEWAY_V4, GATEWAY_V6, Internet, Lab, NAME_SERVER, NODE, Pod, Resolver, unique};
 use crate::Namespace;
-use crate::reaper::{Kind, Remnant};
+use crate::reaper::Tree;
 
 /// The resolver's pod, as clusters name it.
 const RESOLVER: Plan = Plan { group: "kube-system", name: "coredns", label: ("k8s-app", "kube-dns") };
@@ -25,6 +25,7 @@ struct Plan {
 /// A lab that will be. The resolver's pod and the internet are always there.
 #[derive(Debug)]
 pub struct Builder {
+    directory: String,
     prefix: String,
     policies: Option<PathBuf>,
     pods: Vec<Plan>,
@@ -33,7 +34,9 @@ pub struct Builder {
 
 impl Default for Builder {
     fn default() -> Self {
-        Self { prefix: unique(), policies: None, pods: vec![RESOLVER], modes: BTreeMap::new() }
+        let directory = unique();
+        let prefix = format!("{directory}-");
+        Self { directory, prefix, policies: None, pods: vec![RESOLVER], modes: BTreeMap::new() }
     }
 }
 
@@ -58,11 +61,12 @@ impl Builder {
         self
     }
 
-    /// Uses the files of a directory in place, its `workloads.yaml` included, and names what
-    /// it makes with a fixed prefix.
+    /// Uses the files of a directory in place, its `workloads.yaml` included, and gives what it makes fixed names:
+    /// network namespaces `<name>-<pod>`, directories `enforcer-<name>`.
     #[must_use]
-    pub fn in_place(mut self, prefix: &str, policies: &Path) -> Self {
-        prefix.clone_into(&mut self.prefix);
+    pub fn in_place(mut self, name: &str, policies: &Path) -> Self {
+        self.directory = format!("enforcer-{name}");
+        self.prefix = format!("{name}-");
         self.policies = Some(policies.to_owned());
         self
     }
@@ -72,22 +76,19 @@ impl Builder {
     /// # Errors
     /// Without root, or when a program it needs is missing.
     pub fn start(self) -> Result<Lab> {
-        let directory = PathBuf::from("/run").join(self.prefix.trim_end_matches('-'));
-        let pins = PathBuf::from("/sys/fs/bpf").join(self.prefix.trim_end_matches('-'));
-        let remnants = [remnant(&directory)?, remnant(&pins)?];
-        std::fs::create_dir(&directory)
-            .with_context(|| format!("failed to make {}; does another one run?", directory.display()))?;
+        let directory =
+            Tree::create(&Path::new("/run").join(&self.directory)).context("does another one run?")?;
+        let pins = Tree::adopt(&Path::new("/sys/fs/bpf").join(&self.directory))?;
         let node = self.node()?;
         let internet = self.internet(&node)?;
         let pods = self.pods(&node)?;
         let resolver = Resolver::start(&pods[0].namespace, &pods[0].addresses, NAME_SERVER.parse()?)?;
         let policies = match &self.policies {
             Some(given) => given.clone(),
-            None => self.write_files(&directory, &pods)?,
+            None => self.write_files(directory.path(), &pods)?,
         };
         let workloads = policies.join("workloads.yaml");
-        let _remnants = remnants;
-        Ok(Lab { _resolver: resolver, pods, internet, node, policies, workloads, directory, pins, _remnants })
+        Ok(Lab { _resolver: resolver, pods, internet, node, policies, workloads, pins, directory })
     }
 
     fn node(&self) -> Result<Namespace> {
@@ -205,8 +206,4 @@ fn workload_list(pods: &[Pod]) -> String {
         };
     }
     list
-}
-
-fn remnant(path: &Path) -> Result<Remnant> {
-    Remnant::new(Kind::Tree, path.to_str().context("a path that is no text")?)
 }

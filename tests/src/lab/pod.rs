@@ -35,6 +35,11 @@ impl Pod {
         self.addresses[usize::from(family == Family::V6)]
     }
 
+    /// Address of the resolver it asks.
+    pub fn resolver(&self) -> IpAddr {
+        self.resolver
+    }
+
     /// `namespace/name`.
     pub fn id(&self) -> String {
         format!("{}/{}", self.group, self.name)
