@@ -1,8 +1,9 @@
 //! Pure policy: what a user writes, what it means, and the plan the kernel runs. No I/O, no clock, no kernel.
 //!
 //! A policy: [`manifest`] reads it, [`policy`] holds it, [`snapshot`] is everything known at one moment,
-//! [`plan`] what the compiler makes of it.
+//! [`compile`] makes a [`plan`] of that.
 
+pub mod compile;
 pub mod filter;
 pub mod fqdn;
 pub mod manifest;
@@ -12,5 +13,6 @@ pub mod plan;
 pub mod policy;
 pub mod protocol;
 pub mod record;
+pub mod reference;
 pub mod refusal;
 pub mod snapshot;

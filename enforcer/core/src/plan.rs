@@ -12,6 +12,10 @@ use serde::Serialize;
 
 use crate::object::WorkloadId;
 
+pub use host::HostTables;
+
+mod host;
+
 /// Everything one node enforces.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Plan {
@@ -20,7 +24,8 @@ pub struct Plan {
     /// Distinct tables; endpoints share them by index.
     pub tables: Vec<Table>,
     /// Prefixes and their identity: from [`enforcer_common::policy::FIRST_IDENTITY`], with
-    /// [`enforcer_common::policy::HOST_BIT`] for this node's addresses; sorted, every prefix once.
+    /// [`enforcer_common::policy::HOST_BIT`] for this node's addresses, [`enforcer_common::policy::WORLD`] for the
+    /// rest of the world inside another prefix; sorted, every prefix once.
     pub identities: Vec<(IpNet, u32)>,
     /// Name automaton.
     pub names: Automaton,
@@ -146,6 +151,21 @@ pub struct RuleInfo {
     pub index: Option<usize>,
     /// Name the author gave to the rule.
     pub rule_name: Option<String>,
+}
+
+impl RuleInfo {
+    /// The default of a tier.
+    pub fn tier_default(tier: &str, direction: Direction) -> Self {
+        Self {
+            tier: tier.to_owned(),
+            kind: RuleKind::Tier,
+            namespace: None,
+            name: tier.to_owned(),
+            direction,
+            index: None,
+            rule_name: None,
+        }
+    }
 }
 
 impl fmt::Display for RuleInfo {

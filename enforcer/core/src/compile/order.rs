@@ -1,0 +1,57 @@
+//! The one order of all policies: tiers by order and name, policies by order, namespace, name and kind.
+
+use std::collections::{BTreeMap, HashMap};
+
+use enforcer_common::decide::Direction;
+
+use crate::policy::{Policy, Rule, Tier};
+use crate::refusal::Refusal;
+use crate::snapshot::Snapshot;
+
+/// Policies in the order they are asked in.
+pub(super) struct Order<'a> {
+    /// Tiers, first asked first.
+    pub(super) tiers: Vec<Tier>,
+    /// Policies, first asked first.
+    pub(super) policies: Vec<Placed<'a>>,
+}
+
+/// A policy and the index of its tier.
+pub(super) struct Placed<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) tier: usize,
+}
+
+impl<'a> Order<'a> {
+    /// The rules of a policy for a direction; `None` when it says nothing about it.
+    pub(super) fn rules(&self, policy: usize, direction: Direction) -> Option<&'a [Rule]> {
+        let policy = self.policies[policy].policy;
+        match direction {
+            Direction::Egress => policy.egress.as_deref(),
+            Direction::Ingress => policy.ingress.as_deref(),
+        }
+    }
+}
+
+/// Puts the snapshot's policies in order; those of a tier that does not exist are refused.
+pub(super) fn order<'a>(snapshot: &'a Snapshot, refused: &mut Vec<Refusal>) -> Order<'a> {
+    let mut by_name: BTreeMap<String, Tier> = snapshot.tiers.clone();
+    by_name.extend(Tier::built_in().map(|tier| (tier.name.clone(), tier)));
+    let mut tiers: Vec<Tier> = by_name.into_values().collect();
+    tiers.sort_by(|a, b| (a.order, &a.name).cmp(&(b.order, &b.name)));
+    let places: HashMap<&str, usize> =
+        tiers.iter().enumerate().map(|(i, tier)| (tier.name.as_str(), i)).collect();
+    let mut policies = Vec::new();
+    for policy in snapshot.policies.values() {
+        match places.get(policy.tier.as_str()) {
+            Some(tier) => policies.push(Placed { policy, tier: *tier }),
+            None => refused.push(Refusal {
+                object: policy.id.object(),
+                field: "spec.tier".to_owned(),
+                reason: format!("there is no tier {:?}; the policy is not in force", policy.tier),
+            }),
+        }
+    }
+    policies.sort_by_key(|placed| (placed.tier, placed.policy.order, &placed.policy.id));
+    Order { tiers, policies }
+}
