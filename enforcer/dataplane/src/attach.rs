@@ -6,6 +6,7 @@
 
 use crate::error::{AttachError, Error};
 use crate::load::remove;
+use crate::sys;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact, qdisc_detach_program,
@@ -88,10 +89,14 @@ impl Links {
         self.link(interface, Hook::Clsact.text())
     }
 
-    /// Forgets the attachments of an interface that is gone, or whose filters were taken away.
+    /// Detaches the links of an interface and forgets it; its filters must be gone.
     fn forget(&self, interface: u32) -> Result<(), Error> {
         for (program, _) in PROGRAMS {
-            remove(&self.link(interface, program))?;
+            let link = self.link(interface, program);
+            if link.exists() {
+                sys::detach_pinned(&link).map_err(|source| Error::io("detach", &link, source))?;
+            }
+            remove(&link)?;
         }
         let marker = self.marker(interface);
         match fs::remove_dir(&marker) {

@@ -23,6 +23,8 @@ mod sweep;
 pub mod sync;
 mod sys;
 mod test_run;
+#[cfg(test)]
+mod tests;
 
 pub use attach::Hook;
 pub use clock::monotonic_ns;

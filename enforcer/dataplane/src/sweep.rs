@@ -85,7 +85,7 @@ mod tests {
             direction: 1,
             tcp,
             flags: 0,
-            padding: 0,
+            epoch: 0,
             started: 0,
             last_seen: 1_000_000_000,
             sent: Count::default(),

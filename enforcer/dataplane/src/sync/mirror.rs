@@ -34,7 +34,7 @@ pub(crate) struct Mirror {
     pub(crate) torn_generations: BTreeSet<u32>,
     /// Tables whose writing did not end.
     pub(crate) torn_tables: BTreeSet<u32>,
-    /// Interfaces whose endpoint may be the old or the new one.
+    /// Interfaces whose endpoint may be the one in `endpoints`, or still the one before.
     pub(crate) unsure: BTreeSet<u32>,
 }
 
@@ -93,6 +93,7 @@ impl Mirror {
             Step::WriteNames { .. } => self.idle_half_was_read = true,
             Step::WriteEndpoint { interface, endpoint, .. } => {
                 self.unsure.insert(*interface);
+                self.endpoints.insert(*interface, *endpoint);
                 self.highest.revision = self.highest.revision.max(endpoint.revision);
                 self.highest.endpoint = self.highest.endpoint.max(endpoint.id);
             }
@@ -124,8 +125,7 @@ impl Mirror {
                 self.name_half = *half;
                 self.names = Some((*names).clone());
             }
-            Step::WriteEndpoint { interface, endpoint, owner } => {
-                self.endpoints.insert(*interface, *endpoint);
+            Step::WriteEndpoint { interface, owner, .. } => {
                 self.owners.insert(*interface, (*owner).clone());
                 self.unsure.remove(interface);
             }

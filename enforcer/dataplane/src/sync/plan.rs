@@ -77,8 +77,8 @@ pub(crate) fn plan<'a>(
         steps.extend(after.assign(mirror, target, wanted)?);
     }
     let current: BTreeSet<u32> = targets.iter().map(|target| target.interface).collect();
-    let withdrawn: Vec<u32> = desired.attached.values().copied().filter(|i| !current.contains(i)).collect();
-    steps.extend(withdrawn.into_iter().filter_map(|interface| after.withdraw(interface)));
+    let known: BTreeSet<u32> = desired.attached.values().chain(&mirror.unsure).copied().collect();
+    steps.extend(known.difference(&current).filter_map(|interface| after.withdraw(*interface)));
     check_room(mirror, &steps, room)?;
     collect_unused(mirror, &after.endpoints, &mut steps);
     Ok(steps)
@@ -373,8 +373,19 @@ fn check_room(mirror: &Mirror, steps: &[Step<'_>], room: Room) -> Result<(), Ove
     fits("the identities beside those in force", map::IDENTITIES, prefixes, room.identities)
 }
 
-/// Deletes what no endpoint uses any more, once all of them are switched.
+/// Deletes what no endpoint uses any more, once all of them are switched; nothing while it stays unsure what one uses.
 fn collect_unused(mirror: &Mirror, endpoints: &BTreeMap<u32, Endpoint>, steps: &mut Vec<Step<'_>>) {
+    let is_settled = |interface: &u32| {
+        steps.iter().any(|step| match step {
+            Step::WriteEndpoint { interface: of, .. } | Step::DeleteEndpoint { interface: of, .. } => {
+                of == interface
+            }
+            _ => false,
+        })
+    };
+    if !mirror.unsure.iter().all(is_settled) {
+        return;
+    }
     let gone = |step: &Step<'_>| steps.contains(step);
     let tables =
         mirror.unused_tables(endpoints.values()).into_iter().map(|first| Step::DeleteTable { first });

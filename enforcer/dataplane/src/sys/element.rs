@@ -89,7 +89,7 @@ impl<K: Pod, V: Pod> Store<K, V> {
         // SAFETY: key and value lie on the stack and have the map's sizes.
         match unsafe { bpf(command, &mut attribute) } {
             // SAFETY: the kernel wrote the whole value, and every octet pattern is a `V`.
-            Ok(()) => Ok(Some(unsafe { value.assume_init() })),
+            Ok(_) => Ok(Some(unsafe { value.assume_init() })),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             Err(error) => Err(error),
         }
@@ -99,7 +99,7 @@ impl<K: Pod, V: Pod> Store<K, V> {
     pub(crate) fn set(&self, key: &K, value: &V) -> io::Result<()> {
         let mut attribute = self.element(key, std::ptr::from_ref(value) as u64);
         // SAFETY: key and value are borrowed over the call and have the map's sizes.
-        unsafe { bpf(Command::UpdateElem, &mut attribute) }
+        unsafe { bpf(Command::UpdateElem, &mut attribute) }.map(drop)
     }
 
     /// Deletes one value; true when there was one.
@@ -107,7 +107,7 @@ impl<K: Pod, V: Pod> Store<K, V> {
         let mut attribute = self.element(key, 0);
         // SAFETY: the key is borrowed over the call and has the map's size.
         match unsafe { bpf(Command::DeleteElem, &mut attribute) } {
-            Ok(()) => Ok(true),
+            Ok(_) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
             Err(error) => Err(error),
         }
@@ -122,7 +122,7 @@ impl<K: Pod, V: Pod> Store<K, V> {
             attribute.count = (keys.len() - done) as u32;
             // SAFETY: both slices hold `count` elements of the map's sizes.
             match unsafe { bpf(Command::UpdateBatch, &mut attribute) } {
-                Ok(()) => return Ok(()),
+                Ok(_) => return Ok(()),
                 Err(error) if is_unsupported(&error) => {
                     return keys.iter().zip(values).skip(done).try_for_each(|(k, v)| self.set(k, v));
                 }
@@ -143,7 +143,7 @@ impl<K: Pod, V: Pod> Store<K, V> {
             let result = unsafe { bpf(Command::DeleteBatch, &mut attribute) };
             let done = (attribute.count as usize).min(rest.len());
             match result {
-                Ok(()) => return Ok(()),
+                Ok(_) => return Ok(()),
                 Err(error) if is_unsupported(&error) => {
                     return rest.iter().try_for_each(|key| self.delete(key).map(drop));
                 }
@@ -190,7 +190,7 @@ impl<K: Pod, V: Pod> Store<K, V> {
         // SAFETY: the vectors have room for `count` elements; a position is a key or four octets, and has room for both.
         let result = unsafe { bpf(Command::LookupBatch, &mut attribute) };
         let more = match result {
-            Ok(()) => true,
+            Ok(_) => true,
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => false,
             Err(error) => return Err(error),
         };

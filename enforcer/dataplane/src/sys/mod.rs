@@ -2,9 +2,11 @@
 //! and every pointer that goes into them; never knows what a map means.
 
 mod element;
+mod link;
 mod test_run;
 
 pub(crate) use element::Store;
+pub(crate) use link::detach_pinned;
 pub(crate) use test_run::{RunRequest, run};
 
 use std::io;
@@ -17,11 +19,13 @@ pub(crate) enum Command {
     LookupElem = 1,
     UpdateElem = 2,
     DeleteElem = 3,
+    ObjectGet = 7,
     TestRun = 10,
     LookupAndDeleteElem = 21,
     LookupBatch = 24,
     UpdateBatch = 26,
     DeleteBatch = 27,
+    LinkDetach = 34,
 }
 
 /// A prefix of the kernel's `union bpf_attr`; the kernel takes what lies beyond as zero.
@@ -31,17 +35,17 @@ pub(crate) enum Command {
 /// The type is `repr(C)`, has no padding, and is laid out as the command's member of `union bpf_attr`.
 pub(crate) unsafe trait Attribute {}
 
-/// Calls bpf(2).
+/// Calls bpf(2); its result is a new descriptor for commands that make one, 0 for others.
 ///
 /// # Safety
 ///
 /// Every address in `attribute` points to memory of the length the command reads or writes, and lives over the call.
-pub(crate) unsafe fn bpf<A: Attribute>(command: Command, attribute: &mut A) -> io::Result<()> {
+pub(crate) unsafe fn bpf<A: Attribute>(command: Command, attribute: &mut A) -> io::Result<c_int> {
     let size = size_of::<A>();
     let attribute = std::ptr::from_mut(attribute);
     // SAFETY: `attribute` is exclusive and `size` octets long; the addresses in it are the caller's promise.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command as c_int, attribute, size) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as c_int) }
 }
 
 /// Waits until no kernel program still runs that began before this call.

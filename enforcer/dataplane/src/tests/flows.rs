@@ -1,0 +1,96 @@
+//! Flows, learned addresses and events on real maps.
+
+use super::attach::syn;
+use super::{World, two_workloads, workload};
+use crate::{Dataplane, End, Error, Event, Program, TestPacket, monotonic_ns};
+use enforcer_common::event::Kind;
+use enforcer_common::verdict::{Reason, Verdict};
+use std::net::IpAddr;
+
+const OK: i32 = 0;
+const SHOT: i32 = 2;
+const SECOND: u64 = 1_000_000_000;
+
+fn enforced(world: &World, ports: &[u16]) -> (Dataplane, u32) {
+    let interface = world.pair("a");
+    let mut dataplane = world.open();
+    dataplane.attach(&workload("a"), interface).expect("a is attached");
+    dataplane.apply(&two_workloads(ports)).expect("the plan fits");
+    (dataplane, interface)
+}
+
+fn send(dataplane: &mut Dataplane, interface: u32) -> i32 {
+    let packet = TestPacket { octets: &syn(), interface, repeat: 1 };
+    dataplane.test_run(Program::FromWorkload, &packet).expect("it runs").code
+}
+
+#[test]
+fn an_admitted_flow_is_told_counted_and_swept() {
+    let world = World::enter();
+    let (mut dataplane, interface) = enforced(&world, &[443]);
+    let mut events = dataplane.events().expect("nobody has them");
+    assert!(matches!(dataplane.events(), Err(Error::EventsTaken)));
+    assert_eq!(send(&mut dataplane, interface), OK);
+    assert_eq!(send(&mut dataplane, interface), OK);
+    let mut told = Vec::new();
+    assert_eq!(events.poll(|event| told.push(event)), 1);
+    let [Event::Flow(Kind::Admitted, event)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((event.flow.verdict, event.flow.reason), (Verdict::Forwarded as u8, Reason::Rule as u8));
+    assert_eq!(events.malformed(), 0);
+    assert_eq!(dataplane.workload_of(event.flow.endpoint), Some(&workload("a")));
+
+    let sweep = dataplane.sweep(monotonic_ns()).expect("tables can be walked");
+    assert_eq!((sweep.live.len(), sweep.ended.len()), (1, 0));
+    assert_eq!(sweep.live[0].1.sent.packets, 2);
+    let idle = u64::from(sweep.live[0].1.idle_seconds) + 1;
+    let later = dataplane.sweep(monotonic_ns() + idle * SECOND).expect("tables can be walked");
+    assert_eq!((later.live.len(), later.ended.len()), (0, 1));
+    assert_eq!((later.ended[0].1.sent.packets, later.ended[0].2), (2, End::Idle));
+    assert_eq!(dataplane.sweep(monotonic_ns()).expect("tables can be walked"), crate::Sweep::default());
+}
+
+#[test]
+fn a_refused_flow_is_counted_and_a_new_plan_admits_it() {
+    let world = World::enter();
+    let (mut dataplane, interface) = enforced(&world, &[22]);
+    assert_eq!(send(&mut dataplane, interface), SHOT);
+    assert_eq!(send(&mut dataplane, interface), SHOT);
+    let sweep = dataplane.sweep(monotonic_ns()).expect("tables can be walked");
+    assert_eq!((sweep.live.len(), sweep.refused.len()), (0, 1));
+    assert_eq!(sweep.refused[0].1.sent.packets, 2);
+    dataplane.apply(&two_workloads(&[22, 443])).expect("the plan fits");
+    assert_eq!(send(&mut dataplane, interface), OK);
+}
+
+#[test]
+fn flows_of_a_workload_that_went_end_with_it() {
+    let world = World::enter();
+    let (mut dataplane, interface) = enforced(&world, &[443]);
+    send(&mut dataplane, interface);
+    dataplane.detach(&workload("a")).expect("it can be taken away");
+    let sweep = dataplane.sweep(monotonic_ns()).expect("tables can be walked");
+    assert_eq!(sweep.ended.iter().map(|(_, _, end)| *end).collect::<Vec<_>>(), [End::WorkloadGone]);
+}
+
+#[test]
+fn addresses_are_learned_for_one_workload() {
+    let world = World::enter();
+    let (mut dataplane, _) = enforced(&world, &[22]);
+    let address: IpAddr = "192.0.2.1".parse().expect("an address");
+    dataplane.learn(&workload("a"), address, 5 | 1 << 30, 100).expect("it is learned");
+    dataplane.learn(&workload("a"), address, 6 | 1 << 30, 200).expect("it is learned");
+    dataplane.learn(&workload("a"), address, 5 | 1 << 30, 50).expect("it is learned");
+    let learned = dataplane.learned().expect("maps can be read");
+    assert_eq!(learned.len(), 1);
+    assert_eq!(learned[0].classes, [(5 | 1 << 30, 100), (6 | 1 << 30, 200)]);
+    assert!(matches!(dataplane.learn(&workload("b"), address, 5, 1), Err(Error::UnknownWorkload(_))));
+}
+
+#[test]
+fn an_empty_program_costs_something() {
+    let world = World::enter();
+    let (mut dataplane, interface) = enforced(&world, &[22]);
+    let packet = TestPacket { octets: &syn(), interface, repeat: 10_000 };
+    let outcome = dataplane.test_run(Program::Empty, &packet).expect("it runs");
+    assert_eq!((outcome.code, outcome.octets == syn()), (OK, true));
+}
