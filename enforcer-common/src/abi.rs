@@ -38,6 +38,8 @@ pub mod map {
     pub const SETTINGS: &str = "SETTINGS";
     /// [`super::Counter`]s, per CPU.
     pub const COUNTERS: &str = "COUNTERS";
+    /// How often a workload learned a new address, by endpoint slot; a refusal is judged again when it moved.
+    pub const LEARN_EPOCHS: &str = "LEARN_EPOCHS";
     /// Tokens for refusal events by endpoint slot.
     pub const EVENT_BUDGETS: &str = "EVENT_BUDGETS";
     /// The ring buffer.
@@ -60,6 +62,7 @@ pub mod map {
         NAME_CLASSES,
         SETTINGS,
         COUNTERS,
+        LEARN_EPOCHS,
         EVENT_BUDGETS,
         EVENTS,
     ];

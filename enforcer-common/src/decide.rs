@@ -16,6 +16,12 @@ pub trait Tables {
     fn learned(&self, key: &LearnedKey) -> Option<Learned>;
     /// The row with the longest matching prefix.
     fn rule(&self, key: &RuleKey) -> Option<Rule>;
+    /// The value as it is. In the kernel it goes through memory, so that the verifier forgets which path
+    /// led to it and need not follow each.
+    #[inline(always)]
+    fn opaque(&self, value: u32) -> u32 {
+        value
+    }
 }
 
 /// Who began a flow, seen from the workload.
@@ -72,12 +78,18 @@ pub struct Decision {
     pub name_class: u32,
 }
 
-/// The best row of one stage.
+/// The best row of one stage so far; rank [`NONE`] before there is one.
 #[derive(Clone, Copy)]
 struct Best {
-    rule: Rule,
+    rank: u32,
+    rule: u32,
+    action: u8,
+    tier_default: u8,
     name_class: u32,
 }
+
+/// The rank no row has.
+const NONE: u32 = u32::MAX;
 
 /// Judges an attempt of `endpoint`.
 ///
@@ -98,13 +110,11 @@ pub fn decide<T: Tables>(tables: &T, endpoint: &Endpoint, attempt: &Attempt) -> 
         Direction::Egress => endpoint.egress,
         Direction::Ingress => endpoint.ingress,
     };
-    match first_match(tables, endpoint, attempt, identity, stages) {
-        Some(best) => ruled(endpoint, identity, &best),
-        None => undecided(endpoint, identity),
-    }
+    let best = first_match(tables, endpoint, attempt, identity, stages);
+    if best.rank == NONE { undecided(endpoint, identity) } else { ruled(endpoint, identity, &best) }
 }
 
-/// Asks stage after stage until a row decides; `None` when the last one passes or matches nothing.
+/// Asks stage after stage until a row decides; rank [`NONE`] when the last one passes or matches nothing.
 #[inline(always)]
 fn first_match<T: Tables>(
     tables: &T,
@@ -112,22 +122,24 @@ fn first_match<T: Tables>(
     attempt: &Attempt,
     identity: u32,
     stages: Stages,
-) -> Option<Best> {
+) -> Best {
+    let nothing = Best { rank: NONE, rule: 0, action: 0, tier_default: 0, name_class: 0 };
     if stages.count == 0 {
-        return None;
+        return nothing;
     }
     let classes = live_classes(tables, endpoint, attempt);
     let mut stage = 0;
-    while stage < MAX_STAGES && stage < stages.count {
-        let best = best_of_stage(tables, attempt, identity, &classes, stages.first + stage);
-        if let Some(best) = best
-            && best.rule.action != Action::Pass as u8
-        {
-            return Some(best);
+    while stage < MAX_STAGES {
+        if stage >= stages.count {
+            break;
+        }
+        let best = best_of_stage(tables, attempt, identity, &classes, stages.first + stage, nothing);
+        if best.rank != NONE && best.action != Action::Pass as u8 {
+            return best;
         }
         stage += 1;
     }
-    None
+    nothing
 }
 
 /// The name classes that count for this attempt: unexpired ones, and the one that admitted the flow.
@@ -141,9 +153,8 @@ fn live_classes<T: Tables>(tables: &T, endpoint: &Endpoint, attempt: &Attempt) -
         let mut i = 0;
         while i < LEARNED_SLOTS {
             let slot = learned.slots[i];
-            if slot as u32 >= attempt.now {
-                classes[i] = (slot >> 32) as u32;
-            }
+            let class = if slot as u32 >= attempt.now { (slot >> 32) as u32 } else { 0 };
+            classes[i] = tables.opaque(class);
             i += 1;
         }
     }
@@ -157,14 +168,15 @@ fn best_of_stage<T: Tables>(
     identity: u32,
     classes: &[u32; LEARNED_SLOTS + 1],
     table: u32,
-) -> Option<Best> {
-    let mut best = None;
-    consider(tables, attempt, table, ANY_PEER, &mut best);
-    consider(tables, attempt, table, identity, &mut best);
+    nothing: Best,
+) -> Best {
+    let mut best = nothing;
+    consider(tables, attempt, table, ANY_PEER, false, &mut best);
+    consider(tables, attempt, table, identity, false, &mut best);
     let mut i = 0;
     while i < LEARNED_SLOTS + 1 {
         if classes[i] != 0 {
-            consider(tables, attempt, table, classes[i], &mut best);
+            consider(tables, attempt, table, classes[i], true, &mut best);
         }
         i += 1;
     }
@@ -173,28 +185,34 @@ fn best_of_stage<T: Tables>(
 
 /// Keeps the better of what was found so far and the row of one peer.
 #[inline(always)]
-fn consider<T: Tables>(tables: &T, attempt: &Attempt, table: u32, peer: u32, best: &mut Option<Best>) {
-    let Some(rule) = tables.rule(&RuleKey::new(table, peer, attempt.protocol, attempt.port)) else { return };
-    let name_class = if peer & crate::policy::NAME_BIT != 0 && peer & HOST_BIT == 0 { peer } else { 0 };
-    match best {
-        Some(other) if other.rule.rank <= rule.rank => {}
-        _ => *best = Some(Best { rule, name_class }),
+fn consider<T: Tables>(tables: &T, attempt: &Attempt, table: u32, peer: u32, is_name: bool, best: &mut Best) {
+    if let Some(row) = tables.rule(&RuleKey::new(table, peer, attempt.protocol, attempt.port))
+        && row.rank < best.rank
+    {
+        *best = Best {
+            rank: row.rank,
+            rule: row.rule,
+            action: row.action,
+            tier_default: row.tier_default,
+            name_class: if is_name { peer } else { 0 },
+        };
     }
+    best.rank = tables.opaque(best.rank);
 }
 
 #[inline(always)]
 fn ruled(endpoint: &Endpoint, identity: u32, best: &Best) -> Decision {
-    let verdict = if best.rule.action == Action::Allow as u8 {
+    let verdict = if best.action == Action::Allow as u8 {
         Verdict::Forwarded
     } else if endpoint.mode == Mode::Observe as u8 {
         Verdict::WouldDeny
-    } else if best.rule.action == Action::Reject as u8 {
+    } else if best.action == Action::Reject as u8 {
         Verdict::Rejected
     } else {
         Verdict::Denied
     };
-    let reason = if best.rule.tier_default != 0 { Reason::TierDefault } else { Reason::Rule };
-    Decision { verdict, reason, rule: best.rule.rule, identity, name_class: best.name_class }
+    let reason = if best.tier_default != 0 { Reason::TierDefault } else { Reason::Rule };
+    Decision { verdict, reason, rule: best.rule, identity, name_class: best.name_class }
 }
 
 #[inline(always)]

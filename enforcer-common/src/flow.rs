@@ -62,8 +62,8 @@ pub struct Flow {
     pub tcp: u8,
     /// [`FLAG_DNS`] and others.
     pub flags: u32,
-    /// Always 0.
-    pub padding: u32,
+    /// The workload's learn epoch when it was judged: a refusal may end when a name is learned.
+    pub epoch: u32,
     /// First packet, nanoseconds of the monotonic clock.
     pub started: u64,
     /// Latest packet, nanoseconds of the monotonic clock.
@@ -98,6 +98,8 @@ pub mod tcp {
     pub const REMOTE_FIN: u8 = 0x08;
     /// Either side sent RST.
     pub const RESET: u8 = 0x10;
+    /// The kernel has told the end of the flow with its final counts; whoever removes the entry is silent.
+    pub const TOLD: u8 = 0x20;
 
     /// Idle seconds of a connection that is not established yet.
     pub const OPENING_SECONDS: u16 = 120;

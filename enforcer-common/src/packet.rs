@@ -102,6 +102,8 @@ pub struct Packet {
     pub protocol: u8,
     /// TCP flags, 0 for other protocols.
     pub tcp_flags: u8,
+    /// Hop limit or TTL; of an ICMP error, that of the error.
+    pub hops: u8,
     /// What kind of packet it is.
     pub kind: Kind,
 }
@@ -109,7 +111,7 @@ pub struct Packet {
 impl Packet {
     /// A packet of which nothing but the offset of its network header is known.
     #[inline(always)]
-    const fn at(network: u32) -> Self {
+    pub const fn at(network: u32) -> Self {
         Self {
             source: Address([0; 4]),
             destination: Address([0; 4]),
@@ -123,6 +125,7 @@ impl Packet {
             end: 0,
             protocol: 0,
             tcp_flags: 0,
+            hops: 0,
             kind: Kind::Whole,
         }
     }
@@ -135,16 +138,30 @@ impl Packet {
 /// The reason to drop it: [`Reason::Truncated`], [`Reason::BadIpHeader`], [`Reason::BadTransportHeader`],
 /// [`Reason::UnknownEtherType`], [`Reason::TooManyHeaders`], [`Reason::RoutingHeader`],
 /// [`Reason::TinyFragment`] or, for an error about something that has no flow, [`Reason::UnrelatedError`].
-#[inline(always)]
 pub fn read<O: Octets>(octets: &O) -> Result<Packet, Reason> {
+    let mut packet = Packet::at(ETHERNET);
+    read_network(octets, &mut packet)?;
+    read_transport(octets, &mut packet)?;
+    read_inner(octets, &mut packet)?;
+    Ok(packet)
+}
+
+/// The first part of [`read`]: everything up to the transport header.
+///
+/// # Errors
+///
+/// Those of [`read`] that the link and network headers give.
+#[inline(always)]
+pub fn read_network<O: Octets>(octets: &O, packet: &mut Packet) -> Result<(), Reason> {
     let mut at = ETHERNET - 2;
     let mut tags = 0;
     while tags <= MAX_TAGS {
         let ethertype = u16::from_be_bytes(octets.load(at).ok_or(Reason::Truncated)?);
+        *packet = Packet::at(at + 2);
         match ethertype {
-            ETHERTYPE_IPV4 => return ip::read_v4(octets, at + 2),
-            ETHERTYPE_IPV6 => return ip::read_v6(octets, at + 2),
-            ETHERTYPE_ARP => return read_arp(octets, at + 2),
+            ETHERTYPE_IPV4 => return ip::read_v4(octets, packet, at + 2),
+            ETHERTYPE_IPV6 => return ip::read_v6(octets, packet, at + 2),
+            ETHERTYPE_ARP => return read_arp(octets, packet, at + 2),
             ETHERTYPE_VLAN | ETHERTYPE_QINQ => at += 4,
             _ => return Err(Reason::UnknownEtherType),
         }
@@ -153,20 +170,45 @@ pub fn read<O: Octets>(octets: &O) -> Result<Packet, Reason> {
     Err(Reason::TooManyHeaders)
 }
 
+/// The second part of [`read`]: the transport header of a packet whose network header was read.
+///
+/// # Errors
+///
+/// Those of [`read`] that transport headers give.
+#[inline(always)]
+pub fn read_transport<O: Octets>(octets: &O, packet: &mut Packet) -> Result<(), Reason> {
+    match packet.kind {
+        Kind::Whole | Kind::FirstFragment => transport::read(octets, packet),
+        _ => Ok(()),
+    }
+}
+
+/// The third part of [`read`]: what an ICMP error is about.
+///
+/// # Errors
+///
+/// Those of [`read`] that the quoted headers give.
+#[inline(always)]
+pub fn read_inner<O: Octets>(octets: &O, packet: &mut Packet) -> Result<(), Reason> {
+    match packet.kind {
+        Kind::IcmpError => icmp::read_inner(octets, packet),
+        _ => Ok(()),
+    }
+}
+
 /// ARP for IPv4 over Ethernet (RFC 826).
 #[inline(always)]
-fn read_arp<O: Octets>(octets: &O, at: u32) -> Result<Packet, Reason> {
+fn read_arp<O: Octets>(octets: &O, packet: &mut Packet, at: u32) -> Result<(), Reason> {
     let arp: [u8; 28] = octets.load(at).ok_or(Reason::Truncated)?;
     if arp[2..6] != [0x08, 0x00, 6, 4] {
         return Err(Reason::BadIpHeader);
     }
-    let mut packet = Packet::at(at);
     packet.kind = Kind::LinkControl;
     packet.source = Address::v4([arp[14], arp[15], arp[16], arp[17]]);
     packet.destination = Address::v4([arp[24], arp[25], arp[26], arp[27]]);
     packet.sender = packet.source;
     packet.end = at + 28;
-    Ok(packet)
+    Ok(())
 }
 
 #[cfg(test)]

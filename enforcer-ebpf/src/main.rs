@@ -1,34 +1,53 @@
 //! The kernel programs: `from_workload` and `to_workload`, at the host side of a workload's interface.
 //!
-//! Owns the walk of a packet. Judges nothing itself: that is [`enforcer_common::decide`].
+//! A packet's way: [`walk`] reads it and asks the flow table; what is not there goes to [`judge`]; a refusal may
+//! be told to the sender by [`reject`]; DNS is read by [`dns`]. Nothing here judges by itself:
+//! that is `enforcer_common::decide`.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+#![cfg_attr(target_arch = "bpf", allow(static_mut_refs, unreachable_pub, missing_docs))]
 
 #[cfg(target_arch = "bpf")]
+mod dns;
+#[cfg(target_arch = "bpf")]
+mod events;
+#[cfg(target_arch = "bpf")]
+mod judge;
+#[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
+mod names;
+#[cfg(target_arch = "bpf")]
+mod reject;
+#[cfg(target_arch = "bpf")]
+mod skb;
+#[cfg(target_arch = "bpf")]
+mod walk;
+#[cfg(target_arch = "bpf")]
+mod work;
 
 #[cfg(target_arch = "bpf")]
 mod programs {
-    use crate::maps;
+    use crate::walk::walk;
     use aya_ebpf::bindings::TC_ACT_OK;
     use aya_ebpf::macros::classifier;
     use aya_ebpf::programs::TcContext;
+
+    /// What the workload sends: TC ingress of the host side.
+    #[classifier]
+    pub fn from_workload(ctx: TcContext) -> i32 {
+        walk(ctx.skb.skb, true)
+    }
+
+    /// What the workload receives: TC egress of the host side.
+    #[classifier]
+    pub fn to_workload(ctx: TcContext) -> i32 {
+        walk(ctx.skb.skb, false)
+    }
 
     /// Passes everything: the yardstick of the benchmarks.
     #[classifier]
     pub fn empty(_: TcContext) -> i32 {
         TC_ACT_OK as i32
-    }
-    #[classifier]
-    pub fn from_workload(ctx: TcContext) -> i32 {
-        touch(&ctx)
-    }
-    #[classifier]
-    pub fn to_workload(ctx: TcContext) -> i32 {
-        touch(&ctx)
-    }
-    fn touch(ctx: &TcContext) -> i32 {
-        let _ = ctx.len();
-        maps::COUNTERS.get_ptr_mut(0).is_some() as i32 - 1
     }
 
     #[panic_handler]

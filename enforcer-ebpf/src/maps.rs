@@ -2,7 +2,9 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
-use enforcer_common::abi::{COUNTERS as COUNTER_COUNT, EventBudget, Question, QuestionKey, Settings, capacity};
+use enforcer_common::abi::{
+    COUNTERS as COUNTER_COUNT, EventBudget, Question, QuestionKey, Settings, capacity,
+};
 use enforcer_common::address::Address;
 use enforcer_common::flow::{Flow, FlowKey, Fragment, FragmentKey};
 use enforcer_common::name::{Row, Symbols};
@@ -23,11 +25,13 @@ pub static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(capac
 #[map]
 pub static REFUSALS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(capacity::REFUSALS, 0);
 #[map]
-pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::with_max_entries(capacity::FRAGMENTS, 0);
+pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment> =
+    LruHashMap::with_max_entries(capacity::FRAGMENTS, 0);
 #[map]
 pub static RESOLVERS: HashMap<Address, u32> = HashMap::with_max_entries(capacity::RESOLVERS, 0);
 #[map]
-pub static QUESTIONS: LruHashMap<QuestionKey, Question> = LruHashMap::with_max_entries(capacity::QUESTIONS, 0);
+pub static QUESTIONS: LruHashMap<QuestionKey, Question> =
+    LruHashMap::with_max_entries(capacity::QUESTIONS, 0);
 #[map]
 pub static NAME_SYMBOLS: Array<Symbols> = Array::with_max_entries(2, 0);
 #[map]
@@ -42,3 +46,11 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_CO
 pub static EVENT_BUDGETS: Array<EventBudget> = Array::with_max_entries(capacity::ENDPOINTS, 0);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(capacity::EVENTS, 0);
+#[map]
+pub static LEARN_EPOCHS: Array<u32> = Array::with_max_entries(capacity::ENDPOINTS, 0);
+/// What one run of a program holds that does not fit its stack.
+#[map]
+pub static WORK: PerCpuArray<crate::work::Work> = PerCpuArray::with_max_entries(1, 0);
+/// The DNS message under way, behind the header of its event.
+#[map]
+pub static MESSAGE: PerCpuArray<crate::dns::Message> = PerCpuArray::with_max_entries(1, 0);

@@ -13,7 +13,7 @@ pub(super) fn read_v4<O: Octets>(octets: &O, packet: &mut Packet, at: u32) -> Re
     let header = load_header(octets, packet, at)?;
     match header[0] {
         // Unreachable, source quench, redirect, time exceeded, parameter problem.
-        3 | 4 | 5 | 11 | 12 => inner_v4(octets, packet, at + HEADER),
+        3 | 4 | 5 | 11 | 12 => mark(packet, Kind::IcmpError),
         8 => ask(packet, &header),
         0 => answer(packet, &header),
         _ => Ok(()),
@@ -22,17 +22,17 @@ pub(super) fn read_v4<O: Octets>(octets: &O, packet: &mut Packet, at: u32) -> Re
 
 /// ICMPv6 (RFC 4443), neighbour discovery (RFC 4861), listener discovery (RFC 2710, RFC 3810).
 #[inline(always)]
-pub(super) fn read_v6<O: Octets>(octets: &O, packet: &mut Packet, at: u32, hops: u8) -> Result<(), Reason> {
+pub(super) fn read_v6<O: Octets>(octets: &O, packet: &mut Packet, at: u32) -> Result<(), Reason> {
     let header = load_header(octets, packet, at)?;
     match header[0] {
-        0..=127 => inner_v6(octets, packet, at + HEADER),
+        0..=127 => mark(packet, Kind::IcmpError),
         128 => ask(packet, &header),
         129 => answer(packet, &header),
-        133..=137 if hops != 255 || header[1] != 0 => Err(Reason::BadTransportHeader),
-        134 | 137 => link(packet, Kind::RouterControl),
-        133 | 135 | 136 => link(packet, Kind::LinkControl),
+        133..=137 if packet.hops != 255 || header[1] != 0 => Err(Reason::BadTransportHeader),
+        134 | 137 => mark(packet, Kind::RouterControl),
+        133 | 135 | 136 => mark(packet, Kind::LinkControl),
         130..=132 | 143 if packet.source.is_v6_link_local() || packet.source.is_unspecified() => {
-            link(packet, Kind::LinkControl)
+            mark(packet, Kind::LinkControl)
         }
         _ => Ok(()),
     }
@@ -61,9 +61,16 @@ fn answer(packet: &mut Packet, header: &[u8; 8]) -> Result<(), Reason> {
 }
 
 #[inline(always)]
-fn link(packet: &mut Packet, kind: Kind) -> Result<(), Reason> {
+fn mark(packet: &mut Packet, kind: Kind) -> Result<(), Reason> {
     packet.kind = kind;
     Ok(())
+}
+
+/// The packet that an ICMP error quotes.
+#[inline(always)]
+pub(super) fn read_inner<O: Octets>(octets: &O, packet: &mut Packet) -> Result<(), Reason> {
+    let at = packet.transport as u32 + HEADER;
+    if packet.source.is_v4() { inner_v4(octets, packet, at) } else { inner_v6(octets, packet, at) }
 }
 
 /// The packet an ICMPv4 error is about.
@@ -86,19 +93,17 @@ fn inner_v4<O: Octets>(octets: &O, packet: &mut Packet, at: u32) -> Result<(), R
 /// The packet an ICMPv6 error is about.
 #[inline(always)]
 fn inner_v6<O: Octets>(octets: &O, packet: &mut Packet, at: u32) -> Result<(), Reason> {
-    let header: [u8; 40] = octets.load(at).ok_or(Reason::Truncated)?;
+    let header: [u8; 8] = octets.load(at).ok_or(Reason::Truncated)?;
     if header[0] >> 4 != 6 {
         return Err(Reason::BadIpHeader);
     }
-    let outer = packet.kind;
     let (protocol, transport) = ip::follow_extensions(octets, packet, header[6], at + 40)?;
     if matches!(packet.kind, Kind::LaterFragment) {
         return Err(Reason::UnrelatedError);
     }
-    packet.kind = outer;
     packet.protocol = protocol;
-    packet.source = ip::v6_at(&header, 24);
-    packet.destination = ip::v6_at(&header, 8);
+    packet.source = Address::v6(octets.load(at + 24).ok_or(Reason::Truncated)?);
+    packet.destination = Address::v6(octets.load(at + 8).ok_or(Reason::Truncated)?);
     inner_ports(octets, packet, transport)
 }
 

@@ -1,6 +1,6 @@
 //! The IP headers of both families, up to the transport header. Never looks into the payload.
 
-use super::{Kind, Octets, Packet, transport};
+use super::{Kind, Octets, Packet};
 use crate::address::Address;
 use crate::verdict::Reason;
 
@@ -15,14 +15,13 @@ const DESTINATION_OPTIONS: u8 = 60;
 
 /// IPv4 (RFC 791), options skipped.
 #[inline(always)]
-pub(super) fn read_v4<O: Octets>(octets: &O, at: u32) -> Result<Packet, Reason> {
+pub(super) fn read_v4<O: Octets>(octets: &O, packet: &mut Packet, at: u32) -> Result<(), Reason> {
     let header: [u8; 20] = octets.load(at).ok_or(Reason::Truncated)?;
     let header_length = (header[0] & 15) as u32 * 4;
     let total = u16::from_be_bytes([header[2], header[3]]) as u32;
     if header[0] >> 4 != 4 || header_length < 20 {
         return Err(Reason::BadIpHeader);
     }
-    let mut packet = Packet::at(at);
     packet.end = end_of(octets, at, total, total, header_length)?;
     packet.protocol = header[9];
     packet.source = Address::v4([header[12], header[13], header[14], header[15]]);
@@ -31,41 +30,30 @@ pub(super) fn read_v4<O: Octets>(octets: &O, at: u32) -> Result<Packet, Reason> 
     let fragment = u16::from_be_bytes([header[6], header[7]]);
     if fragment & 0x3fff != 0 {
         packet.identification = u16::from_be_bytes([header[4], header[5]]) as u32;
-        note_fragment(&mut packet, fragment & 0x1fff, fragment & 0x2000 != 0)?;
+        note_fragment(packet, fragment & 0x1fff, fragment & 0x2000 != 0)?;
     }
-    transport::read(octets, &mut packet, at + header_length, header[8])?;
-    Ok(packet)
+    packet.hops = header[8];
+    packet.transport = (at + header_length) as u16;
+    Ok(())
 }
 
 /// IPv6 (RFC 8200), extension headers followed.
 #[inline(always)]
-pub(super) fn read_v6<O: Octets>(octets: &O, at: u32) -> Result<Packet, Reason> {
-    let header: [u8; 40] = octets.load(at).ok_or(Reason::Truncated)?;
+pub(super) fn read_v6<O: Octets>(octets: &O, packet: &mut Packet, at: u32) -> Result<(), Reason> {
+    let header: [u8; 8] = octets.load(at).ok_or(Reason::Truncated)?;
     if header[0] >> 4 != 6 {
         return Err(Reason::BadIpHeader);
     }
     let payload = u16::from_be_bytes([header[4], header[5]]) as u32;
-    let mut packet = Packet::at(at);
     packet.end = end_of(octets, at, payload, 40 + payload, 40)?;
-    packet.source = v6_at(&header, 8);
-    packet.destination = v6_at(&header, 24);
+    packet.source = Address::v6(octets.load(at + 8).ok_or(Reason::Truncated)?);
+    packet.destination = Address::v6(octets.load(at + 24).ok_or(Reason::Truncated)?);
     packet.sender = packet.source;
-    let (protocol, transport) = follow_extensions(octets, &mut packet, header[6], at + 40)?;
+    let (protocol, transport) = follow_extensions(octets, packet, header[6], at + 40)?;
     packet.protocol = protocol;
-    transport::read(octets, &mut packet, transport, header[7])?;
-    Ok(packet)
-}
-
-/// The IPv6 address at a constant offset of a header.
-#[inline(always)]
-pub(super) const fn v6_at(header: &[u8; 40], at: usize) -> Address {
-    let mut octets = [0; 16];
-    let mut i = 0;
-    while i < 16 {
-        octets[i] = header[at + i];
-        i += 1;
-    }
-    Address::v6(octets)
+    packet.hops = header[7];
+    packet.transport = transport as u16;
+    Ok(())
 }
 
 /// Where the IP packet ends. A length field of 0 is that of a GSO super-packet beyond 64 KiB and

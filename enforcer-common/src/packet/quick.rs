@@ -29,6 +29,7 @@ fn quick_v4<L: Linear>(octets: &L) -> Option<Packet> {
     packet.protocol = octets.octet(ETHERNET + 9)?;
     packet.source = Address([0, 0, Address::v4([0; 4]).0[2], octets.word(ETHERNET + 12)?]);
     packet.destination = Address([0, 0, packet.source.0[2], octets.word(ETHERNET + 16)?]);
+    packet.hops = octets.octet(ETHERNET + 8)?;
     packet.end = ETHERNET + total;
     quick_transport(octets, packet, V4_TRANSPORT)
 }
@@ -43,6 +44,7 @@ fn quick_v6<L: Linear>(octets: &L) -> Option<Packet> {
     packet.protocol = octets.octet(ETHERNET + 6)?;
     packet.source = address_at(octets, ETHERNET + 8)?;
     packet.destination = address_at(octets, ETHERNET + 24)?;
+    packet.hops = octets.octet(ETHERNET + 7)?;
     packet.end = V6_TRANSPORT + payload;
     quick_transport(octets, packet, V6_TRANSPORT)
 }

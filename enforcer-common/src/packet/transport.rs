@@ -9,19 +9,16 @@ const TCP_HEADER: u32 = 20;
 const UDP_HEADER: u32 = 8;
 const SCTP_HEADER: u32 = 12;
 
-/// Reads the transport header of `packet.protocol` at `at`; `hops` is the hop limit or TTL.
+/// Reads the transport header of a packet that has one.
 #[inline(always)]
-pub(super) fn read<O: Octets>(octets: &O, packet: &mut Packet, at: u32, hops: u8) -> Result<(), Reason> {
-    packet.transport = at as u16;
-    if matches!(packet.kind, Kind::LaterFragment) {
-        return Ok(());
-    }
+pub(super) fn read<O: Octets>(octets: &O, packet: &mut Packet) -> Result<(), Reason> {
+    let at = packet.transport as u32;
     match packet.protocol {
         TCP => read_tcp(octets, packet, at),
         UDP => read_ports(octets, packet, at, UDP_HEADER),
         SCTP => read_ports(octets, packet, at, SCTP_HEADER),
         ICMP if packet.source.is_v4() => icmp::read_v4(octets, packet, at),
-        ICMPV6 if !packet.source.is_v4() => icmp::read_v6(octets, packet, at, hops),
+        ICMPV6 if !packet.source.is_v4() => icmp::read_v6(octets, packet, at),
         _ => Ok(()),
     }
 }

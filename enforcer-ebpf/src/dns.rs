@@ -1,0 +1,558 @@
+//! DNS in the kernel: what a workload asks a trusted resolver is remembered, what is answered opens addresses before
+//! the answer is delivered. Owns questions, answers and what they teach; never stops a packet.
+//!
+//! A message is copied into per-CPU memory and read there. Functions that are called from long loops are
+//! global: the verifier reads them once, on their own, and they find the message by themselves.
+
+use crate::events::{count, wake_flags};
+use crate::maps::{EVENTS, LEARN_EPOCHS, LEARNED, MESSAGE, QUESTIONS, SETTINGS};
+use crate::names;
+use crate::skb::{self, Context, hide};
+use crate::work::work;
+use aya_ebpf::helpers::{bpf_ringbuf_output, bpf_skb_load_bytes};
+use enforcer_common::abi::{ANSWER_SECONDS, Counter, MAX_DNS_MESSAGE, Question, QuestionKey};
+use enforcer_common::address::Address;
+use enforcer_common::event::{DnsEvent, DnsOutcome, Kind};
+use enforcer_common::packet::Kind as PacketKind;
+use enforcer_common::policy::{LEARNED_SLOTS, Learned, LearnedKey};
+
+/// Bits of an offset into a message.
+const MASK: u64 = MAX_DNS_MESSAGE as u64 - 1;
+/// Octets of a DNS header.
+const HEADER: u32 = 12;
+/// Least octets of a message with a question.
+const LEAST: u64 = 17;
+/// Labels and records that are walked: any message of 4,095 octets has fewer.
+const MAX_STEPS: u32 = 2048;
+/// Address records one message can hold: each takes sixteen octets or more.
+const MAX_FOUND: usize = 256;
+/// Longest lifetime taken from an answer, seconds.
+const MAX_TTL: u32 = 7 * 86_400;
+/// Messages of one UDP super-packet that are read.
+const MAX_SEGMENTS: u32 = 16;
+/// Tries to place a class while other CPUs place theirs.
+const MAX_TRIES: u32 = 4;
+
+const CLASS_IN: u32 = 1;
+const TYPE_A: u32 = 1;
+const TYPE_AAAA: u32 = 28;
+
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// A DNS message and what was read of it. The event's header lies right before the octets, so that both are
+/// told in one piece.
+#[repr(C)]
+pub struct Message {
+    pub event: DnsEvent,
+    pub octets: [u8; MAX_DNS_MESSAGE + 64],
+    /// The question's name, lower case, written backwards and ending at `names::END`.
+    pub reversed: [u8; names::SPACE],
+    /// Hash of the question.
+    pub hash: u64,
+    /// Octets in use.
+    pub length: u32,
+    /// Where the walk is.
+    pub offset: u32,
+    /// Octets of the name on the wire without the last one; 0 when it is not a name.
+    pub name_length: u32,
+    /// Records still to walk.
+    pub records: u32,
+    /// How many of `found` are in use.
+    pub found_count: u32,
+    /// Slot, state or other value passed through memory so that paths of the verifier merge.
+    pub passed: u32,
+    /// Endpoint slot of the workload.
+    pub slot: u32,
+    /// Seconds of the monotonic clock.
+    pub now: u32,
+    /// Offsets of addresses with their lifetimes: `ttl << 32 | is_v6 << 16 | offset`.
+    pub found: [u64; MAX_FOUND],
+}
+
+/// This CPU's message.
+#[inline(always)]
+pub fn message() -> Option<*mut Message> {
+    MESSAGE.get_ptr_mut(0)
+}
+
+/// Reads the DNS message in the packet in `work`, which is of a flow towards a resolver.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn look(skb: Context, from_workload: u32) -> u32 {
+    let Some(work) = work() else { return 0 };
+    if !matches!(work.packet.kind, PacketKind::Whole) {
+        return 0;
+    }
+    let start = work.packet.transport as u32 + 8;
+    let mut left = work.packet.end.wrapping_sub(start);
+    if from_workload != 0 {
+        return dns_ask(skb, start, left);
+    }
+    let segment = skb::segment_length(skb);
+    let mut at = start;
+    let mut read = 0;
+    while read < MAX_SEGMENTS {
+        let length = if segment != 0 && left > segment { segment } else { left };
+        dns_tell(skb, at, length);
+        if length >= left {
+            break;
+        }
+        at += length;
+        left -= length;
+        read += 1;
+    }
+    0
+}
+
+/// Copies a message into memory; `None` when it is too short to hold a question or longer than is read.
+#[inline(always)]
+fn copy(skb: Context, at: u32, length: u32) -> Option<*mut Message> {
+    let message = message()?;
+    let length = hide(length as u64);
+    if length < LEAST {
+        return None;
+    }
+    let length = hide(length);
+    if length > MASK {
+        return None;
+    }
+    // SAFETY: `length` is below the size of the array.
+    let failed = unsafe {
+        let to = (&raw mut (*message).octets).cast();
+        bpf_skb_load_bytes(skb.cast(), at, to, length as u32)
+    };
+    if failed != 0 {
+        return None;
+    }
+    // SAFETY: the map element of this CPU.
+    unsafe { (*message).length = length as u32 };
+    Some(message)
+}
+
+/// The octet at an offset, wrapped to the message.
+///
+/// # Safety
+///
+/// `message` is the map element of this CPU.
+#[inline(always)]
+pub unsafe fn octet(message: *mut Message, at: u32) -> u32 {
+    // SAFETY: masked to the array's size.
+    unsafe { *(&raw const (*message).octets).cast::<u8>().add((hide(at as u64) & MASK) as usize) as u32 }
+}
+
+/// Two octets as a number; an offset short of the array's end by the slack behind it.
+///
+/// # Safety
+///
+/// As [`octet`].
+#[inline(always)]
+unsafe fn number16(message: *mut Message, at: u32) -> u32 {
+    // SAFETY: masked, and the array has 64 octets of slack.
+    unsafe {
+        let octets = (&raw const (*message).octets).cast::<u8>().add((hide(at as u64) & MASK) as usize);
+        (*octets as u32) << 8 | *octets.add(1) as u32
+    }
+}
+
+/// Remembers what a workload asks.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn dns_ask(skb: Context, at: u32, length: u32) -> u32 {
+    let Some(work) = work() else { return 0 };
+    let (flow, key) = (&work.flow, &work.key);
+    let Some(message) = copy(skb, at, length) else { return 0 };
+    // SAFETY: the map element of this CPU.
+    let (first, transaction) = unsafe { (octet(message, 2), number16(message, 0) as u16) };
+    if first & 0xf8 != 0 || !read_question(message) {
+        return 0;
+    }
+    // SAFETY: the map element of this CPU.
+    let hash = unsafe { (*message).hash };
+    let question = QuestionKey {
+        resolver: key.remote,
+        endpoint: flow.endpoint,
+        local_port: key.local_port,
+        transaction: transaction.to_be(),
+    };
+    if QUESTIONS.insert(&question, &Question { asked: flow.last_seen, hash }, 0).is_err() {
+        count(Counter::QuestionInsertFailed as u32, 1);
+    }
+    1
+}
+
+/// Reads the one question of a message: name, type and class. False when there is not exactly one, or it is
+/// not well formed.
+#[inline(always)]
+fn read_question(message: *mut Message) -> bool {
+    // SAFETY: the map element of this CPU.
+    unsafe {
+        if number16(message, 4) != 1 || names::read_name() == 0 {
+            return false;
+        }
+        let after = HEADER + (&raw const (*message).name_length).read_volatile() + 1;
+        if after + 4 > (*message).length || number16(message, after + 2) != CLASS_IN {
+            return false;
+        }
+        let kind = number16(message, after);
+        (*message).hash = (*message).hash.rotate_left(16) ^ kind as u64;
+        (*message).offset = after + 4;
+    }
+    true
+}
+
+/// Reads an answer, learns from it when it may, and tells it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn dns_tell(skb: Context, at: u32, length: u32) -> u32 {
+    let Some(work) = work() else { return 0 };
+    let (flow, key) = (&work.flow, &work.key);
+    let Some(message) = copy(skb, at, length) else {
+        let outcome = if length > MASK as u32 { DnsOutcome::TooLong } else { DnsOutcome::Malformed };
+        count(Counter::DnsAnswers as u32 + outcome as u32, 1);
+        return 0;
+    };
+    // SAFETY: the map element of this CPU.
+    unsafe {
+        (*message).slot = flow.slot;
+        (*message).now = (flow.last_seen / NANOSECONDS) as u32;
+        // Field by field: the header does not fit the stack beside the rest.
+        let event = &raw mut (*message).event;
+        (*event).kind = Kind::DnsAnswer as u32;
+        (*event).length = (*message).length;
+        (*event).time = flow.last_seen;
+        (*event).endpoint = flow.endpoint;
+        (*event).name_class = 0;
+        (*event).learned = 0;
+        (*event).latency = 0;
+        (*event).resolver = key.remote;
+        (*event).local_port = key.local_port;
+        (*event).padding = [0; 6];
+    }
+    let outcome = dns_answer() as u32;
+    count(Counter::DnsAnswers as u32 + (outcome & 7), 1);
+    // SAFETY: the map element of this CPU.
+    unsafe { (*message).event.outcome = outcome };
+    tell(message);
+    1
+}
+
+/// Reads the answer in memory and learns from it: a [`DnsOutcome`] as its number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn dns_answer() -> i32 {
+    let Some(message) = message() else { return DnsOutcome::Malformed as i32 };
+    judge_answer(message) as i32
+}
+
+/// What an answer is worth. Addresses are learned only when everything about it is in order.
+#[inline(always)]
+fn judge_answer(message: *mut Message) -> DnsOutcome {
+    // SAFETY: the map element of this CPU.
+    let (first, second) = unsafe { (octet(message, 2), octet(message, 3)) };
+    if first & 0xf8 != 0x80 || !read_question(message) {
+        return DnsOutcome::Malformed;
+    }
+    if !was_asked(message) {
+        return DnsOutcome::Unsolicited;
+    }
+    if first & 0x02 != 0 {
+        return DnsOutcome::TooLong;
+    }
+    if second & 0x0f != 0 {
+        return DnsOutcome::ServerError;
+    }
+    let class = names::class_of();
+    // SAFETY: the map element of this CPU.
+    unsafe {
+        (*message).event.name_class = class;
+        (*message).records = number16(message, 6);
+        if (*message).records == 0 {
+            return DnsOutcome::Nothing;
+        }
+    }
+    if !walk_records() {
+        return DnsOutcome::Malformed;
+    }
+    if class == 0 || !learn_all() { DnsOutcome::Nothing } else { DnsOutcome::Learned }
+}
+
+/// True when this workload asked this very question from this port, and no answer to it came yet.
+#[inline(always)]
+fn was_asked(message: *mut Message) -> bool {
+    // SAFETY: the map element of this CPU.
+    let (event, transaction, hash) =
+        unsafe { (&raw mut (*message).event, (number16(message, 0) as u16).to_be(), (*message).hash) };
+    // SAFETY: as above.
+    let question = unsafe {
+        QuestionKey {
+            resolver: (*event).resolver,
+            endpoint: (*event).endpoint,
+            local_port: (*event).local_port,
+            transaction,
+        }
+    };
+    let Some(asked) = QUESTIONS.get_ptr_mut(&question) else { return false };
+    // SAFETY: a map element; an answer is taken by setting the time to 0.
+    unsafe {
+        let since = (*event).time.wrapping_sub((*asked).asked);
+        if (*asked).asked == 0 || (*asked).hash != hash || since > ANSWER_SECONDS * NANOSECONDS {
+            return false;
+        }
+        (*event).latency = since;
+        (*asked).asked = 0;
+    }
+    true
+}
+
+/// Walks the answer section and notes its addresses; false when a record is not well formed.
+#[inline(always)]
+fn walk_records() -> bool {
+    let Some(message) = message() else { return false };
+    // SAFETY: the map element of this CPU.
+    unsafe { (*message).found_count = 0 };
+    let mut step = 0;
+    while step < MAX_STEPS {
+        let state = dns_step();
+        if state != 0 {
+            break;
+        }
+        step += 1;
+    }
+    // SAFETY: as above.
+    unsafe { (&raw const (*message).records).read_volatile() == 0 }
+}
+
+/// One step of the walk: one label of an owner name, or the end of the name and the record behind it.
+/// 0 to go on, 1 at the end of the section, 2 when malformed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn dns_step() -> i32 {
+    let Some(message) = message() else { return 2 };
+    // SAFETY: the map element of this CPU; values that loop are read and written through memory, so that the
+    // verifier does not tell one step from the next.
+    unsafe {
+        let offset = (&raw const (*message).offset).read_volatile();
+        let length = (&raw const (*message).length).read_volatile();
+        if offset >= length {
+            return 2;
+        }
+        let label = octet(message, offset);
+        if label != 0 && label < 64 {
+            (&raw mut (*message).offset).write_volatile(offset + 1 + label);
+            return 0;
+        }
+        if label != 0 && label < 0xc0 {
+            return 2;
+        }
+        let record = offset + if label == 0 { 1 } else { 2 };
+        let data = record + 10;
+        if data > length {
+            return 2;
+        }
+        let data_length = number16(message, record + 8);
+        if data + data_length > length {
+            return 2;
+        }
+        note_address(message, record, data_length);
+        (&raw mut (*message).offset).write_volatile(data + data_length);
+        let left = (&raw const (*message).records).read_volatile() - 1;
+        (&raw mut (*message).records).write_volatile(left);
+        (left == 0) as i32
+    }
+}
+
+/// Notes an A or AAAA record.
+///
+/// # Safety
+///
+/// As [`octet`].
+#[inline(always)]
+unsafe fn note_address(message: *mut Message, record: u32, data_length: u32) {
+    // SAFETY: the map element of this CPU; the index is masked to the array.
+    unsafe {
+        let kind = number16(message, record);
+        let is_v4 = kind == TYPE_A && data_length == 4;
+        let is_v6 = kind == TYPE_AAAA && data_length == 16;
+        if number16(message, record + 2) != CLASS_IN || !(is_v4 || is_v6) {
+            return;
+        }
+        let ttl = (number16(message, record + 4) as u64) << 16 | number16(message, record + 6) as u64;
+        let found = (&raw const (*message).found_count).read_volatile();
+        let index = (hide(found as u64) & (MAX_FOUND as u64 - 1)) as usize;
+        let entry = ttl << 32 | (is_v6 as u64) << 16 | (record + 10) as u64;
+        *(&raw mut (*message).found).cast::<u64>().add(index) = entry;
+        (&raw mut (*message).found_count).write_volatile(found + 1);
+    }
+}
+
+/// Learns every address that was noted; false when there was none.
+#[inline(always)]
+fn learn_all() -> bool {
+    let Some(message) = message() else { return false };
+    // SAFETY: the map element of this CPU.
+    let found = unsafe { (&raw const (*message).found_count).read_volatile() };
+    let mut i = 0;
+    while i < MAX_FOUND as u32 {
+        if i >= found {
+            break;
+        }
+        dns_learn(i);
+        i += 1;
+    }
+    found != 0
+}
+
+/// Writes one noted address to the learned map.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn dns_learn(index: u32) -> i32 {
+    let (Some(message), Some(settings)) = (message(), SETTINGS.get(0)) else { return 0 };
+    // SAFETY: the map element of this CPU; indices are masked to their arrays.
+    unsafe {
+        let index = (hide(index as u64) & (MAX_FOUND as u64 - 1)) as usize;
+        let entry = *(&raw const (*message).found).cast::<u64>().add(index);
+        let key = LearnedKey { endpoint: (*message).event.endpoint, address: address_of(message, entry) };
+        let ttl = ((entry >> 32) as u32).min(MAX_TTL).max(settings.min_ttl);
+        let now = (*message).now;
+        let class = (*message).event.name_class;
+        let expiry = now.wrapping_add(ttl).wrapping_add(settings.grace);
+        let slot = (class as u64) << 32 | expiry as u64;
+        let mut fresh = true;
+        let mut known = LEARNED.get_ptr_mut(&key);
+        if known.is_none() {
+            // BPF_NOEXIST: another CPU may learn it right now.
+            if LEARNED.insert(&key, &Learned { slots: [slot, 0, 0, 0] }, 1).is_err() {
+                known = LEARNED.get_ptr_mut(&key);
+                if known.is_none() {
+                    count(Counter::LearnFailed as u32, 1);
+                    return 0;
+                }
+            }
+        }
+        if let Some(learned) = known {
+            fresh = place(message, learned, slot, now);
+        }
+        (*message).event.learned += 1;
+        if fresh && let Some(epoch) = LEARN_EPOCHS.get_ptr_mut((*message).slot) {
+            *epoch += 1;
+        }
+    }
+    0
+}
+
+/// The address of a note.
+///
+/// # Safety
+///
+/// As [`octet`].
+#[inline(always)]
+unsafe fn address_of(message: *mut Message, entry: u64) -> Address {
+    // SAFETY: masked, and the array has 64 octets of slack. The verifier takes misaligned map reads as
+    // the processor does.
+    unsafe {
+        let at = (&raw const (*message).octets).cast::<u8>().add((hide(entry) & MASK) as usize).cast::<u32>();
+        if entry >> 16 & 1 != 0 {
+            Address([*at, *at.add(1), *at.add(2), *at.add(3)])
+        } else {
+            let mut address = Address::v4([0; 4]);
+            address.0[3] = *at;
+            address
+        }
+    }
+}
+
+/// Puts a class into the slots of an address: its own slot, else a free or expired one, else the one that
+/// ends first. True when the address did not answer to the class before.
+///
+/// # Safety
+///
+/// `message` is the map element of this CPU, `learned` an element of the learned map.
+#[inline(always)]
+unsafe fn place(message: *mut Message, learned: *mut Learned, slot: u64, now: u32) -> bool {
+    let class = (slot >> 32) as u32;
+    let mut tries = 0;
+    while tries < MAX_TRIES {
+        // SAFETY: the index is masked to the array.
+        unsafe {
+            let index = (best_slot(message, learned, class, now) & (LEARNED_SLOTS as u32 - 1)) as usize;
+            let place = (&raw mut (*learned).slots).cast::<u64>().add(index);
+            let old = place.read_volatile();
+            let (old_class, old_expiry) = ((old >> 32) as u32, old as u32);
+            if old_class == class && old_expiry >= slot as u32 {
+                return false;
+            }
+            if exchange(place, old, slot) {
+                if old_class != class && old_class != 0 && old_expiry >= now {
+                    count(Counter::LearnDisplaced as u32, 1);
+                }
+                return old_class != class || old_expiry < now;
+            }
+        }
+        tries += 1;
+    }
+    count(Counter::LearnFailed as u32, 1);
+    false
+}
+
+/// Which slot a class goes to, passed through memory so that the verifier sees one path.
+///
+/// # Safety
+///
+/// As [`place`].
+#[inline(always)]
+unsafe fn best_slot(message: *mut Message, learned: *mut Learned, class: u32, now: u32) -> u32 {
+    let mut best = 0;
+    let mut best_score = 0;
+    let mut i = 0;
+    while i < LEARNED_SLOTS {
+        // SAFETY: `i` is within the array.
+        let slot = unsafe { (*learned).slots[i] };
+        let expiry = slot as u32;
+        let score = if (slot >> 32) as u32 == class {
+            u32::MAX
+        } else if expiry < now || slot == 0 {
+            u32::MAX - 1
+        } else {
+            (u32::MAX - 2).wrapping_sub(expiry - now)
+        };
+        if score > best_score {
+            best_score = score;
+            best = i as u32;
+        }
+        i += 1;
+    }
+    // SAFETY: the map element of this CPU.
+    unsafe {
+        (&raw mut (*message).passed).write_volatile(best);
+        (&raw const (*message).passed).read_volatile()
+    }
+}
+
+/// Compare and exchange (Linux 5.12); the standard library has none for this target.
+///
+/// # Safety
+///
+/// `place` is an aligned u64 in a map element.
+#[inline(always)]
+unsafe fn exchange(place: *mut u64, old: u64, new: u64) -> bool {
+    let mut seen = old;
+    // SAFETY: by contract.
+    unsafe {
+        core::arch::asm!("r0 = cmpxchg_64({p} + 0, r0, {n})", inout("r0") seen, p = in(reg) place, n = in(reg) new);
+    }
+    seen == old
+}
+
+/// Copies the answer to the ring buffer.
+#[inline(always)]
+fn tell(message: *mut Message) {
+    // SAFETY: the map element of this CPU; the length is masked to its arrays.
+    let failed = unsafe {
+        let length = (hide((*message).length as u64) & MASK) + size_of::<DnsEvent>() as u64;
+        let ring = (&raw const EVENTS).cast_mut().cast();
+        bpf_ringbuf_output(ring, message.cast(), length, wake_flags())
+    };
+    if failed != 0 {
+        count(Counter::RingFull as u32, 1);
+    }
+}

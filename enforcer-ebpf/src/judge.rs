@@ -1,0 +1,437 @@
+//! Packets whose flow is not known, or must be judged again: asks `decide`, writes the flow table, tells userspace.
+
+use crate::events::{count, may_tell_refusal, tell};
+use crate::maps::{
+    ENDPOINTS, FLOWS, FRAGMENTS, IDENTITIES, LEARN_EPOCHS, LEARNED, REFUSALS, RESOLVERS, RULES,
+};
+use crate::reject;
+use crate::skb::{self, Context};
+use crate::walk::{self, AGAIN, DROP, PASS, REJECT, UNKNOWN};
+use crate::work::{Work, work};
+use aya_ebpf::maps::lpm_trie::Key;
+use enforcer_common::abi::Counter;
+use enforcer_common::address::Address;
+use enforcer_common::decide::{Attempt, Decision, Direction, Tables, decide};
+use enforcer_common::event::Kind as Told;
+use enforcer_common::flow::{self, Count, FLAG_DNS, Flow, Fragment, FragmentKey, tcp};
+use enforcer_common::packet::{Kind, TCP, UDP};
+use enforcer_common::policy::{
+    Endpoint, IdentityKey, Learned, LearnedKey, MAX_ADDRESSES, Mode, Rule, RuleKey, WORLD,
+};
+use enforcer_common::verdict::{Reason, Verdict};
+
+const NANOSECONDS: u64 = 1_000_000_000;
+/// Port of DNS.
+const DNS_PORT: u16 = 53;
+
+/// The look-ups of a decision as map accesses.
+struct Maps;
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn identity(&self, generation: u32, address: &Address) -> u32 {
+        let key = Key::new(IdentityKey::ALL_BITS, IdentityKey::new(generation, *address));
+        IDENTITIES.get(&key).copied().unwrap_or(WORLD)
+    }
+
+    #[inline(always)]
+    fn learned(&self, key: &LearnedKey) -> Option<Learned> {
+        // SAFETY: an element that is recycled meanwhile belongs to another address; its classes expire like any.
+        unsafe { LEARNED.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn rule(&self, key: &RuleKey) -> Option<Rule> {
+        RULES.get(&Key::new(RuleKey::ALL_BITS, *key)).copied()
+    }
+
+    #[inline(always)]
+    fn opaque(&self, value: u32) -> u32 {
+        crate::work::forget(value)
+    }
+}
+
+/// Decides about the packet in `work`, whose key is there too.
+#[inline(always)]
+pub fn judge(skb: Context, work: &Work, from_workload: u32) -> i32 {
+    let mut fate = match work.packet.kind {
+        Kind::LinkControl | Kind::RouterControl => judge_link(skb, from_workload),
+        Kind::IcmpError => judge_error(skb, from_workload),
+        Kind::LaterFragment => judge_fragment(skb, from_workload),
+        _ => judge_flow(skb, from_workload),
+    };
+    if fate == AGAIN {
+        fate = judge_again(skb, from_workload);
+    }
+    if matches!(work.packet.kind, Kind::FirstFragment) && fate == PASS {
+        remember_fragment(skb);
+    }
+    fate
+}
+
+/// A packet that could not be read.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn broken(skb: Context, reason: u32, from_workload: u32) -> i32 {
+    let Some(work) = work() else { return DROP };
+    load_endpoint(skb::interface(skb));
+    work.key = flow::FlowKey {
+        remote: Address([0; 4]),
+        local: Address([0; 4]),
+        remote_port: 0,
+        local_port: 0,
+        interface: skb::interface(skb),
+        protocol: 0,
+        padding: [0; 3],
+    };
+    refuse_packet(skb, reason, from_workload)
+}
+
+/// Copies the endpoint of an interface into the work space, whole; 0 when there is none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn load_endpoint(interface: u32) -> u32 {
+    let Some(work) = work() else { return 0 };
+    let mut tries = 0;
+    while tries < 3 {
+        let Some(endpoint) = ENDPOINTS.get_ptr(&interface) else { break };
+        // SAFETY: a map element; whether it was read whole is told by its seal.
+        let revision = unsafe { (&raw const (*endpoint).revision).read_volatile() };
+        let endpoint = skb::hide(endpoint as u64) as *const Endpoint;
+        // SAFETY: as above.
+        work.endpoint = unsafe { *endpoint };
+        let endpoint = skb::hide(endpoint as u64) as *const Endpoint;
+        // SAFETY: as above.
+        let seal = unsafe { (&raw const (*endpoint).seal).read_volatile() };
+        if seal == revision {
+            return 1;
+        }
+        tries += 1;
+    }
+    work.endpoint.mode = Mode::Enforce as u8;
+    work.endpoint.address_count = 0;
+    work.endpoint.id = 0;
+    0
+}
+
+/// True when the packet's sender is an address of the workload.
+#[inline(always)]
+fn sender_is_own(work: &Work) -> bool {
+    let mut i = 0;
+    while i < MAX_ADDRESSES {
+        if i < work.endpoint.address_count as usize && work.endpoint.addresses[i] == work.packet.sender {
+            return true;
+        }
+        i += 1;
+    }
+    false
+}
+
+/// ARP, neighbour discovery and their like: the link works before any policy is known.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn judge_link(skb: Context, from_workload: u32) -> i32 {
+    let Some(work) = work() else { return DROP };
+    let from_workload = from_workload != 0;
+    if !from_workload {
+        return PASS;
+    }
+    if matches!(work.packet.kind, Kind::RouterControl) {
+        load_endpoint(skb::interface(skb));
+        return refuse_packet(skb, Reason::RogueRouter as u32, 1);
+    }
+    let sender = work.packet.sender;
+    if sender.is_unspecified() || sender.is_v6_link_local() || load_endpoint(skb::interface(skb)) == 0 {
+        return PASS;
+    }
+    if sender_is_own(work) { PASS } else { refuse_packet(skb, Reason::SpoofedSource as u32, 1) }
+}
+
+/// An ICMP error passes with the flow it is about.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn judge_error(skb: Context, from_workload: u32) -> i32 {
+    let Some(work) = work() else { return DROP };
+    let from_workload = from_workload != 0;
+    if load_endpoint(skb::interface(skb)) == 0 {
+        return refuse_packet(skb, Reason::EndpointNotReady as u32, from_workload as u32);
+    }
+    if let Some(refusal) = REFUSALS.get_ptr(&work.key) {
+        // SAFETY: a map element.
+        if reject::is_own(unsafe { &*refusal }, &work.packet, from_workload) {
+            return PASS;
+        }
+    }
+    if from_workload && !sender_is_own(work) {
+        return refuse_packet(skb, Reason::SpoofedSource as u32, 1);
+    }
+    if FLOWS.get_ptr(&work.key).is_some() {
+        return PASS;
+    }
+    refuse_packet(skb, Reason::UnrelatedError as u32, from_workload as u32)
+}
+
+#[inline(always)]
+fn fragment_key(skb: Context, work: &Work) -> FragmentKey {
+    FragmentKey {
+        source: work.packet.source,
+        destination: work.packet.destination,
+        identification: work.packet.identification,
+        interface: skb::interface(skb),
+    }
+}
+
+/// Lets the later fragments of an admitted first one find its flow.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn remember_fragment(skb: Context) -> u32 {
+    let Some(work) = work() else { return 0 };
+    let fragment = Fragment {
+        source_port: work.packet.source_port,
+        destination_port: work.packet.destination_port,
+        protocol: work.packet.protocol,
+        padding: [0; 3],
+    };
+    if FRAGMENTS.insert(&fragment_key(skb, work), &fragment, 0).is_err() {
+        count(Counter::FragmentInsertFailed as u32, 1);
+    }
+    0
+}
+
+/// A later fragment follows its first one.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn judge_fragment(skb: Context, from_workload: u32) -> i32 {
+    let Some(work) = work() else { return DROP };
+    let from_workload = from_workload != 0;
+    if let Some(first) = FRAGMENTS.get_ptr(&fragment_key(skb, work)) {
+        // SAFETY: a map element.
+        let first = unsafe { *first };
+        work.packet.source_port = first.source_port;
+        work.packet.destination_port = first.destination_port;
+        work.packet.protocol = first.protocol;
+        work.key = walk::key_of(skb, &work.packet, from_workload);
+        let fate = walk::known(skb, from_workload as u32);
+        if fate != UNKNOWN {
+            return fate;
+        }
+    }
+    if load_endpoint(skb::interface(skb)) == 0 {
+        return refuse_packet(skb, Reason::EndpointNotReady as u32, from_workload as u32);
+    }
+    refuse_packet(skb, Reason::OrphanFragment as u32, from_workload as u32)
+}
+
+/// A packet with ports of its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn judge_flow(skb: Context, from_workload: u32) -> i32 {
+    let Some(work) = work() else { return DROP };
+    let from_workload = from_workload != 0;
+    let fate = walk::known(skb, from_workload as u32);
+    if fate != UNKNOWN {
+        return fate;
+    }
+    if load_endpoint(skb::interface(skb)) == 0 {
+        return refuse_packet(skb, Reason::EndpointNotReady as u32, from_workload as u32);
+    }
+    if from_workload && !sender_is_own(work) {
+        return refuse_packet(skb, Reason::SpoofedSource as u32, 1);
+    }
+    if let Some(flow) = FLOWS.get_ptr_mut(&work.key) {
+        // SAFETY: a map element.
+        let flow = unsafe { &mut *flow };
+        if flow.revision != work.endpoint.revision && !tcp::is_closed(flow.tcp) {
+            return AGAIN;
+        }
+        if flow.tcp & tcp::TOLD == 0 {
+            tell(Told::Ended, flow.last_seen, &work.key, flow);
+        }
+        let _ = FLOWS.remove(&work.key);
+    }
+    judge_first(skb, work, from_workload)
+}
+
+/// Judges an admitted flow under the policy of now.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn judge_again(skb: Context, from_workload: u32) -> i32 {
+    let Some(work) = work() else { return DROP };
+    let from_workload = from_workload != 0;
+    let Some(flow) = FLOWS.get_ptr_mut(&work.key) else { return DROP };
+    // SAFETY: a map element.
+    let flow = unsafe { &mut *flow };
+    let direction =
+        if flow.direction == Direction::Ingress as u8 { Direction::Ingress } else { Direction::Egress };
+    work.attempt = Attempt {
+        direction,
+        remote: work.key.remote,
+        protocol: work.key.protocol,
+        port: flow.port,
+        admitted_as: flow.name_class,
+        now: (skb::now() / NANOSECONDS) as u32,
+    };
+    ask();
+    if work.decision.verdict.passes() {
+        flow.revision = work.endpoint.revision;
+        flow.rule = work.decision.rule;
+        flow.identity = work.decision.identity;
+        flow.name_class = work.decision.name_class;
+        flow.verdict = work.decision.verdict as u8;
+        flow.reason = work.decision.reason as u8;
+        return walk::go_on(skb, work, flow, from_workload);
+    }
+    tell(Told::Cut, skb::now(), &work.key, flow);
+    let _ = FLOWS.remove(&work.key);
+    settle(skb, from_workload as u32)
+}
+
+/// Judges a flow by its first packet. A TCP packet that does not open a connection may belong to one that
+/// began before anyone watched: who began it is unknown, so either side's right to begin it will do.
+#[inline(always)]
+fn judge_first(skb: Context, work: &mut Work, from_workload: bool) -> i32 {
+    let direction = if from_workload { Direction::Egress } else { Direction::Ingress };
+    work.attempt = Attempt {
+        direction,
+        remote: work.key.remote,
+        protocol: work.key.protocol,
+        port: work.packet.service,
+        admitted_as: 0,
+        now: (skb::now() / NANOSECONDS) as u32,
+    };
+    ask();
+    let under_way = work.packet.protocol == TCP && !tcp::is_opening(work.packet.tcp_flags);
+    if under_way && !matches!(work.decision.verdict, Verdict::Forwarded) {
+        let decision = work.decision;
+        work.attempt.direction = direction.reversed();
+        work.attempt.port = work.packet.source_port;
+        ask();
+        if !matches!(work.decision.verdict, Verdict::Forwarded) {
+            work.decision = decision;
+            work.attempt.direction = direction;
+            work.attempt.port = work.packet.service;
+        }
+    }
+    settle(skb, from_workload as u32)
+}
+
+/// Puts the attempt in `work` to the tables.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ask() -> u32 {
+    let Some(work) = work() else { return 0 };
+    work.decision = decide(&Maps, &work.endpoint, &work.attempt);
+    0
+}
+
+/// Carries a decision out: flow table, events, the packet's fate.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn settle(skb: Context, from_workload: u32) -> i32 {
+    let Some(work) = work() else { return DROP };
+    let from_workload = from_workload != 0;
+    describe(skb, from_workload as u32);
+    if !work.decision.verdict.passes() {
+        return refuse_flow();
+    }
+    if FLOWS.insert(&work.key, &work.flow, 0).is_err() {
+        count(Counter::FlowInsertFailed as u32, 1);
+        if work.endpoint.mode == Mode::Enforce as u8 {
+            return refuse_packet(skb, Reason::FlowTableFull as u32, from_workload as u32);
+        }
+        return PASS;
+    }
+    tell(Told::Admitted, work.flow.started, &work.key, &work.flow);
+    PASS
+}
+
+/// Makes the flow table entry of the decision, with this packet as its first.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn describe(skb: Context, from_workload: u32) -> u32 {
+    let Some(work) = work() else { return 0 };
+    let from_workload = from_workload != 0;
+    let now = skb::now();
+    let one = Count { packets: 1, bytes: skb::length(skb) as u64 };
+    let none = Count { packets: 0, bytes: 0 };
+    let tcp =
+        if work.packet.protocol == TCP { tcp::next(0, work.packet.tcp_flags, from_workload) } else { 0 };
+    let asks_resolver = work.key.protocol == UDP
+        && work.key.remote_port == DNS_PORT
+        && matches!(work.attempt.direction, Direction::Egress)
+        && RESOLVERS.get_ptr(&work.key.remote).is_some();
+    work.flow = Flow {
+        revision: work.endpoint.revision,
+        slot: work.endpoint.slot,
+        endpoint: work.endpoint.id,
+        rule: work.decision.rule,
+        identity: work.decision.identity,
+        name_class: work.decision.name_class,
+        port: work.attempt.port,
+        idle_seconds: flow::idle_seconds(work.packet.protocol, tcp),
+        verdict: work.decision.verdict as u8,
+        reason: work.decision.reason as u8,
+        direction: work.attempt.direction as u8,
+        tcp,
+        flags: if asks_resolver { FLAG_DNS } else { 0 },
+        epoch: LEARN_EPOCHS.get(work.endpoint.slot).copied().unwrap_or(0),
+        started: now,
+        last_seen: now,
+        sent: if from_workload { one } else { none },
+        received: if from_workload { none } else { one },
+    };
+    0
+}
+
+/// Refuses a flow: remembered apart from the admitted, told within the workload's budget.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn refuse_flow() -> i32 {
+    let Some(work) = work() else { return DROP };
+    count(walk::reason_index(work.flow.reason), 1);
+    if let Some(before) = REFUSALS.get_ptr(&work.key) {
+        // SAFETY: a map element. The same refusal under newer policy or names goes on counting.
+        let before = unsafe { *before };
+        add(&mut work.flow.sent, &before.sent);
+        add(&mut work.flow.received, &before.received);
+        work.flow.started = before.started;
+        let _ = REFUSALS.insert(&work.key, &work.flow, 0);
+    } else {
+        if REFUSALS.insert(&work.key, &work.flow, 0).is_err() {
+            count(Counter::FlowInsertFailed as u32, 1);
+        }
+        if may_tell_refusal(work.flow.slot, work.flow.last_seen) {
+            tell(Told::Refused, work.flow.last_seen, &work.key, &work.flow);
+        }
+    }
+    if matches!(work.decision.verdict, Verdict::Rejected) {
+        return REJECT;
+    }
+    DROP
+}
+
+#[inline(always)]
+fn add(total: &mut Count, more: &Count) {
+    total.packets += more.packets;
+    total.bytes += more.bytes;
+}
+
+/// Refuses one packet for what it is rather than for its flow. A namespace that observes lets it go.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn refuse_packet(skb: Context, reason: u32, from_workload: u32) -> i32 {
+    let Some(work) = work() else { return DROP };
+    let Some(reason) = Reason::from_number(reason as u8) else { return DROP };
+    let from_workload = from_workload != 0;
+    let observed = work.endpoint.mode == Mode::Observe as u8;
+    let verdict = if observed { Verdict::WouldDeny } else { Verdict::Denied };
+    work.decision = Decision { verdict, reason, rule: 0, identity: 0, name_class: 0 };
+    work.attempt.direction = if from_workload { Direction::Egress } else { Direction::Ingress };
+    work.attempt.port = work.packet.service;
+    count(reason as u32, 1);
+    describe(skb, from_workload as u32);
+    if may_tell_refusal(work.flow.slot, work.flow.last_seen) {
+        tell(Told::Dropped, work.flow.last_seen, &work.key, &work.flow);
+    }
+    if observed { PASS } else { DROP }
+}

@@ -1,0 +1,254 @@
+//! The way of every packet: read it, find its flow, count it, let it go on. One look-up when the flow is known.
+
+use crate::events::{count, tell};
+use crate::maps::{FLOWS, LEARN_EPOCHS, REFUSALS, REVISIONS};
+use crate::skb::{self, Context, Direct, Loaded};
+use crate::work::{Work, work};
+use crate::{dns, judge, reject};
+use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
+use enforcer_common::event::Kind as Told;
+use enforcer_common::flow::{FLAG_DNS, Flow, FlowKey, tcp};
+use enforcer_common::packet::{self, Kind, Packet, TCP};
+use enforcer_common::verdict::{Reason, Verdict};
+
+/// Lets the packet go on.
+pub const PASS: i32 = TC_ACT_OK as i32;
+/// Drops it.
+pub const DROP: i32 = TC_ACT_SHOT as i32;
+
+/// Drops it and tells the sender; [`walk_slowly`] turns it into an answer.
+pub const REJECT: i32 = -3;
+/// No fate: an admitted flow must be judged under newer policy.
+pub const AGAIN: i32 = -4;
+/// No fate: the flow tables do not know.
+pub const UNKNOWN: i32 = -2;
+
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// Decides about one packet.
+#[inline(always)]
+pub fn walk(skb: Context, from_workload: bool) -> i32 {
+    let Some(packet) = Direct::new(skb).and_then(|octets| packet::quick(&octets)) else {
+        return walk_slowly(skb, 0, from_workload as u32);
+    };
+    let key = key_of(skb, &packet, from_workload);
+    if let Some(flow) = FLOWS.get_ptr_mut(&key) {
+        // SAFETY: a map element; counts of concurrent runs are added atomically.
+        let flow = unsafe { &mut *flow };
+        if flow.flags & FLAG_DNS == 0 && is_current(flow, packet.protocol, packet.tcp_flags) {
+            established(skb, flow, &key, packet.protocol, packet.tcp_flags, from_workload);
+            return PASS;
+        }
+    } else if let Some(refusal) = REFUSALS.get_ptr_mut(&key) {
+        // SAFETY: as above.
+        let refusal = unsafe { &mut *refusal };
+        if is_standing(refusal) && refusal.verdict == Verdict::Denied as u8 {
+            return refused(skb, refusal, from_workload);
+        }
+    }
+    let Some(work) = work() else { return DROP };
+    work.packet = packet;
+    walk_slowly(skb, 1, from_workload as u32)
+}
+
+/// The way of packets of unknown flows, of other layouts (then not `is_read` yet), and of DNS.
+///
+/// Global, like every function that takes plain values here and finds its work by itself: the verifier reads
+/// it once, not once per path that leads to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn walk_slowly(skb: Context, is_read: u32, from_workload: u32) -> i32 {
+    let Some(work) = work() else { return DROP };
+    work.flow.flags = 0;
+    if is_read == 0 {
+        let mut reason = read_network(skb);
+        if reason == 0 {
+            reason = read_transport(skb);
+        }
+        if reason == 0 {
+            reason = read_inner(skb);
+        }
+        if reason != 0 {
+            return judge::broken(skb, reason, from_workload);
+        }
+    }
+    work.key = key_of(skb, &work.packet, from_workload != 0);
+    let fate = judge::judge(skb, work, from_workload);
+    if fate == REJECT {
+        return reject::reject(skb, from_workload);
+    }
+    if fate == PASS && work.flow.flags & FLAG_DNS != 0 {
+        dns::look(skb, from_workload);
+    }
+    fate
+}
+
+/// Reads the network header of a packet of any layout into the work space: 0, or the reason why not.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn read_network(skb: Context) -> u32 {
+    let Some(work) = work() else { return Reason::Truncated as u32 };
+    packet::read_network(&Loaded(skb), &mut work.packet).map_or_else(|reason| reason as u32, |()| 0)
+}
+
+/// Reads the transport header that follows it: 0, or the reason why not.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn read_transport(skb: Context) -> u32 {
+    let Some(work) = work() else { return Reason::Truncated as u32 };
+    packet::read_transport(&Loaded(skb), &mut work.packet).map_or_else(|reason| reason as u32, |()| 0)
+}
+
+/// Reads what an ICMP error is about: 0, or the reason why not.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn read_inner(skb: Context) -> u32 {
+    let Some(work) = work() else { return Reason::Truncated as u32 };
+    packet::read_inner(&Loaded(skb), &mut work.packet).map_or_else(|reason| reason as u32, |()| 0)
+}
+
+/// The flow a packet belongs to.
+#[inline(always)]
+pub fn key_of(skb: Context, packet: &Packet, from_workload: bool) -> FlowKey {
+    let interface = skb::interface(skb);
+    let (protocol, padding) = (packet.protocol, [0; 3]);
+    if from_workload {
+        FlowKey {
+            remote: packet.destination,
+            local: packet.source,
+            remote_port: packet.destination_port,
+            local_port: packet.source_port,
+            interface,
+            protocol,
+            padding,
+        }
+    } else {
+        FlowKey {
+            remote: packet.source,
+            local: packet.destination,
+            remote_port: packet.source_port,
+            local_port: packet.destination_port,
+            interface,
+            protocol,
+            padding,
+        }
+    }
+}
+
+/// True when what the flow table says of an admitted flow still holds for this packet.
+#[inline(always)]
+pub fn is_current(flow: &Flow, protocol: u8, tcp_flags: u8) -> bool {
+    let idle = skb::now().saturating_sub(flow.last_seen);
+    let reopened = protocol == TCP && tcp::is_opening(tcp_flags) && tcp::is_closed(flow.tcp);
+    is_of_revision(flow) && !reopened && idle <= flow.idle_seconds as u64 * NANOSECONDS
+}
+
+/// True when a refusal still holds: same policy, and nothing was learned that might end it.
+#[inline(always)]
+pub fn is_standing(refusal: &Flow) -> bool {
+    is_of_revision(refusal) && LEARN_EPOCHS.get(refusal.slot).is_some_and(|epoch| *epoch == refusal.epoch)
+}
+
+#[inline(always)]
+fn is_of_revision(flow: &Flow) -> bool {
+    REVISIONS.get(flow.slot).is_some_and(|revision| *revision == flow.revision)
+}
+
+/// A packet of an admitted flow.
+#[inline(always)]
+fn established(
+    skb: Context,
+    flow: &mut Flow,
+    key: &FlowKey,
+    protocol: u8,
+    tcp_flags: u8,
+    from_workload: bool,
+) {
+    add(skb, flow, from_workload);
+    if protocol == TCP && (tcp_flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0 || tcp::is_closed(flow.tcp)) {
+        follow_tcp(flow, key, tcp_flags, from_workload);
+    }
+}
+
+/// The same for the packet in `work`, which then says what flow it is of.
+#[inline(always)]
+pub fn go_on(skb: Context, work: &mut Work, flow: &mut Flow, from_workload: bool) -> i32 {
+    established(skb, flow, &work.key, work.packet.protocol, work.packet.tcp_flags, from_workload);
+    work.flow = *flow;
+    PASS
+}
+
+/// Counts a packet and remembers when it came.
+#[inline(always)]
+fn add(skb: Context, flow: &mut Flow, from_workload: bool) {
+    flow.last_seen = skb::now();
+    let count = if from_workload { &mut flow.sent } else { &mut flow.received };
+    add_atomically(&mut count.packets, 1);
+    add_atomically(&mut count.bytes, skb::length(skb) as u64);
+}
+
+#[inline(always)]
+fn add_atomically(total: &mut u64, by: u64) {
+    // SAFETY: `total` is an aligned u64 in a map element; the standard library has no atomics for this target.
+    unsafe { core::arch::asm!("lock *(u64 *)({p} + 0) += {v}", p = in(reg) total, v = in(reg) by) };
+}
+
+/// Follows a connection; its end is told with the packet that completes it.
+#[inline(never)]
+fn follow_tcp(flow: &mut Flow, key: &FlowKey, flags: u8, from_workload: bool) -> u32 {
+    let was_closed = tcp::is_closed(flow.tcp);
+    flow.tcp = tcp::next(flow.tcp, flags, from_workload);
+    flow.idle_seconds = tcp::idle_seconds(flow.tcp);
+    // After both FINs comes the acknowledgement of the last one; after a reset nothing.
+    let complete = flags & tcp::RST != 0 || (was_closed && flags & tcp::FIN == 0);
+    if complete && flow.tcp & tcp::TOLD == 0 && tell(Told::Ended, flow.last_seen, key, flow) {
+        flow.tcp |= tcp::TOLD;
+    }
+    0
+}
+
+/// A further packet of a refused flow.
+#[inline(always)]
+pub fn refused(skb: Context, refusal: &mut Flow, from_workload: bool) -> i32 {
+    add(skb, refusal, from_workload);
+    count(reason_index(refusal.reason), 1);
+    DROP
+}
+
+/// The drop counter of a reason.
+#[inline(always)]
+pub fn reason_index(reason: u8) -> u32 {
+    reason as u32 & (Reason::COUNT - 1)
+}
+
+/// What the flow tables say of the packet in `work`, of any layout: its fate, or [`UNKNOWN`] when it
+/// must be judged.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn known(skb: Context, from_workload: u32) -> i32 {
+    let Some(work) = work() else { return DROP };
+    let from_workload = from_workload != 0;
+    if let Some(flow) = FLOWS.get_ptr_mut(&work.key) {
+        // SAFETY: a map element.
+        let flow = unsafe { &mut *flow };
+        if is_current(flow, work.packet.protocol, work.packet.tcp_flags) {
+            return go_on(skb, work, flow, from_workload);
+        }
+        return UNKNOWN;
+    }
+    let Some(refusal) = REFUSALS.get_ptr_mut(&work.key) else { return UNKNOWN };
+    // SAFETY: a map element.
+    let refusal = unsafe { &mut *refusal };
+    if !is_standing(refusal) {
+        return UNKNOWN;
+    }
+    if reject::is_own(refusal, &work.packet, from_workload) {
+        return PASS;
+    }
+    let rejected = refusal.verdict == Verdict::Rejected as u8;
+    let fate = refused(skb, refusal, from_workload);
+    if rejected && !matches!(work.packet.kind, Kind::LaterFragment) {
+        return REJECT;
+    }
+    fate
+}

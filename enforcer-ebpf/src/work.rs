@@ -1,0 +1,41 @@
+//! What one run of a program holds beyond its stack of 512 octets. Programs do not nest on a CPU.
+
+use crate::maps::WORK;
+use enforcer_common::decide::{Attempt, Decision};
+use enforcer_common::flow::{Flow, FlowKey};
+use enforcer_common::packet::Packet;
+use enforcer_common::policy::Endpoint;
+
+/// The packet under way and what is known of it so far.
+#[repr(C)]
+pub struct Work {
+    pub packet: Packet,
+    pub key: FlowKey,
+    pub endpoint: Endpoint,
+    pub attempt: Attempt,
+    pub decision: Decision,
+    pub flow: Flow,
+    pub refusal: [u8; 128],
+    /// A value on its way through memory.
+    pub passed: u32,
+    pub padding: u32,
+}
+
+/// This CPU's work space.
+#[inline(always)]
+pub fn work() -> Option<&'static mut Work> {
+    let work = WORK.get_ptr_mut(0)?;
+    // SAFETY: per CPU, and programs do not nest.
+    Some(unsafe { &mut *work })
+}
+
+/// The value, through memory: the verifier knows nothing of it afterwards.
+#[inline(always)]
+pub fn forget(value: u32) -> u32 {
+    let Some(work) = WORK.get_ptr_mut(0) else { return 0 };
+    // SAFETY: the map element of this CPU.
+    unsafe {
+        (&raw mut (*work).passed).write_volatile(value);
+        (&raw const (*work).passed).read_volatile()
+    }
+}
