@@ -83,8 +83,8 @@ pub struct Decision {
 struct Best {
     rank: u32,
     rule: u32,
-    action: u8,
-    tier_default: u8,
+    action: u32,
+    tier_default: u32,
     name_class: u32,
 }
 
@@ -134,7 +134,7 @@ fn first_match<T: Tables>(
             break;
         }
         let best = best_of_stage(tables, attempt, identity, &classes, stages.first + stage, nothing);
-        if best.rank != NONE && best.action != Action::Pass as u8 {
+        if best.rank != NONE && best.action != Action::Pass as u32 {
             return best;
         }
         stage += 1;
@@ -175,8 +175,9 @@ fn best_of_stage<T: Tables>(
     consider(tables, attempt, table, identity, false, &mut best);
     let mut i = 0;
     while i < LEARNED_SLOTS + 1 {
-        if classes[i] != 0 {
-            consider(tables, attempt, table, classes[i], true, &mut best);
+        let class = tables.opaque(classes[i]);
+        if class != 0 {
+            consider(tables, attempt, table, class, true, &mut best);
         }
         i += 1;
     }
@@ -192,8 +193,8 @@ fn consider<T: Tables>(tables: &T, attempt: &Attempt, table: u32, peer: u32, is_
         *best = Best {
             rank: row.rank,
             rule: row.rule,
-            action: row.action,
-            tier_default: row.tier_default,
+            action: row.action as u32,
+            tier_default: row.tier_default as u32,
             name_class: if is_name { peer } else { 0 },
         };
     }
@@ -202,11 +203,11 @@ fn consider<T: Tables>(tables: &T, attempt: &Attempt, table: u32, peer: u32, is_
 
 #[inline(always)]
 fn ruled(endpoint: &Endpoint, identity: u32, best: &Best) -> Decision {
-    let verdict = if best.action == Action::Allow as u8 {
+    let verdict = if best.action == Action::Allow as u32 {
         Verdict::Forwarded
     } else if endpoint.mode == Mode::Observe as u8 {
         Verdict::WouldDeny
-    } else if best.action == Action::Reject as u8 {
+    } else if best.action == Action::Reject as u32 {
         Verdict::Rejected
     } else {
         Verdict::Denied

@@ -25,7 +25,10 @@ const NANOSECONDS: u64 = 1_000_000_000;
 const DNS_PORT: u16 = 53;
 
 /// The look-ups of a decision as map accesses.
-struct Maps;
+struct Maps {
+    /// Memory that a value goes through to be forgotten by the verifier.
+    passed: *mut u32,
+}
 
 impl Tables for Maps {
     #[inline(always)]
@@ -47,7 +50,11 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn opaque(&self, value: u32) -> u32 {
-        crate::work::forget(value)
+        // SAFETY: part of the work space.
+        unsafe {
+            self.passed.write_volatile(value);
+            self.passed.read_volatile()
+        }
     }
 }
 
@@ -320,7 +327,7 @@ fn judge_first(skb: Context, work: &mut Work, from_workload: bool) -> i32 {
 #[inline(never)]
 pub extern "C" fn ask() -> u32 {
     let Some(work) = work() else { return 0 };
-    work.decision = decide(&Maps, &work.endpoint, &work.attempt);
+    work.decision = decide(&Maps { passed: &raw mut work.passed }, &work.endpoint, &work.attempt);
     0
 }
 

@@ -28,14 +28,3 @@ pub fn work() -> Option<&'static mut Work> {
     // SAFETY: per CPU, and programs do not nest.
     Some(unsafe { &mut *work })
 }
-
-/// The value, through memory: the verifier knows nothing of it afterwards.
-#[inline(always)]
-pub fn forget(value: u32) -> u32 {
-    let Some(work) = WORK.get_ptr_mut(0) else { return 0 };
-    // SAFETY: the map element of this CPU.
-    unsafe {
-        (&raw mut (*work).passed).write_volatile(value);
-        (&raw const (*work).passed).read_volatile()
-    }
-}
