@@ -47,6 +47,8 @@ pub enum EndReason {
     Idle,
     /// Policy changed.
     Policy,
+    /// The workload is no longer enforced on this node.
+    Gone,
 }
 
 /// What stands at an address that is no workload.

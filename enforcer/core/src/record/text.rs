@@ -94,6 +94,7 @@ impl EndReason {
             Self::Reset => "reset",
             Self::Idle => "idle",
             Self::Policy => "policy",
+            Self::Gone => "gone",
         }
     }
 }

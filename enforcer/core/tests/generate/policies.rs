@@ -1,0 +1,218 @@
+//! Random policies of every kind.
+
+use std::collections::BTreeSet;
+
+use enforcer_common::policy::Action;
+use enforcer_core::policy::{
+    Entity, LabelSelector, NamespaceScope, Peer, Peers, Policy, PolicyId, PolicyKind, PortMatch, Ports,
+    Requirement, Rule, Selector, Subject, Tag, TagSelector, Test, Tier,
+};
+use enforcer_core::protocol::Protocol;
+use ipnet::IpNet;
+use proptest::collection::{btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+use super::{NAMESPACES, PORTS, PROTOCOLS};
+
+/// Tiers that policies are in; the first three may have an object or not.
+pub(super) const TIERS: [&str; 6] = ["one", "two", "three", "admin", "default", "baseline"];
+const PATTERNS: [&str; 7] = [
+    "example.com",
+    "*.example.com",
+    "a.example.com",
+    "api-*.example.com",
+    "*.a.example.com",
+    "*.org",
+    "*.other.org",
+];
+const PREFIXES: [&str; 22] = [
+    "0.0.0.0/0",
+    "0.0.0.0/1",
+    "128.0.0.0/1",
+    "10.0.0.0/8",
+    "10.0.0.0/24",
+    "10.0.0.0/28",
+    "10.0.0.0/29",
+    "10.0.0.0/30",
+    "10.0.0.4/30",
+    "10.0.0.2/31",
+    "10.0.0.1/32",
+    "10.0.0.3/32",
+    "192.0.2.0/24",
+    "::/0",
+    "::/1",
+    "::/64",
+    "::/80",
+    "fc00::/7",
+    "fd00::/120",
+    "fd00::2/127",
+    "fd00::1/128",
+    "2001:db8::/32",
+];
+
+/// Any policy: a NetworkPolicy in one case of three.
+pub(super) fn policy() -> impl Strategy<Value = Policy> {
+    prop_oneof![1 => network_policy(), 1 => segment_policy(), 1 => cluster_policy()]
+}
+
+fn network_policy() -> impl Strategy<Value = Policy> {
+    let rule = || rule(Just(Action::Allow).boxed(), false);
+    (select(&NAMESPACES[..]), 0..4u8, tags(), option::of(vec(rule(), 0..4)), option::of(vec(rule(), 0..4)))
+        .prop_map(|(namespace, number, workloads, egress, ingress)| Policy {
+            id: id(Some(namespace), number, PolicyKind::Network),
+            tier: Tier::KUBERNETES.to_owned(),
+            order: 0,
+            subject: Subject { namespaces: NamespaceScope::Named(namespace.to_owned()), workloads },
+            egress,
+            ingress,
+        })
+}
+
+fn segment_policy() -> impl Strategy<Value = Policy> {
+    (select(&NAMESPACES[..]), placed(), tags(), rules()).prop_map(
+        |(namespace, (number, tier, order), workloads, (egress, ingress))| Policy {
+            id: id(Some(namespace), number, PolicyKind::Segment),
+            tier,
+            order,
+            subject: Subject { namespaces: NamespaceScope::Named(namespace.to_owned()), workloads },
+            egress,
+            ingress,
+        },
+    )
+}
+
+fn cluster_policy() -> impl Strategy<Value = Policy> {
+    (namespace_labels(), placed(), tags(), rules()).prop_map(
+        |(namespaces, (number, tier, order), workloads, (egress, ingress))| Policy {
+            id: id(None, number, PolicyKind::ClusterSegment),
+            tier,
+            order,
+            subject: Subject { namespaces: NamespaceScope::Matching(namespaces), workloads },
+            egress,
+            ingress,
+        },
+    )
+}
+
+fn id(namespace: Option<&str>, number: u8, kind: PolicyKind) -> PolicyId {
+    PolicyId { namespace: namespace.map(str::to_owned), name: format!("p{number}"), kind }
+}
+
+/// Number, tier and order; orders tie often.
+fn placed() -> impl Strategy<Value = (u8, String, u32)> {
+    (0..4u8, select(&TIERS[..]).prop_map(str::to_owned), 0..3u32)
+}
+
+type RuleList = Option<Vec<Rule>>;
+
+fn rules() -> impl Strategy<Value = (RuleList, RuleList)> {
+    let action = select(&[Action::Allow, Action::Deny, Action::Reject, Action::Pass, Action::Pass][..]);
+    let egress = option::weighted(0.8, vec(rule(action.clone().boxed(), true), 0..6));
+    let ingress = option::weighted(0.6, vec(rule(action.boxed(), false), 0..6));
+    (egress, ingress)
+}
+
+fn rule(action: BoxedStrategy<Action>, named: bool) -> impl Strategy<Value = Rule> {
+    let names = if named { 8 } else { 0 };
+    let peers = prop_oneof![
+        1 => Just(Peers::Any),
+        4 => vec(peer(names), 1..5).prop_map(Peers::OneOf),
+    ];
+    let ports = prop_oneof![
+        1 => Just(Ports::Any),
+        1 => vec(port(), 1..6).prop_map(Ports::OneOf),
+    ];
+    (option::of(select(&["r", "s"][..])), action, peers, ports)
+        .prop_map(|(name, action, peers, ports)| Rule { name: name.map(str::to_owned), action, peers, ports })
+}
+
+/// Any peer; names as often as `names` says.
+fn peer(names: u32) -> impl Strategy<Value = Peer> {
+    let scope = prop_oneof![
+        select(&["a", "b", "missing"][..]).prop_map(|name| NamespaceScope::Named(name.to_owned())),
+        namespace_labels().prop_map(NamespaceScope::Matching),
+    ];
+    let workloads =
+        (scope, tags()).prop_map(|(namespaces, workloads)| Peer::Workloads { namespaces, workloads });
+    let account = (select(&NAMESPACES[..]), select(&["s", "t"][..])).prop_map(|(namespace, name)| {
+        Peer::ServiceAccount { namespace: namespace.to_owned(), name: name.to_owned() }
+    });
+    let entities = [Entity::Internet, Entity::Cluster, Entity::Host, Entity::RemoteNode, Entity::All];
+    let name = select(&PATTERNS[..]).prop_map(|text| Peer::Name(text.parse().expect("a pattern")));
+    prop_oneof![
+        3 => workloads,
+        1 => account,
+        4 => block(),
+        1 => select(entities.to_vec()).prop_map(Peer::Entity),
+        names => name,
+    ]
+}
+
+/// A block whose exceptions lie inside it, and may overlap.
+fn block() -> impl Strategy<Value = Peer> {
+    let prefixes: Vec<IpNet> = PREFIXES.iter().map(|text| text.parse().expect("a prefix")).collect();
+    select(prefixes.clone()).prop_flat_map(move |cidr| {
+        let smaller = |prefix: &&IpNet| cidr.contains(*prefix) && **prefix != cidr;
+        let inside: Vec<IpNet> = prefixes.iter().filter(smaller).copied().collect();
+        let most = inside.len().min(3);
+        subsequence(inside, 0..=most)
+            .prop_map(move |except| Peer::Block { cidr, except: except.into_iter().collect() })
+    })
+}
+
+fn port() -> impl Strategy<Value = PortMatch> {
+    let carrier = || select(&[Protocol::TCP, Protocol::UDP, Protocol::SCTP][..]);
+    let range = (carrier(), select(&PORTS[1..]), select(&PORTS[1..]))
+        .prop_map(|(protocol, a, b)| PortMatch::Range { protocol, first: a.min(b), last: a.max(b) });
+    let single = (carrier(), select(&PORTS[1..])).prop_map(|(protocol, port)| PortMatch::Range {
+        protocol,
+        first: port,
+        last: port,
+    });
+    let named = (carrier(), select(&["http", "dns"][..]))
+        .prop_map(|(protocol, name)| PortMatch::Named { protocol, name: name.to_owned() });
+    let icmp = (select(&[Protocol::ICMP, Protocol::ICMPV6][..]), select(&[0u8, 8][..]), option::of(0..2u8))
+        .prop_map(|(protocol, kind, code)| PortMatch::Icmp { protocol, kind, code });
+    prop_oneof![
+        1 => select(&PROTOCOLS[..]).prop_map(PortMatch::Protocol),
+        2 => range,
+        2 => single,
+        2 => named,
+        1 => icmp,
+    ]
+}
+
+fn test() -> impl Strategy<Value = Test> {
+    let values = || {
+        btree_set(select(&["x", "y", "x", "y", "s", "a", "Deployment/web"][..]), 1..4)
+            .prop_map(|values| values.into_iter().map(str::to_owned).collect::<BTreeSet<_>>())
+    };
+    prop_oneof![
+        4 => values().prop_map(Test::In),
+        1 => values().prop_map(Test::NotIn),
+        1 => Just(Test::Exists),
+        1 => Just(Test::DoesNotExist),
+    ]
+}
+
+fn selector<K: Ord + std::fmt::Debug>(key: impl Strategy<Value = K>) -> impl Strategy<Value = Selector<K>> {
+    let requirement = (key, test()).prop_map(|(key, test)| Requirement { key, test });
+    prop_oneof![
+        1 => Just(()).prop_map(|()| Selector::everything()),
+        1 => btree_set(requirement, 1..3).prop_map(|requirements| Selector { requirements }),
+    ]
+}
+
+fn namespace_labels() -> impl Strategy<Value = LabelSelector> {
+    selector(select(&["env", "team", "kubernetes.io/metadata.name"][..]).prop_map(str::to_owned))
+}
+
+fn tags() -> impl Strategy<Value = TagSelector> {
+    selector(prop_oneof![
+        4 => select(&["app", "tier"][..]).prop_map(|key| Tag::Label(key.to_owned())),
+        1 => select(&["env", "team"][..]).prop_map(|key| Tag::NamespaceLabel(key.to_owned())),
+        1 => select(&[Tag::Namespace, Tag::ServiceAccount, Tag::Workload][..]),
+    ])
+}
