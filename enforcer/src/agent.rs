@@ -1,3 +1,148 @@
-//! The node agent.
+//! The node agent: sources in, kernel out, records to whoever asks. Owns the one loop; what each turn does
+//! is in [`worker`].
+//!
+//! States of the loop: polling (events came lately, short pauses) and idle (longer pauses). It leaves on SIGTERM or
+//! SIGINT; what is enforced stays.
+
+pub mod assess;
+pub mod attach;
+pub mod backend;
+pub mod books;
+pub mod explain;
+pub mod kernel;
+pub mod log;
+pub mod moment;
 pub mod names;
+pub mod resolve;
+pub mod resolvers;
 pub mod ring;
+pub mod settle;
+pub mod view;
+pub mod watch;
+pub mod worker;
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::Context;
+use enforcer_common::policy::Mode;
+use tokio::sync::{mpsc, watch as channel};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{Instant, timeout};
+
+use crate::api::server::Listener;
+use kernel::{Kernel, Links};
+use moment::Moment;
+use watch::Wake;
+use worker::Worker;
+
+/// Pause between two polls of the ring buffer while events come.
+const BUSY: Duration = Duration::from_millis(10);
+/// Longest pause.
+const IDLE: Duration = Duration::from_millis(50);
+/// Pause between two walks over the flow tables.
+const SWEEP: Duration = Duration::from_secs(2);
+
+/// What the agent is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Directory of objects.
+    pub source: PathBuf,
+    /// List of workloads, when it is not the directory's own.
+    pub workloads: Option<PathBuf>,
+    /// Trusted resolvers; empty to find them.
+    pub resolvers: Vec<IpAddr>,
+    /// Directory of pinned maps and links.
+    pub pin_directory: PathBuf,
+    /// Socket.
+    pub socket: PathBuf,
+    /// Flow log; `-` for standard output.
+    pub flow_log: Option<PathBuf>,
+    /// Mode of namespaces that choose none.
+    pub default_mode: Mode,
+    /// Node name.
+    pub node: String,
+    /// Flow records that are kept.
+    pub flow_capacity: usize,
+}
+
+/// Runs the agent until it is told to end.
+///
+/// # Errors
+/// When the kernel, the socket or the flow log cannot be used. Bad policy is no error: it is reported and the rest
+/// is enforced.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let kernel = kernel::Host::open(&options.pin_directory).context("failed to take hold of the kernel")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the event loop")?;
+    let local = LocalSet::new();
+    local.block_on(&runtime, serve(options, kernel, kernel::HostLinks))
+}
+
+/// Everything that happens once the kernel is there.
+async fn serve<K, L>(options: &Options, kernel: K, links: L) -> anyhow::Result<()>
+where
+    K: Kernel + 'static,
+    L: Links + 'static,
+{
+    let (news, receiver) = channel::channel(0);
+    let mut worker = Worker::new(options, kernel, links, Moment::now())?;
+    let directories = worker.reload(&Moment::now());
+    worker.release_unclaimed();
+    let listener = Listener::bind(&options.socket)
+        .with_context(|| format!("failed to listen at {}", options.socket.display()))?;
+    announce(&worker);
+    let worker = Rc::new(RefCell::new(worker));
+    spawn_local(listener.serve(Rc::clone(&worker), receiver));
+    let (wake, inbox) = mpsc::channel(8);
+    let tree = watch::start(&wake, &options.source, directories)?;
+    turn(&worker, inbox, &tree, &news).await;
+    worker.borrow_mut().finish(&Moment::now());
+    tracing::info!("ended; what was enforced stays in force");
+    Ok(())
+}
+
+/// The ready line.
+fn announce<K: Kernel, L: Links>(worker: &Worker<K, L>) {
+    let (workloads, problems) = worker.summary();
+    let elapsed_ms = moment::since_exec().map_or(0, |elapsed| elapsed.as_millis());
+    tracing::info!(workloads, problems, revision = worker.revision(), elapsed_ms, "enforcing");
+}
+
+/// The loop: poll, sweep when it is time, and listen to whoever wakes it.
+async fn turn<K: Kernel, L: Links>(
+    worker: &Rc<RefCell<Worker<K, L>>>,
+    mut inbox: mpsc::Receiver<Wake>,
+    tree: &watch::Tree,
+    news: &channel::Sender<u64>,
+) {
+    let mut pause = BUSY;
+    let mut next_sweep = Instant::now() + SWEEP;
+    loop {
+        let events = worker.borrow_mut().drain(&Moment::now());
+        pause = if events > 0 { BUSY } else { (pause * 2).min(IDLE) };
+        if Instant::now() >= next_sweep {
+            worker.borrow_mut().sweep(&Moment::now());
+            if worker.borrow().is_due() {
+                tree.watch(worker.borrow_mut().reload(&Moment::now()));
+            }
+            next_sweep = Instant::now() + SWEEP;
+        }
+        news.send_if_modified(|seen| {
+            let next = worker.borrow().seen();
+            std::mem::replace(seen, next) != next
+        });
+        match timeout(pause, inbox.recv()).await {
+            Err(_) => {}
+            Ok(Some(Wake::Source | Wake::Links)) => {
+                tree.watch(worker.borrow_mut().reload(&Moment::now()));
+            }
+            Ok(Some(Wake::Stop) | None) => return,
+        }
+    }
+}

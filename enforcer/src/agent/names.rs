@@ -59,6 +59,11 @@ pub fn parse(message: &[u8]) -> Result<Answer, ProtoError> {
     Ok(Answer { name, addresses })
 }
 
+/// Until when an address opens new flows that was answered at second `now`.
+pub fn until(ttl: u32, settings: &Settings, now: u32) -> u32 {
+    now.saturating_add(ttl.max(settings.min_ttl).saturating_add(settings.grace))
+}
+
 impl Names {
     /// An empty view for `capacity` pairs.
     pub fn new(capacity: usize) -> Self {
@@ -84,8 +89,7 @@ impl Names {
     pub fn note(&mut self, endpoint: u32, answer: &Answer, class: u32, settings: &Settings, now: u32) {
         let name: Arc<str> = answer.name.as_str().into();
         for (address, ttl) in &answer.addresses {
-            let lifetime = (*ttl).max(settings.min_ttl).saturating_add(settings.grace);
-            let until = now.saturating_add(lifetime);
+            let until = until(*ttl, settings, now);
             let lookup = Lookup { name: Arc::clone(&name), since: now, until, class };
             self.add((endpoint, *address), lookup, now);
         }

@@ -1,0 +1,227 @@
+//! Answers to the socket's requests from the agent's state. Owns how the state is told; never changes it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use enforcer_core::object::WorkloadId;
+use enforcer_dataplane::Attachment;
+use jiff::{SignedDuration, Timestamp};
+
+use super::kernel::{Kernel, Links};
+use super::moment::Moment;
+use super::resolve::Resolved;
+use super::worker::{Worker, mode_text};
+use super::{assess, explain};
+use crate::api::server::Backend;
+use crate::api::{
+    FlowsRequest, FlowsStatus, Lost, LostBy, MapStatus, NameEntry, NamesRequest, PolicyStatus, Request,
+    Response, Status, WorkloadStatus, failure,
+};
+
+impl<K: Kernel, L: Links> Backend for Worker<K, L> {
+    fn answer(&self, request: &Request) -> Vec<Response> {
+        match request {
+            Request::Status => vec![Response::Status(Box::new(self.status()))],
+            Request::Names(request) => self.names(request, &Moment::now()),
+            Request::Explain(request) => {
+                let scene = explain::Scene {
+                    snapshot: &self.force.snapshot,
+                    plan: &self.books.plan,
+                    names: self.names_known(&Moment::now()),
+                };
+                match explain::explain(request, &scene) {
+                    Ok(explanation) => vec![Response::Explanation(Box::new(explanation))],
+                    Err(message) => vec![failure(message)],
+                }
+            }
+            Request::Flows(_) => vec![failure("flows are a stream")],
+        }
+    }
+
+    fn begin(&self, request: &FlowsRequest) -> (u64, u64) {
+        let ring = &self.books.ring;
+        let first = match request.last {
+            None => ring.first(),
+            Some(0) => ring.next(),
+            Some(last) => {
+                let wanted = ring.backwards().filter(|(_, record)| request.filter.matches(record));
+                wanted.take(last).last().map_or(ring.next(), |(number, _)| number)
+            }
+        };
+        (first, ring.next())
+    }
+
+    fn read(&self, request: &FlowsRequest, cursor: u64, limit: usize) -> (Vec<Response>, u64) {
+        let (lost, records) = self.books.ring.read(cursor);
+        let mut responses = Vec::new();
+        if lost > 0 {
+            responses.push(Response::Lost(Lost { records: lost, by: LostBy::Reader }));
+        }
+        let mut next = cursor + lost;
+        for (number, record) in records.take(limit) {
+            next = number + 1;
+            if request.filter.matches(record) {
+                responses.push(Response::Flow(Box::new(record.clone())));
+            }
+        }
+        (responses, next)
+    }
+
+    fn lost_by_kernel(&self) -> u64 {
+        self.latest.ring_full.saturating_sub(self.baseline.ring_full)
+    }
+}
+
+impl<K: Kernel, L: Links> Worker<K, L> {
+    /// The agent's state as of now.
+    pub(super) fn status(&self) -> Status {
+        let counters = self.kernel.counters().unwrap_or_else(|_| self.latest.clone());
+        let fill = self.kernel.fill().unwrap_or_else(|_| self.fill.clone());
+        let losses = self.losses(&counters);
+        let workloads = self.workloads();
+        let mut alarms: Vec<String> = assess::full(&fill).into_values().collect();
+        let kernel_losses = assess::losses(&self.baseline, &counters);
+        let serious = kernel_losses.iter().filter(|(kind, _)| **kind != "refusal-events-suppressed");
+        alarms.extend(serious.map(|(kind, lost)| format!("{kind}: {lost} since the agent began")));
+        let problems = self.found.problems.len() + self.force.refused.len();
+        if problems > 0 {
+            alarms.push(format!("{problems} problems in the source, see Policy"));
+        }
+        let missing = workloads.iter().filter(|workload| !workload.enforced).count();
+        if missing > 0 {
+            alarms.push(format!("{missing} workloads of this node are not enforced, see Workloads"));
+        }
+        alarms.extend(self.force.failure.iter().map(|failure| format!("policy is not in force: {failure}")));
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: self.options.node.clone(),
+            process: std::process::id(),
+            started: self.started,
+            alarms,
+            policy: self.policy(),
+            workloads,
+            resolvers: self.force.resolvers.clone(),
+            maps: fill
+                .iter()
+                .map(|f| MapStatus { name: f.map.to_owned(), used: f.entries, capacity: f.capacity })
+                .collect(),
+            drops: counters.drops.iter().map(|(reason, count)| (reason.text().to_owned(), *count)).collect(),
+            losses,
+            flows: self.flows(),
+        }
+    }
+
+    /// Everything lost since the agent began.
+    fn losses(&self, counters: &enforcer_dataplane::Counters) -> BTreeMap<String, u64> {
+        let kernel = assess::losses(&self.baseline, counters).into_iter();
+        let own = [
+            ("events-malformed", self.kernel.malformed() + self.books.unknown),
+            ("dns-answers-unread", self.books.unread_dns),
+            ("names-evicted", self.books.names.evicted()),
+            ("flow-log-failed", self.books.log.as_ref().map_or(0, |log| log.failed())),
+        ];
+        kernel
+            .chain(own)
+            .filter(|(_, count)| *count > 0)
+            .map(|(kind, count)| (kind.to_owned(), count))
+            .collect()
+    }
+
+    fn policy(&self) -> PolicyStatus {
+        let plan = &self.books.plan;
+        let mut objects = BTreeMap::new();
+        for key in self.found.objects.keys() {
+            *objects.entry(key.kind.clone()).or_insert(0) += 1;
+        }
+        let rows = plan.tables.iter().flat_map(|table| &table.stages).map(Vec::len).sum();
+        let size = [
+            ("tables", plan.tables.len()),
+            ("rows", rows),
+            ("prefixes", plan.identities.len()),
+            ("name-classes", plan.patterns.len()),
+            ("rules", plan.rules.len()),
+        ];
+        let applied = self.force.applied;
+        PolicyStatus {
+            source: format!("dir:{}", self.options.source.display()),
+            revision: self.revision(),
+            applied: applied.map(|(at, _)| at),
+            apply_microseconds: applied
+                .map_or(0, |(_, applied)| u64::try_from(applied.in_force.as_micros()).unwrap_or(u64::MAX)),
+            objects,
+            size: size.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+            problems: self.found.problems.iter().chain(&self.force.refused).cloned().collect(),
+            failure: self.force.failure.clone(),
+        }
+    }
+
+    fn workloads(&self) -> Vec<WorkloadStatus> {
+        let attached: BTreeMap<WorkloadId, Attachment> =
+            self.kernel.attached().into_iter().map(|held| (held.workload.clone(), held)).collect();
+        let local = self.found.resolved.iter().filter(|resolved| resolved.workload.local);
+        local.map(|resolved| self.workload(resolved, attached.get(&resolved.workload.id))).collect()
+    }
+
+    fn workload(&self, resolved: &Resolved, held: Option<&Attachment>) -> WorkloadStatus {
+        let id = &resolved.workload.id;
+        let failed = self.force.attach_problems.iter().find(|(failed, _)| failed == id);
+        let is_enforced = held.is_some_and(|held| held.endpoint.is_some());
+        let mode = self.books.plan.endpoints.get(id).map(|endpoint| mode_text(endpoint.mode).to_owned());
+        WorkloadStatus {
+            workload: id.to_string(),
+            interface: held
+                .map(|held| held.name.clone())
+                .or_else(|| resolved.interface.as_ref().map(|(_, name)| name.clone())),
+            index: held.map(|held| held.interface),
+            addresses: resolved.workload.addresses.clone(),
+            mode: mode.filter(|_| is_enforced),
+            enforced: is_enforced,
+            problem: failed.map(|(_, problem)| problem.clone()).or_else(|| resolved.problem.clone()),
+        }
+    }
+
+    fn flows(&self) -> FlowsStatus {
+        let ring = &self.books.ring;
+        FlowsStatus {
+            seen: ring.next(),
+            stored: ring.next() - ring.first(),
+            capacity: ring.capacity() as u64,
+            overwritten: ring.first(),
+            names: self.books.names.len() as u64,
+            log: self.books.log.as_ref().map(|log| log.path().to_owned()),
+        }
+    }
+
+    fn names(&self, request: &NamesRequest, now: &Moment) -> Vec<Response> {
+        let mut entries: Vec<NameEntry> = self
+            .books
+            .names
+            .valid(now.seconds())
+            .filter_map(|(endpoint, address, lookup)| {
+                let workload = self.books.view.workload_of(endpoint)?.to_string();
+                let patterns = self.books.plan.patterns.get(&lookup.class).cloned().unwrap_or_default();
+                let until = time_of(lookup.until, now);
+                Some(NameEntry { workload, name: lookup.name.to_string(), address, until, patterns })
+            })
+            .filter(|entry| request.workload.as_ref().is_none_or(|wanted| *wanted == entry.workload))
+            .collect();
+        entries.sort();
+        entries.into_iter().map(Response::Name).collect()
+    }
+
+    /// Valid names by workload, for explanations.
+    fn names_known(&self, now: &Moment) -> Vec<(WorkloadId, IpAddr, String)> {
+        let valid = self.books.names.valid(now.seconds());
+        valid
+            .filter_map(|(endpoint, address, lookup)| {
+                Some((self.books.view.workload_of(endpoint)?.clone(), address, lookup.name.to_string()))
+            })
+            .collect()
+    }
+}
+
+/// The time of day of a second of the monotonic clock.
+fn time_of(second: u32, now: &Moment) -> Timestamp {
+    let ahead = i64::from(second) - i64::from(now.seconds());
+    now.wall.saturating_add(SignedDuration::from_secs(ahead)).unwrap_or(now.wall)
+}

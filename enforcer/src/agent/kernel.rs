@@ -1,0 +1,138 @@
+//! The agent's two doors to the system as traits, so that its loop is tested without a kernel. Owns nothing: the
+//! real ones pass every call on to the data plane.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use enforcer_core::object::WorkloadId;
+use enforcer_core::plan::Plan;
+use enforcer_dataplane::link::{self, HostSide, Interface, LinkError};
+use enforcer_dataplane::{
+    Adopted, Applied, ApplyError, AttachError, Attachment, Counters, Dataplane, Error, Event, EventReader,
+    Fill, Options, Sweep,
+};
+
+/// The kernel side of one node; the methods are those of [`Dataplane`] and [`EventReader`].
+#[expect(missing_docs, reason = "documented at Dataplane")]
+#[expect(clippy::missing_errors_doc, reason = "documented at Dataplane")]
+pub trait Kernel {
+    fn attach(&mut self, workload: &WorkloadId, interface: u32) -> Result<(), AttachError>;
+    fn detach(&mut self, workload: &WorkloadId) -> Result<(), Error>;
+    fn attached(&self) -> Vec<Attachment>;
+    fn release_unclaimed(&mut self) -> Result<usize, Error>;
+    fn apply(&mut self, plan: &Plan) -> Result<Applied, ApplyError>;
+    fn set_resolvers(&mut self, resolvers: &[IpAddr]) -> Result<(), Error>;
+    fn learn(&mut self, workload: &WorkloadId, address: IpAddr, class: u32, expiry: u32)
+    -> Result<(), Error>;
+    fn poll(&mut self, visit: &mut dyn FnMut(Event)) -> usize;
+    fn sweep(&mut self, now_ns: u64) -> Result<Sweep, Error>;
+    fn counters(&self) -> Result<Counters, Error>;
+    fn fill(&self) -> Result<Vec<Fill>, Error>;
+    fn malformed(&self) -> u64;
+}
+
+/// Interfaces and addresses; the methods are those of [`link`].
+#[expect(missing_docs, reason = "documented at the link module")]
+#[expect(clippy::missing_errors_doc, reason = "documented at the link module")]
+pub trait Links {
+    fn host_side(&self, namespace: &Path, interface: &str) -> Result<HostSide, LinkError>;
+    fn by_name(&self, name: &str) -> Result<Interface, LinkError>;
+    fn by_index(&self, index: u32) -> Result<Option<Interface>, LinkError>;
+    fn host_addresses(&self) -> Result<Vec<IpAddr>, LinkError>;
+}
+
+/// The kernel of this host.
+#[derive(Debug)]
+pub struct Host {
+    dataplane: Dataplane,
+    events: EventReader,
+}
+
+impl Host {
+    /// Loads the programs, or adopts what an earlier agent left below `pin_directory`.
+    ///
+    /// # Errors
+    /// Those of [`Dataplane::open`].
+    pub fn open(pin_directory: &Path) -> Result<Self, Error> {
+        let options = Options { pin_directory: pin_directory.to_owned(), ..Options::default() };
+        let mut dataplane = Dataplane::open(&options)?;
+        match dataplane.adopted() {
+            Adopted::Nothing => tracing::debug!("nothing was in force before"),
+            Adopted::Maps { interfaces } => tracing::info!(
+                interfaces = interfaces.len(),
+                "took over what an earlier agent left; it stayed in force meanwhile"
+            ),
+            Adopted::Replacing { because_of, interfaces } => tracing::info!(
+                interfaces = interfaces.len(),
+                because_of,
+                "replacing what an earlier version left; it stays in force until policy is compiled"
+            ),
+        }
+        let events = dataplane.events()?;
+        Ok(Self { dataplane, events })
+    }
+}
+
+impl Kernel for Host {
+    fn attach(&mut self, workload: &WorkloadId, interface: u32) -> Result<(), AttachError> {
+        self.dataplane.attach(workload, interface)
+    }
+    fn detach(&mut self, workload: &WorkloadId) -> Result<(), Error> {
+        self.dataplane.detach(workload)
+    }
+    fn attached(&self) -> Vec<Attachment> {
+        self.dataplane.attached()
+    }
+    fn release_unclaimed(&mut self) -> Result<usize, Error> {
+        self.dataplane.release_unclaimed()
+    }
+    fn apply(&mut self, plan: &Plan) -> Result<Applied, ApplyError> {
+        self.dataplane.apply(plan)
+    }
+    fn set_resolvers(&mut self, resolvers: &[IpAddr]) -> Result<(), Error> {
+        self.dataplane.set_resolvers(resolvers)
+    }
+    fn learn(
+        &mut self,
+        workload: &WorkloadId,
+        address: IpAddr,
+        class: u32,
+        expiry: u32,
+    ) -> Result<(), Error> {
+        self.dataplane.learn(workload, address, class, expiry)
+    }
+    fn poll(&mut self, visit: &mut dyn FnMut(Event)) -> usize {
+        self.events.poll(visit)
+    }
+    fn sweep(&mut self, now_ns: u64) -> Result<Sweep, Error> {
+        self.dataplane.sweep(now_ns)
+    }
+    fn counters(&self) -> Result<Counters, Error> {
+        self.dataplane.counters()
+    }
+    fn fill(&self) -> Result<Vec<Fill>, Error> {
+        self.dataplane.fill()
+    }
+    fn malformed(&self) -> u64 {
+        self.events.malformed()
+    }
+}
+
+/// The interfaces of this host.
+#[derive(Clone, Copy, Debug)]
+pub struct HostLinks;
+
+impl Links for HostLinks {
+    fn host_side(&self, namespace: &Path, interface: &str) -> Result<HostSide, LinkError> {
+        link::host_side(namespace, interface)
+    }
+    fn by_name(&self, name: &str) -> Result<Interface, LinkError> {
+        link::by_name(name)
+    }
+    fn by_index(&self, index: u32) -> Result<Option<Interface>, LinkError> {
+        link::by_index(index)
+    }
+    fn host_addresses(&self) -> Result<Vec<IpAddr>, LinkError> {
+        link::host_addresses()
+    }
+}

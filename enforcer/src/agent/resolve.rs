@@ -1,0 +1,104 @@
+//! Where the workloads of the list are on this host: interface and addresses. Owns what is said when one
+//! cannot be found; never attaches anything.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use enforcer_core::object::Workload;
+
+use super::kernel::Links;
+use crate::source::workload::{Place, WorkloadEntry};
+
+/// A workload as it is found on this host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Resolved {
+    /// What policy needs to know of it.
+    pub workload: Workload,
+    /// Index and name of its host-side interface.
+    pub interface: Option<(u32, String)>,
+    /// Why it cannot be enforced as it is.
+    pub problem: Option<String>,
+}
+
+/// Finds every workload. One that cannot be found now keeps the addresses that `before` knew.
+pub fn resolve<'a>(
+    entries: impl Iterator<Item = &'a WorkloadEntry>,
+    links: &impl Links,
+    before: &[Resolved],
+) -> Vec<Resolved> {
+    let known: BTreeMap<_, _> = before.iter().map(|resolved| (&resolved.workload.id, resolved)).collect();
+    entries
+        .map(|entry| {
+            let (interface, addresses, problem) = match find(entry, links) {
+                Ok((interface, addresses)) => (interface, addresses, None),
+                Err(problem) => (None, None, Some(problem)),
+            };
+            let last_known = || known.get(&entry.id).map(|resolved| resolved.workload.addresses.clone());
+            let addresses = entry.addresses.clone().or(addresses).or_else(last_known).unwrap_or_default();
+            let is_here = entry.place != Place::Elsewhere;
+            let nameless = "its interface has no address yet; it may send nothing until it has one";
+            let problem = problem.or((is_here && addresses.is_empty()).then(|| nameless.to_owned()));
+            Resolved { workload: workload(entry, addresses, is_here), interface, problem }
+        })
+        .collect()
+}
+
+type Found = (Option<(u32, String)>, Option<Vec<IpAddr>>);
+
+fn find(entry: &WorkloadEntry, links: &impl Links) -> Result<Found, String> {
+    match &entry.place {
+        Place::Elsewhere => Ok((None, None)),
+        Place::Interface(name) => {
+            let interface = links.by_name(name).map_err(|error| chain(&error))?;
+            Ok((Some((interface.index, interface.name)), None))
+        }
+        Place::NetworkNamespace { path, interface } => {
+            let side = links.host_side(path, interface).map_err(|error| chain(&error))?;
+            let addresses = side.addresses.into_iter().filter(|address| !is_link_local(*address)).collect();
+            Ok((Some((side.interface.index, side.interface.name)), Some(addresses)))
+        }
+    }
+}
+
+fn workload(entry: &WorkloadEntry, addresses: Vec<IpAddr>, local: bool) -> Workload {
+    Workload {
+        id: entry.id.clone(),
+        labels: entry.labels.clone(),
+        service_account: entry.service_account.clone(),
+        controller: entry.controller.clone(),
+        addresses,
+        ports: entry.ports.clone(),
+        local,
+    }
+}
+
+/// Addresses of this node that mean it to others: no loopback, nothing that is valid on one link only.
+pub fn host_addresses(links: &impl Links) -> Result<Vec<IpAddr>, String> {
+    let mut addresses = links.host_addresses().map_err(|error| chain(&error))?;
+    addresses.retain(|address| !address.is_loopback() && !is_link_local(*address));
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
+
+/// An error with its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,126 @@
+//! From objects to a plan: builds the snapshot, compiles it, and puts the last version the compiler took in place
+//! of one it refuses. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use enforcer_common::policy::Mode;
+use enforcer_core::compile::{Compiled, compile};
+use enforcer_core::manifest;
+use enforcer_core::plan::Plan;
+use enforcer_core::refusal::{ObjectRef, Refusal};
+use enforcer_core::snapshot::Snapshot;
+
+use super::resolve::Resolved;
+use crate::source::object::{self, Object};
+use crate::source::problem::Problem;
+use crate::source::store::Loaded;
+
+/// The objects a source has in force, with the file each comes from.
+pub type Objects = BTreeMap<ObjectRef, (PathBuf, Loaded)>;
+
+/// The last version of every object that the compiler took.
+#[derive(Debug, Default)]
+pub struct Accepted {
+    objects: BTreeMap<ObjectRef, Arc<Object>>,
+}
+
+/// What is to be enforced.
+#[derive(Debug)]
+pub struct Settled {
+    /// What was compiled.
+    pub snapshot: Snapshot,
+    /// The plan.
+    pub plan: Plan,
+    /// What the compiler refused, at its place.
+    pub problems: Vec<Problem>,
+}
+
+/// What a snapshot holds besides objects.
+#[derive(Clone, Debug)]
+pub struct Surroundings<'a> {
+    /// The workloads as they were found.
+    pub workloads: &'a [Resolved],
+    /// Addresses of this node.
+    pub hosts: &'a [IpAddr],
+    /// Mode of namespaces that choose none.
+    pub default_mode: Mode,
+}
+
+impl Accepted {
+    /// Compiles what is in force. An object that is refused is compiled in its last accepted version, if it has one;
+    /// it is reported either way.
+    pub fn settle(&mut self, objects: &Objects, surroundings: &Surroundings<'_>) -> Settled {
+        let mut chosen: BTreeMap<ObjectRef, Arc<Object>> =
+            objects.iter().map(|(key, (_, loaded))| (key.clone(), Arc::clone(&loaded.object))).collect();
+        let mut snapshot = snapshot(&chosen, surroundings);
+        let Compiled { mut plan, refused } = compile(&snapshot);
+        let refused_keys: BTreeSet<&ObjectRef> = refused.iter().map(|refusal| &refusal.object).collect();
+        if self.substitute(&mut chosen, &refused_keys) {
+            snapshot = self::snapshot(&chosen, surroundings);
+            plan = compile(&snapshot).plan;
+        }
+        let before = std::mem::take(&mut self.objects);
+        for (key, object) in chosen {
+            let accepted = match refused_keys.contains(&key) {
+                false => Some(object),
+                true => before.get(&key).cloned(),
+            };
+            self.objects.extend(accepted.map(|object| (key, object)));
+        }
+        let problems = refused.iter().map(|refusal| place(objects, refusal)).collect();
+        Settled { snapshot, plan, problems }
+    }
+
+    /// Puts accepted versions in place of refused ones; true when there was any.
+    fn substitute(
+        &self,
+        chosen: &mut BTreeMap<ObjectRef, Arc<Object>>,
+        refused: &BTreeSet<&ObjectRef>,
+    ) -> bool {
+        let mut any = false;
+        for (key, object) in chosen {
+            if let Some(last) = self.objects.get(key).filter(|last| refused.contains(key) && *last != object)
+            {
+                *object = Arc::clone(last);
+                any = true;
+            }
+        }
+        any
+    }
+}
+
+/// The problem of a refusal, at the object's place when a file holds it.
+fn place(objects: &Objects, refusal: &Refusal) -> Problem {
+    match objects.get(&refusal.object) {
+        Some((path, loaded)) => object::problem(path, &loaded.lines, refusal),
+        None => {
+            Problem::of_file("-", refusal.reason.clone(), "").about(&refusal.object).in_field(&refusal.field)
+        }
+    }
+}
+
+fn snapshot(objects: &BTreeMap<ObjectRef, Arc<Object>>, surroundings: &Surroundings<'_>) -> Snapshot {
+    let mut snapshot = Snapshot::new(surroundings.default_mode);
+    snapshot.hosts = surroundings.hosts.to_vec();
+    for resolved in surroundings.workloads {
+        snapshot.workloads.insert(resolved.workload.id.clone(), resolved.workload.clone());
+    }
+    for object in objects.values() {
+        match &**object {
+            Object::Workload(_) => {}
+            Object::Policy(manifest::Object::Namespace(namespace)) => {
+                snapshot.namespaces.insert(namespace.name.clone(), namespace.clone());
+            }
+            Object::Policy(manifest::Object::Policy(policy)) => {
+                snapshot.policies.insert(policy.id.clone(), policy.clone());
+            }
+            Object::Policy(manifest::Object::Tier(tier)) => {
+                snapshot.tiers.insert(tier.name.clone(), tier.clone());
+            }
+        }
+    }
+    snapshot
+}

@@ -1,0 +1,125 @@
+//! What flow records are joined from, as of the plan in force: workloads by interface and address, this node's
+//! addresses, rules by number. Built anew with every plan; never changes in between.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use enforcer_common::policy::HOST_BIT;
+use enforcer_core::object::WorkloadId;
+use enforcer_core::plan::{Plan, RuleInfo};
+use enforcer_core::record::RuleRef;
+use enforcer_core::record::assemble::{Directory, Subject};
+use enforcer_core::snapshot::Snapshot;
+use enforcer_dataplane::Attachment;
+use ipnet::IpNet;
+
+use super::moment::seconds;
+use super::names::Names;
+
+/// The facts behind records. Rules of earlier plans are kept for a while: flows outlive the plan they were judged
+/// under.
+#[derive(Debug, Default)]
+pub struct View {
+    by_interface: HashMap<u32, Subject>,
+    by_address: HashMap<IpAddr, Subject>,
+    by_endpoint: HashMap<u32, WorkloadId>,
+    hosts: BTreeSet<IpAddr>,
+    rules: HashMap<u32, Arc<RuleRef>>,
+}
+
+impl View {
+    /// Replaces the facts by those of a plan and what is attached.
+    pub fn update(&mut self, snapshot: &Snapshot, plan: &Plan, attached: &[Attachment]) {
+        let exact: HashMap<IpNet, u32> = plan.identities.iter().copied().collect();
+        let subjects: BTreeMap<&WorkloadId, Subject> = snapshot
+            .workloads
+            .values()
+            .map(|workload| {
+                let identity =
+                    workload.addresses.first().and_then(|address| exact.get(&IpNet::from(*address)));
+                let subject = Subject {
+                    namespace: workload.id.namespace.as_str().into(),
+                    workload: workload.id.name.as_str().into(),
+                    labels: Arc::new(workload.labels.clone()),
+                    identity: identity.map(|identity| identity & !HOST_BIT),
+                };
+                (&workload.id, subject)
+            })
+            .collect();
+        self.by_address = snapshot
+            .workloads
+            .values()
+            .flat_map(|workload| {
+                workload.addresses.iter().map(|address| (*address, subjects[&workload.id].clone()))
+            })
+            .collect();
+        for attachment in attached {
+            if let Some(subject) = subjects.get(&attachment.workload) {
+                self.by_interface.insert(attachment.interface, subject.clone());
+            }
+            if let Some(endpoint) = attachment.endpoint {
+                self.by_endpoint.insert(endpoint, attachment.workload.clone());
+            }
+        }
+        self.hosts = snapshot.hosts.iter().copied().collect();
+        self.add_rules(plan);
+    }
+
+    fn add_rules(&mut self, plan: &Plan) {
+        if self.rules.len() > 4 * plan.rules.len() + 1024 {
+            self.rules.clear();
+        }
+        for (number, info) in &plan.rules {
+            let rule = rule_ref(info);
+            if self.rules.get(number).is_none_or(|known| **known != rule) {
+                self.rules.insert(*number, Arc::new(rule));
+            }
+        }
+    }
+
+    /// The workload behind an endpoint number.
+    pub fn workload_of(&self, endpoint: u32) -> Option<&WorkloadId> {
+        self.by_endpoint.get(&endpoint)
+    }
+
+    /// The view together with the names, which change with every answer.
+    pub fn with<'a>(&'a self, names: &'a Names) -> impl Directory + 'a {
+        Joined { view: self, names }
+    }
+}
+
+/// The rule as records show it.
+pub fn rule_ref(info: &RuleInfo) -> RuleRef {
+    RuleRef {
+        tier: info.tier.clone(),
+        kind: info.kind.text().to_owned(),
+        namespace: info.namespace.clone(),
+        name: info.name.clone(),
+        rule: info.rule_name.clone(),
+        index: info.index.and_then(|index| u32::try_from(index).ok()),
+    }
+}
+
+struct Joined<'a> {
+    view: &'a View,
+    names: &'a Names,
+}
+
+impl Directory for Joined<'_> {
+    fn at_interface(&self, interface: u32) -> Option<Subject> {
+        self.view.by_interface.get(&interface).cloned()
+    }
+    fn at_address(&self, address: IpAddr) -> Option<Subject> {
+        self.view.by_address.get(&address).cloned()
+    }
+    fn is_host(&self, address: IpAddr) -> bool {
+        self.view.hosts.contains(&address)
+    }
+    fn names(&self, endpoint: u32, address: IpAddr, at: u64) -> Vec<Arc<str>> {
+        self.names.of(endpoint, address, seconds(at))
+    }
+    fn rule(&self, number: u32) -> Option<Arc<RuleRef>> {
+        self.view.rules.get(&number).cloned()
+    }
+}

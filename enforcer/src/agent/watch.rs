@@ -1,0 +1,99 @@
+//! Who wakes the loop: files, links, signals. Each is a task that sends to one inbox; none does any work.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::Context;
+use enforcer_dataplane::link;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::Sender;
+use tokio::task::spawn_local;
+
+use crate::source::watch::Watcher;
+
+/// How long links must be quiet before workloads are looked for again.
+const QUIET: Duration = Duration::from_millis(20);
+
+/// Why the loop is woken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wake {
+    /// Files may have changed.
+    Source,
+    /// Interfaces or addresses have changed.
+    Links,
+    /// The agent is to end.
+    Stop,
+}
+
+/// The watched directories.
+#[derive(Debug)]
+pub struct Tree {
+    watcher: Rc<Watcher>,
+    root: PathBuf,
+}
+
+impl Tree {
+    /// Watches these directories as well.
+    pub fn watch(&self, directories: Vec<PathBuf>) {
+        self.watcher.watch(&self.root, &directories);
+    }
+}
+
+/// Starts every task; returns the tree, to which directories are added as they appear.
+///
+/// # Errors
+/// When the kernel refuses a watch or a signal handler.
+pub fn start(wake: &Sender<Wake>, root: &Path, directories: Vec<PathBuf>) -> anyhow::Result<Tree> {
+    let watcher = Rc::new(Watcher::new().context("failed to watch files")?);
+    let tree = Tree { watcher: Rc::clone(&watcher), root: root.to_owned() };
+    tree.watch(directories);
+    spawn_local(files(watcher, wake.clone()));
+    let links = link::Watch::open().context("failed to watch interfaces")?;
+    let readable = links.as_fd().try_clone_to_owned().context("failed to watch interfaces")?;
+    #[expect(deprecated, reason = "an OwnedFd is one descriptor for life, which is all that `register` asks")]
+    let readable = AsyncFd::new(readable).context("failed to watch interfaces")?;
+    spawn_local(interfaces(links, readable, wake.clone()));
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut signal = signal(kind).context("failed to handle signals")?;
+        let wake = wake.clone();
+        spawn_local(async move {
+            signal.recv().await;
+            // The loop has ended already when nobody listens.
+            let _ = wake.send(Wake::Stop).await;
+        });
+    }
+    Ok(tree)
+}
+
+async fn files(watcher: Rc<Watcher>, wake: Sender<Wake>) {
+    loop {
+        match watcher.changed().await {
+            Ok(()) if wake.send(Wake::Source).await.is_ok() => {}
+            Ok(()) => return,
+            Err(error) => {
+                return tracing::error!(%error, "files are no longer watched; they are read at intervals");
+            }
+        }
+    }
+}
+
+async fn interfaces(mut links: link::Watch, readable: AsyncFd<std::os::fd::OwnedFd>, wake: Sender<Wake>) {
+    loop {
+        let Ok(mut guard) = readable.readable().await else { return };
+        guard.clear_ready();
+        match links.drain() {
+            Ok(changes) if changes.is_empty() => continue,
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "interfaces may have changed unseen"),
+        }
+        tokio::time::sleep(QUIET).await;
+        // What came meanwhile belongs to the same change.
+        drop(links.drain());
+        if wake.send(Wake::Links).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! What each turn of the loop does: bring the source into force, poll events, sweep flows. Owns the order in which
+//! a change reaches the kernel; never waits and never reads a clock.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use enforcer_common::abi::Settings;
+use enforcer_common::policy::Mode;
+use enforcer_core::compile::compile;
+use enforcer_core::object::WorkloadId;
+use enforcer_core::snapshot::Snapshot;
+use enforcer_dataplane::{Applied, Counters, Fill};
+use jiff::Timestamp;
+
+use super::Options;
+use super::assess;
+use super::books::Books;
+use super::kernel::{Kernel, Links};
+use super::log::FlowLog;
+use super::moment::Moment;
+use super::names::{self, Names};
+use super::resolve::{self, Resolved, chain};
+use super::ring::FlowRing;
+use super::settle::{Accepted, Objects, Settled, Surroundings};
+use super::view::View;
+use super::{attach, resolvers};
+use crate::source::object::Object;
+use crate::source::problem::Problem;
+use crate::source::scan::Scanner;
+use crate::source::store::Store;
+
+/// Sweeps between two readings of everything that tells of its changes by itself, in case it did not.
+const RELOAD_SWEEPS: u32 = 5;
+/// Sweeps between two looks at how full the maps are: it walks them.
+const FILL_SWEEPS: u32 = 15;
+
+/// The agent's state.
+#[derive(Debug)]
+pub struct Worker<K, L> {
+    pub(super) kernel: K,
+    links: L,
+    scanner: Scanner,
+    store: Store,
+    accepted: Accepted,
+    pub(super) options: Options,
+    pub(super) started: Timestamp,
+    /// What the latest reload found.
+    pub(super) found: Found,
+    /// What is in force.
+    pub(super) force: Force,
+    pub(super) books: Books,
+    /// Counters when the agent began: older losses are not its own.
+    pub(super) baseline: Counters,
+    pub(super) latest: Counters,
+    pub(super) fill: Vec<Fill>,
+    sweeps: u32,
+    is_released: bool,
+}
+
+/// Everything policy is made from, as last seen.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub(super) struct Found {
+    pub(super) objects: Objects,
+    pub(super) problems: Vec<Problem>,
+    pub(super) resolved: Vec<Resolved>,
+    pub(super) hosts: Vec<IpAddr>,
+    resolv_conf: String,
+}
+
+/// The latest plan and how it went.
+#[derive(Debug)]
+pub(super) struct Force {
+    pub(super) snapshot: Snapshot,
+    pub(super) refused: Vec<Problem>,
+    pub(super) resolvers: Vec<IpAddr>,
+    pub(super) applied: Option<(Timestamp, Applied)>,
+    pub(super) failure: Option<String>,
+    pub(super) attach_problems: Vec<(WorkloadId, String)>,
+}
+
+impl<K: Kernel, L: Links> Worker<K, L> {
+    /// A worker that has enforced nothing yet.
+    ///
+    /// # Errors
+    /// When the flow log or the kernel's counters cannot be used.
+    pub fn new(options: &Options, kernel: K, links: L, now: Moment) -> anyhow::Result<Self> {
+        let log = options.flow_log.as_deref().map(|path| {
+            FlowLog::open(path).with_context(|| format!("failed to open the flow log {}", path.display()))
+        });
+        let snapshot = Snapshot::new(options.default_mode);
+        let books = Books {
+            node: options.node.as_str().into(),
+            ring: FlowRing::new(options.flow_capacity),
+            names: Names::new(names::CAPACITY),
+            view: View::default(),
+            plan: compile(&snapshot).plan,
+            settings: Settings::DEFAULT,
+            log: log.transpose()?,
+            unknown: 0,
+            unread_dns: 0,
+            relearn: Vec::new(),
+        };
+        let baseline = kernel.counters().context("failed to read the kernel's counters")?;
+        Ok(Self {
+            kernel,
+            links,
+            scanner: Scanner::new(&options.source, options.workloads.clone()),
+            store: Store::default(),
+            accepted: Accepted::default(),
+            options: options.clone(),
+            started: now.wall,
+            found: Found::default(),
+            force: Force {
+                snapshot,
+                refused: Vec::new(),
+                resolvers: Vec::new(),
+                applied: None,
+                failure: None,
+                attach_problems: Vec::new(),
+            },
+            books,
+            latest: baseline.clone(),
+            baseline,
+            fill: Vec::new(),
+            sweeps: 0,
+            is_released: false,
+        })
+    }
+
+    /// Reads the source and the links again and, if anything changed or the last attempt failed, brings the result
+    /// into force. Returns the directories that were read.
+    pub fn reload(&mut self, now: &Moment) -> Vec<PathBuf> {
+        let (mut directories, _) = self.scanner.scan(&mut self.store);
+        directories.extend(self.scanner.workloads().parent().map(PathBuf::from));
+        let found = self.look();
+        let is_settled = self.force.applied.is_some() && self.force.failure.is_none();
+        if found == self.found && is_settled && self.force.attach_problems.is_empty() {
+            return directories;
+        }
+        assess::tell_problems(&self.found.problems, &found.problems);
+        assess::tell_workloads(&self.found.resolved, &found.resolved);
+        self.found = found;
+        self.enforce(now);
+        self.release_unclaimed();
+        directories
+    }
+
+    /// What the source and the links say now.
+    fn look(&mut self) -> Found {
+        let (objects, problems) = self.store.settle();
+        let entries = objects.values().filter_map(|(_, loaded)| match &*loaded.object {
+            Object::Workload(entry) => Some(entry),
+            Object::Policy(_) => None,
+        });
+        let resolved = resolve::resolve(entries, &self.links, &self.found.resolved);
+        let hosts = resolve::host_addresses(&self.links).unwrap_or_else(|error| {
+            tracing::warn!(error, "this node's addresses cannot be read; the last known ones are used");
+            self.found.hosts.clone()
+        });
+        // Without the file the node has no name servers of its own.
+        let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        Found { objects, problems, resolved, hosts, resolv_conf }
+    }
+
+    /// Compiles what was found and hands it to the kernel: programs first, then names that change class, then policy.
+    fn enforce(&mut self, now: &Moment) {
+        self.force.attach_problems = attach::attach(&mut self.kernel, &self.links, &self.found.resolved);
+        let surroundings = Surroundings {
+            workloads: &self.found.resolved,
+            hosts: &self.found.hosts,
+            default_mode: self.options.default_mode,
+        };
+        let settled = self.accepted.settle(&self.found.objects, &surroundings);
+        assess::tell_problems(&self.force.refused, &settled.problems);
+        self.learn(&settled, now);
+        match self.kernel.apply(&settled.plan) {
+            Ok(applied) => self.note_applied(settled, applied, now),
+            Err(error) => {
+                let failure = chain(&error);
+                tracing::error!(error = failure, "policy is not in force; what was in force before stays");
+                self.force.failure = Some(failure);
+                self.force.refused = settled.problems;
+            }
+        }
+        self.trust();
+    }
+
+    /// Gives valid names the class they have in the plan to come, before it comes.
+    fn learn(&mut self, settled: &Settled, now: &Moment) {
+        let automaton = &settled.plan.names;
+        let changed = self.books.names.classify(now.seconds(), |name| automaton.class_of(name));
+        for (endpoint, address, lookup) in changed {
+            let Some(workload) = self.books.view.workload_of(endpoint).cloned() else { continue };
+            if let Err(error) = self.kernel.learn(&workload, address, lookup.class, lookup.until) {
+                tracing::warn!(%workload, %address, name = %lookup.name, error = chain(&error), "failed to keep a name");
+            }
+        }
+    }
+
+    fn note_applied(&mut self, settled: Settled, applied: Applied, now: &Moment) {
+        tracing::debug!(?applied, "policy applied");
+        if self.force.applied.is_some() && applied.endpoints > 0 {
+            tracing::info!(
+                revision = applied.revision,
+                workloads = applied.endpoints,
+                elapsed_us = applied.in_force.as_micros(),
+                "policy changed"
+            );
+        }
+        self.books.view.update(&settled.snapshot, &settled.plan, &self.kernel.attached());
+        self.books.plan = settled.plan;
+        self.force.snapshot = settled.snapshot;
+        self.force.refused = settled.problems;
+        self.force.applied = Some((now.wall, applied));
+        self.force.failure = None;
+    }
+
+    fn trust(&mut self) {
+        let given = &self.options.resolvers;
+        let trusted = resolvers::trusted(given, &self.force.snapshot, &self.found.resolv_conf);
+        if trusted == self.force.resolvers {
+            return;
+        }
+        match self.kernel.set_resolvers(&trusted) {
+            Ok(()) => self.force.resolvers = trusted,
+            Err(error) => {
+                tracing::error!(error = chain(&error), "failed to set the trusted resolvers");
+                self.force.failure.get_or_insert(chain(&error));
+            }
+        }
+    }
+
+    /// Gives up what an earlier agent attached and nobody claimed, once every workload of a readable list was found:
+    /// before that it may still be somebody's protection.
+    pub fn release_unclaimed(&mut self) {
+        let list = self.scanner.workloads();
+        let is_list_whole = self.found.problems.iter().all(|problem| problem.file != list);
+        let is_complete =
+            is_list_whole && self.found.resolved.iter().all(|resolved| resolved.problem.is_none());
+        if self.is_released || !is_complete || self.force.failure.is_some() {
+            return;
+        }
+        match self.kernel.release_unclaimed() {
+            Ok(0) => self.is_released = true,
+            Ok(count) => {
+                tracing::info!(
+                    interfaces = count,
+                    "released interfaces that are no longer in the workload list"
+                );
+                self.is_released = true;
+            }
+            Err(error) => tracing::warn!(error = chain(&error), "failed to release unclaimed interfaces"),
+        }
+    }
+
+    /// Enters the events that came; returns how many.
+    pub fn drain(&mut self, now: &Moment) -> usize {
+        let books = &mut self.books;
+        let events = self.kernel.poll(&mut |event| books.take(event, now));
+        for again in std::mem::take(&mut self.books.relearn) {
+            if let Err(error) = self.kernel.learn(&again.workload, again.address, again.class, again.until) {
+                tracing::warn!(workload = %again.workload, error = chain(&error), "failed to keep a name");
+            }
+        }
+        if let Some(log) = self.books.log.as_mut().filter(|_| events > 0) {
+            log.flush();
+        }
+        events
+    }
+
+    /// Finds flows that are over and losses that occurred.
+    pub fn sweep(&mut self, now: &Moment) {
+        self.sweeps += 1;
+        match self.kernel.sweep(now.monotonic_ns) {
+            Ok(sweep) => self.books.take_ended(&sweep, now),
+            Err(error) => tracing::warn!(error = chain(&error), "failed to walk the flow tables"),
+        }
+        if let Some(log) = &mut self.books.log {
+            log.flush();
+        }
+        self.books.names.expire(now.seconds());
+        match self.kernel.counters() {
+            Ok(counters) => {
+                assess::tell_losses(&self.latest, &counters);
+                self.latest = counters;
+            }
+            Err(error) => tracing::warn!(error = chain(&error), "failed to read the kernel's counters"),
+        }
+        if self.sweeps % FILL_SWEEPS == 1 {
+            self.look_at_maps();
+        }
+    }
+
+    fn look_at_maps(&mut self) {
+        match self.kernel.fill() {
+            Ok(fill) => {
+                assess::tell_fill(&self.fill, &fill);
+                self.fill = fill;
+            }
+            Err(error) => tracing::warn!(error = chain(&error), "failed to see how full the maps are"),
+        }
+    }
+
+    /// True when the source and the links are to be read although nothing told of a change: something could not be
+    /// found or done, or it is time.
+    pub fn is_due(&self) -> bool {
+        let is_waiting = self.found.resolved.iter().any(|resolved| resolved.problem.is_some());
+        let has_failed = self.force.failure.is_some() || !self.force.attach_problems.is_empty();
+        is_waiting || has_failed || self.sweeps.is_multiple_of(RELOAD_SWEEPS)
+    }
+
+    /// Number of the record that comes next.
+    pub fn seen(&self) -> u64 {
+        self.books.ring.next()
+    }
+
+    /// Policy revision in force.
+    pub fn revision(&self) -> u32 {
+        self.force.applied.map_or(0, |(_, applied)| applied.revision)
+    }
+
+    /// How many workloads are enforced, and how many problems there are.
+    pub fn summary(&self) -> (usize, usize) {
+        let enforced =
+            self.kernel.attached().iter().filter(|attachment| attachment.endpoint.is_some()).count();
+        (enforced, self.found.problems.len() + self.force.refused.len())
+    }
+
+    /// Enters what is left and closes the log.
+    pub fn finish(&mut self, now: &Moment) {
+        self.drain(now);
+        if let Some(log) = &mut self.books.log {
+            log.flush();
+        }
+    }
+}
+
+/// A mode as labels write it.
+pub(super) const fn mode_text(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Observe => "observe",
+        Mode::Policy => "policy",
+        Mode::Enforce => "enforce",
+    }
+}

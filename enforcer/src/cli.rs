@@ -1,0 +1,365 @@
+//! The command line: one flag, one place. Owns arguments, exit codes and dispatch; each command's work is
+//! in its module, what lines look like in [`print`].
+
+pub mod check;
+pub mod exit;
+pub mod explain;
+pub mod flows;
+pub mod logging;
+pub mod names;
+pub mod print;
+pub mod status;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use enforcer_common::decide::Direction;
+use enforcer_common::policy::Mode;
+use enforcer_common::verdict::Verdict;
+use enforcer_core::filter::NamePattern;
+use enforcer_core::protocol::Protocol;
+use enforcer_core::record::text;
+use jiff::Timestamp;
+
+use crate::agent;
+use crate::api::DEFAULT_SOCKET;
+
+/// Decides in the kernel which packets of which workload may pass, by identity and by name, and tells what it decided.
+#[derive(Parser, Debug)]
+#[command(name = "enforcer", version, after_help = exit::HELP, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How log lines on standard error look.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// Least severe log lines that are written: error, warn, info, debug or trace, also per module
+    /// (`info,enforcer::agent=debug`).
+    #[arg(long, global = true, default_value = "info", value_name = "LEVEL")]
+    pub log_level: String,
+    /// When output is coloured.
+    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
+    pub color: Colour,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run the node agent until SIGTERM or SIGINT; what it enforces stays in force afterwards.
+    Agent(AgentArgs),
+    /// Show flow records of the running agent.
+    Flows(FlowsArgs),
+    /// Show what the running agent enforces, and what is wrong.
+    Status(StatusArgs),
+    /// Show the names that workloads looked up, and the addresses they got.
+    Names(NamesArgs),
+    /// Ask what policy does, or check it before it is used.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Remove everything from the kernel: nothing is enforced afterwards.
+    Uninstall(UninstallArgs),
+}
+
+/// Commands about policy.
+#[derive(Subcommand, Debug)]
+pub enum PolicyCommand {
+    /// Ask the running agent what becomes of a flow, and which rule decides.
+    Explain(ExplainArgs),
+    /// Check a directory of objects, or one file, without enforcing anything.
+    Check(CheckArgs),
+}
+
+/// Where the agent's socket is.
+#[derive(Args, Debug)]
+pub struct SocketArgs {
+    /// Socket of the agent.
+    #[arg(long, default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    pub socket: PathBuf,
+}
+
+/// Flags of `enforcer agent`.
+#[derive(Args, Debug)]
+pub struct AgentArgs {
+    /// Where objects come from: `dir:PATH`, a directory of YAML files that is watched.
+    #[arg(long, value_name = "dir:PATH", value_parser = source)]
+    pub source: PathBuf,
+    /// The list of workloads; `workloads.yaml` of the source directory when not given.
+    #[arg(long, value_name = "FILE")]
+    pub workloads: Option<PathBuf>,
+    /// A resolver whose answers count; repeatable. When not given: the workloads labelled `k8s-app=kube-dns` in
+    /// `kube-system`, and the name servers of /etc/resolv.conf.
+    #[arg(long = "trusted-resolver", value_name = "IP")]
+    pub trusted_resolvers: Vec<IpAddr>,
+    /// Directory on a BPF filesystem that keeps maps and links.
+    #[arg(long, default_value = "/sys/fs/bpf/enforcer", value_name = "PATH")]
+    pub pin_directory: PathBuf,
+    /// Socket for flows, status and explanations.
+    #[arg(long, default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    pub socket: PathBuf,
+    /// Append every flow record as a line of JSON to this file; `-` for standard output.
+    #[arg(long, value_name = "FILE")]
+    pub flow_log: Option<PathBuf>,
+    /// Mode of namespaces that have no label `enforcer.dev/mode`.
+    #[arg(long, value_enum, default_value_t = ModeArg::Policy, value_name = "MODE")]
+    pub default_mode: ModeArg,
+    /// Node name in records; the host name when not given.
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Flow records kept for `enforcer flows`.
+    #[arg(long, default_value_t = crate::agent::ring::CAPACITY, value_name = "RECORDS")]
+    pub flow_capacity: usize,
+}
+
+/// Flags of `enforcer flows`.
+#[derive(Args, Debug)]
+pub struct FlowsArgs {
+    /// Go on with records as they come.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only records of this time and later: `5m`, `1h30m`, or an RFC 3339 time.
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Either end is in this namespace; repeatable, as all filters below.
+    #[arg(long, short)]
+    pub namespace: Vec<String>,
+    /// Either end is this workload, `name` or `namespace/name`.
+    #[arg(long, short)]
+    pub workload: Vec<String>,
+    /// FORWARDED, DENIED, REJECTED or WOULD_DENY.
+    #[arg(long, short, value_parser = text::parse_verdict)]
+    pub verdict: Vec<Verdict>,
+    /// Either end has this name; `*` as in policy.
+    #[arg(long, value_name = "NAME")]
+    pub fqdn: Vec<NamePattern>,
+    /// Destination port.
+    #[arg(long, short)]
+    pub port: Vec<u16>,
+    /// EGRESS or INGRESS.
+    #[arg(long, short, value_parser = text::parse_direction)]
+    pub direction: Vec<Direction>,
+    /// TCP, UDP, SCTP, ICMP, ICMPv6 or a number.
+    #[arg(long, value_parser = text::parse_protocol)]
+    pub protocol: Vec<Protocol>,
+    /// Only the latest N records; 20 without any of --last, --since and --follow, and 0 with --follow alone.
+    #[arg(long, value_name = "N")]
+    pub last: Option<usize>,
+    /// How records look.
+    #[arg(long, short, value_enum, default_value_t = FlowOutput::Compact)]
+    pub output: FlowOutput,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "documented at the type")]
+    pub socket: SocketArgs,
+}
+
+/// Flags of `enforcer status`.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// How the answer looks.
+    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "documented at the type")]
+    pub socket: SocketArgs,
+}
+
+/// Flags of `enforcer names`.
+#[derive(Args, Debug)]
+pub struct NamesArgs {
+    /// Of this workload only, `namespace/name`.
+    #[arg(long, short)]
+    pub workload: Option<String>,
+    /// How the answer looks.
+    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "documented at the type")]
+    pub socket: SocketArgs,
+}
+
+/// Flags of `enforcer policy explain`.
+#[derive(Args, Debug)]
+pub struct ExplainArgs {
+    /// Who begins the flow: `namespace/workload`, or an address.
+    #[arg(long)]
+    pub from: String,
+    /// Whom it is meant for: `namespace/workload`, an address, or a name.
+    #[arg(long)]
+    pub to: String,
+    /// Destination port and protocol, `443/tcp`; ICMP as `TYPE:CODE/icmp`; any other protocol as `0/47`.
+    #[arg(long, value_parser = explain::parse_port)]
+    pub port: (Protocol, u16),
+    /// How the answer looks.
+    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "documented at the type")]
+    pub socket: SocketArgs,
+}
+
+/// Flags of `enforcer policy check`.
+#[derive(Args, Debug)]
+pub struct CheckArgs {
+    /// A directory or a file.
+    pub path: PathBuf,
+    /// The list of workloads; `workloads.yaml` of the directory, if it is there, when not given.
+    #[arg(long, value_name = "FILE")]
+    pub workloads: Option<PathBuf>,
+    /// How the answer looks.
+    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// Flags of `enforcer uninstall`.
+#[derive(Args, Debug)]
+pub struct UninstallArgs {
+    /// Directory that the agent was given.
+    #[arg(long, default_value = "/sys/fs/bpf/enforcer", value_name = "PATH")]
+    pub pin_directory: PathBuf,
+}
+
+/// Forms of log lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// When output is coloured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Colour {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Forms of an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Forms of flow records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum FlowOutput {
+    /// One short line.
+    Compact,
+    /// One JSON object per line, `docs/reference/flow-record.md`.
+    Json,
+    /// One line with everything a line can hold.
+    Wide,
+}
+
+/// Modes of a namespace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum ModeArg {
+    /// Drop nothing, report what would have been.
+    Observe,
+    /// Undecided traffic passes, as Kubernetes says.
+    Policy,
+    /// Undecided traffic is denied.
+    Enforce,
+}
+
+/// Runs the command; returns the exit code.
+///
+/// # Errors
+/// What the command could not do; [`exit::of`] tells its code.
+pub fn run(cli: &Cli) -> anyhow::Result<u8> {
+    match cli.color {
+        Colour::Auto => {}
+        Colour::Always => anstream::ColorChoice::Always.write_global(),
+        Colour::Never => anstream::ColorChoice::Never.write_global(),
+    }
+    logging::start(cli.log_format, &cli.log_level, cli.color)?;
+    match &cli.command {
+        Command::Agent(args) => agent::run(&options(args)).map(|()| exit::SUCCESS),
+        Command::Flows(args) => flows::run(args, Timestamp::now()).map(|()| exit::SUCCESS),
+        Command::Status(args) => status::run(args).map(|()| exit::SUCCESS),
+        Command::Names(args) => names::run(args).map(|()| exit::SUCCESS),
+        Command::Policy(PolicyCommand::Explain(args)) => explain::run(args).map(|()| exit::SUCCESS),
+        Command::Policy(PolicyCommand::Check(args)) => {
+            check::run(args).map(|is_good| if is_good { exit::SUCCESS } else { exit::PROBLEMS })
+        }
+        Command::Uninstall(args) => uninstall(args).map(|()| exit::SUCCESS),
+    }
+}
+
+fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
+    let options = enforcer_dataplane::Options {
+        pin_directory: args.pin_directory.clone(),
+        ..enforcer_dataplane::Options::default()
+    };
+    let was_there = args.pin_directory.exists();
+    enforcer_dataplane::Dataplane::uninstall(&options).context("failed to remove what is enforced")?;
+    let place = args.pin_directory.display();
+    if was_there {
+        println!("removed all programs and maps of {place}; nothing is enforced");
+    } else {
+        println!("nothing is pinned at {place}; nothing was enforced from it");
+    }
+    Ok(())
+}
+
+/// The agent's options from its flags.
+fn options(args: &AgentArgs) -> agent::Options {
+    let host_name = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+    agent::Options {
+        source: args.source.clone(),
+        workloads: args.workloads.clone(),
+        resolvers: args.trusted_resolvers.clone(),
+        pin_directory: args.pin_directory.clone(),
+        socket: args.socket.clone(),
+        flow_log: args.flow_log.clone(),
+        default_mode: match args.default_mode {
+            ModeArg::Observe => Mode::Observe,
+            ModeArg::Policy => Mode::Policy,
+            ModeArg::Enforce => Mode::Enforce,
+        },
+        node: args.node_name.clone().unwrap_or_else(host_name),
+        flow_capacity: args.flow_capacity,
+    }
+}
+
+/// Reads `dir:PATH`.
+fn source(text: &str) -> Result<PathBuf, String> {
+    match text.strip_prefix("dir:") {
+        Some(path) if !path.is_empty() => Ok(path.into()),
+        _ => Err("a source is written dir:PATH".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_are_read() {
+        let line = "enforcer flows -f --since 5m --verdict would-deny --fqdn *.example.com --direction egress -o json";
+        let Command::Flows(args) = Cli::try_parse_from(line.split(' ')).expect("valid").command else {
+            panic!("another command");
+        };
+        assert_eq!((args.verdict, args.direction), (vec![Verdict::WouldDeny], vec![Direction::Egress]));
+        for line in
+            ["enforcer agent --source /etc", "enforcer flows --fqdn a..b", "enforcer flows --verdict no"]
+        {
+            assert_eq!(Cli::try_parse_from(line.split(' ')).expect_err(line).exit_code(), 2);
+        }
+    }
+}

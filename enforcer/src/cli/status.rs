@@ -1,0 +1,143 @@
+//! `enforcer status`: what is enforced and what is wrong. Never judges: alarms are the agent's.
+
+use std::fmt::{Display, Write as _};
+use std::io::Write as _;
+
+use anyhow::bail;
+use enforcer_common::verdict::Verdict;
+
+use super::{Output, StatusArgs, print};
+use crate::api::{Request, Response, Status, WorkloadStatus, client};
+
+/// Runs the command.
+///
+/// # Errors
+/// When the agent cannot be asked or standard output breaks.
+pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
+    let mut answer = client::ask(&args.socket.socket, Request::Status)?;
+    let Some(Response::Status(status)) = answer.line()? else {
+        bail!("the agent answered something else");
+    };
+    let text = match args.output {
+        Output::Json => serde_json::to_string_pretty(&status)? + "\n",
+        Output::Text => lines(&status),
+    };
+    Ok(anstream::stdout().write_all(text.as_bytes())?)
+}
+
+/// The status for a reader.
+pub fn lines(status: &Status) -> String {
+    let mut page = Page::default();
+    page.line(format_args!(
+        "{} version {}, process {}, since {:.0}",
+        print::heading(&status.node),
+        status.version,
+        status.process,
+        status.started
+    ));
+    for alarm in &status.alarms {
+        page.line(print::styled(print::style(Verdict::Denied), format_args!("ALARM {alarm}")));
+    }
+    policy(&mut page, status);
+    page.title(format_args!("Workloads ({})", status.workloads.len()));
+    status.workloads.iter().for_each(|workload| page.item(workload_line(workload)));
+    page.title("Trusted resolvers");
+    page.item(if status.resolvers.is_empty() { "none".to_owned() } else { join(&status.resolvers) });
+    page.title("Maps");
+    for map in &status.maps {
+        let percent = map.used as f64 * 100.0 / map.capacity.max(1) as f64;
+        page.item(format_args!("{:<16} {:>9} of {:<9} {percent:>5.1} %", map.name, map.used, map.capacity));
+    }
+    counts(&mut page, "Packets dropped", &status.drops);
+    counts(&mut page, "Losses", &status.losses);
+    page.title("Flow records");
+    let flows = &status.flows;
+    page.item(format_args!(
+        "{} seen, {} of {} stored, {} overwritten, {} names known",
+        flows.seen, flows.stored, flows.capacity, flows.overwritten, flows.names
+    ));
+    if let Some(log) = &flows.log {
+        page.item(format_args!("logged to {}", log.display()));
+    }
+    page.text
+}
+
+fn policy(page: &mut Page, status: &Status) {
+    let policy = &status.policy;
+    page.title("Policy");
+    page.item(format_args!("source {}", policy.source));
+    match policy.applied {
+        Some(applied) => page.item(format_args!(
+            "revision {} in force since {applied:.0}, applied in {:.1} ms",
+            policy.revision,
+            policy.apply_microseconds as f64 / 1000.0
+        )),
+        None => page.item("no policy is in force yet"),
+    }
+    let sizes = |map: &std::collections::BTreeMap<String, usize>| {
+        map.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
+    };
+    page.item(format_args!("objects: {}", sizes(&policy.objects)));
+    page.item(format_args!("compiled: {}", sizes(&policy.size)));
+    let red = print::style(Verdict::Denied);
+    if let Some(failure) = &policy.failure {
+        page.item(print::styled(red, format_args!("the latest policy is not in force: {failure}")));
+    }
+    for problem in &policy.problems {
+        page.item(print::styled(red, format_args!("problem: {problem}")));
+    }
+}
+
+fn workload_line(workload: &WorkloadStatus) -> String {
+    let interface = match (&workload.interface, workload.index) {
+        (Some(name), Some(index)) => format!("{name} ({index})"),
+        (Some(name), None) => name.clone(),
+        _ => "-".to_owned(),
+    };
+    let mode = workload.mode.as_deref().unwrap_or("-");
+    let state = if workload.enforced { "enforced" } else { "NOT ENFORCED" };
+    let style = print::style(if workload.enforced { Verdict::Forwarded } else { Verdict::Denied });
+    let mut line = format!(
+        "{:<32} {interface:<20} {mode:<8} {} {}",
+        workload.workload,
+        print::styled(style, state),
+        join(&workload.addresses)
+    );
+    if let Some(problem) = &workload.problem {
+        line.push_str(&print::styled(style, format_args!(" {problem}")));
+    }
+    line
+}
+
+fn counts(page: &mut Page, title: &str, counts: &std::collections::BTreeMap<String, u64>) {
+    page.title(title);
+    if counts.is_empty() {
+        page.item("none");
+    }
+    counts.iter().for_each(|(name, count)| page.item(format_args!("{name:<28} {count:>12}")));
+}
+
+fn join<T: Display>(values: &[T]) -> String {
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// Text that grows by lines.
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn line(&mut self, line: impl Display) {
+        // Writing to a String does not fail.
+        let _ = writeln!(self.text, "{line}");
+    }
+
+    fn title(&mut self, title: impl Display) {
+        self.line(print::heading(&title.to_string()));
+    }
+
+    fn item(&mut self, item: impl Display) {
+        self.line(format_args!("  {item}"));
+    }
+}
