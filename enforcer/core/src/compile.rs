@@ -161,3 +161,6 @@ fn addresses(workload: &Workload, refused: &mut Vec<Refusal>) -> Vec<IpAddr> {
 fn workload_object(id: &WorkloadId) -> ObjectRef {
     ObjectRef { kind: "Workload".to_owned(), namespace: Some(id.namespace.clone()), name: id.name.clone() }
 }
+
+#[cfg(test)]
+mod tests;

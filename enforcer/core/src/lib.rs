@@ -4,6 +4,7 @@
 //! [`compile`] makes a [`plan`] of that.
 
 pub mod compile;
+pub mod explain;
 pub mod filter;
 pub mod fqdn;
 pub mod manifest;
@@ -16,3 +17,6 @@ pub mod record;
 pub mod reference;
 pub mod refusal;
 pub mod snapshot;
+
+#[cfg(test)]
+mod fixture;

@@ -278,7 +278,7 @@ fn is_remote_node(snapshot: &Snapshot, address: IpAddr) -> bool {
 }
 
 /// The workload that has an address: no node's; a local one before others, then by name.
-fn owner(snapshot: &Snapshot, address: IpAddr) -> Option<&Workload> {
+pub(crate) fn owner(snapshot: &Snapshot, address: IpAddr) -> Option<&Workload> {
     if is_host(snapshot, address) || is_remote_node(snapshot, address) {
         return None;
     }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use enforcer_common::policy::Mode;
 use ipnet::IpNet;
 
+use crate::manifest::Object;
 use crate::object::{Namespace, Workload, WorkloadId};
 use crate::policy::{Policy, PolicyId, Tier};
 
@@ -43,6 +44,21 @@ impl Snapshot {
             remote_nodes: Vec::new(),
             cluster_networks: Vec::new(),
             default_mode,
+        }
+    }
+
+    /// Adds a valid object, in place of one of the same kind and name.
+    pub fn apply(&mut self, object: Object) {
+        match object {
+            Object::Namespace(namespace) => {
+                self.namespaces.insert(namespace.name.clone(), namespace);
+            }
+            Object::Policy(policy) => {
+                self.policies.insert(policy.id.clone(), policy);
+            }
+            Object::Tier(tier) => {
+                self.tiers.insert(tier.name.clone(), tier);
+            }
         }
     }
 
