@@ -40,7 +40,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
 
 fn build(root: &Path, out: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let toolchain = toolchain::Toolchain::find()?;
-    let target_dir = out.join("ebpf");
+    let target_dir = shared(out);
     let status = toolchain
         .build(root, &target_dir)
         .status()
@@ -54,6 +54,12 @@ fn build(root: &Path, out: &Path) -> Result<(), Box<dyn std::error::Error>> {
     std::fs::copy(&object, &embedded)
         .map_err(|error| format!("failed to copy {} to {}: {error}", object.display(), embedded.display()))?;
     Ok(())
+}
+
+/// One build directory for all profiles: the compiler's own library takes longer to build than the programs. `out` is
+/// `<target>/<profile>/build/<package>/out`.
+fn shared(out: &Path) -> PathBuf {
+    out.ancestors().nth(4).unwrap_or(out).join("ebpf")
 }
 
 fn variable(name: &str) -> Result<std::ffi::OsString, String> {

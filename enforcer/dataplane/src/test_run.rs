@@ -4,6 +4,7 @@ use crate::dataplane::Dataplane;
 use crate::error::Error;
 use crate::load;
 use crate::sys::{self, RunRequest};
+use aya::programs::TcAttachType;
 use enforcer_common::abi::program;
 use std::os::fd::AsFd;
 
@@ -52,6 +53,21 @@ pub struct TestOutcome {
 }
 
 impl Dataplane {
+    /// Attaches the empty program in both directions of an interface: the yardstick of live benchmarks. It stays
+    /// until this data plane is dropped.
+    ///
+    /// # Errors
+    /// When the verifier or the interface refuses it.
+    pub fn attach_empty(&mut self, interface: &str) -> Result<(), Error> {
+        let failed = |source| Error::Program { program: program::EMPTY, source: Box::new(source) };
+        load::load_program(&mut self.object, program::EMPTY)?;
+        let empty = load::classifier(&mut self.object, program::EMPTY)?;
+        for direction in [TcAttachType::Ingress, TcAttachType::Egress] {
+            empty.attach(interface, direction).map_err(failed)?;
+        }
+        Ok(())
+    }
+
     /// Runs a program by `BPF_PROG_TEST_RUN`.
     pub fn test_run(&mut self, program: Program, packet: &TestPacket<'_>) -> Result<TestOutcome, Error> {
         let name = program.name();
