@@ -82,7 +82,10 @@ pub enum Kind {
 
 /// A kind that is not understood.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{kind} of {api_version:?} is not supported by this version: it reads {}", Kind::list())]
+#[error(
+    "kind {kind:?} of apiVersion {api_version:?} is not supported by this version: it reads {}",
+    Kind::list()
+)]
 pub struct UnknownKind {
     /// Group and version that were written.
     pub api_version: String,
