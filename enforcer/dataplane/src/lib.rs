@@ -36,4 +36,4 @@ pub use learn::LearnedAddress;
 pub use options::{Capacities, HookChoice, Options};
 pub use sweep::{End, Sweep};
 pub use sync::Applied;
-pub use test_run::{Program, TestOutcome, TestPacket};
+pub use test_run::{Program, ProgramInfo, TestOutcome, TestPacket};

@@ -7,7 +7,7 @@ use crate::layout::{Layout, layouts, misfit};
 use crate::options::{Capacities, Options};
 use crate::sys::Store;
 use aya::maps::MapData;
-use aya::programs::SchedClassifier;
+use aya::programs::{Program, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
 use enforcer_common::abi::{ABI_VERSION, Settings, map, program};
 use std::fs;
@@ -46,9 +46,7 @@ pub(crate) fn load(options: &Options) -> Result<Loaded, Error> {
         Origin::New | Origin::Adopted => directory.clone(),
     };
     let mut object = create(&maps_at, &options.capacities)?;
-    for name in [program::FROM_WORKLOAD, program::TO_WORKLOAD] {
-        load_program(&mut object, name)?;
-    }
+    load_programs(&mut object, &[program::FROM_WORKLOAD, program::TO_WORKLOAD])?;
     Ok(Loaded { object, origin })
 }
 
@@ -60,18 +58,33 @@ pub(crate) fn classifier<'a>(
     object.program_mut(name).and_then(|program| program.try_into().ok()).ok_or(Error::Object(name))
 }
 
-/// Passes one program through the verifier.
-pub(crate) fn load_program(object: &mut Ebpf, name: &'static str) -> Result<(), Error> {
-    classifier(object, name)?.load().map_err(|source| {
+/// Passes programs through the verifier, side by side: it is what takes the time at start.
+pub(crate) fn load_programs(object: &mut Ebpf, names: &[&'static str]) -> Result<(), Error> {
+    let named = |(found, program)| Some((*names.iter().find(|name| **name == found)?, program));
+    let programs: Vec<(&'static str, &mut Program)> = object.programs_mut().filter_map(named).collect();
+    if let Some(absent) = names.iter().find(|name| programs.iter().all(|(found, _)| found != *name)) {
+        return Err(Error::Object(absent));
+    }
+    std::thread::scope(|scope| {
+        let verify = |(name, program)| scope.spawn(move || load_program(name, program));
+        let running: Vec<_> = programs.into_iter().map(verify).collect();
+        running.into_iter().try_for_each(|one| one.join().expect("loading a program does not panic"))
+    })
+}
+
+fn load_program(name: &'static str, program: &mut Program) -> Result<(), Error> {
+    let classifier: &mut SchedClassifier = program.try_into().map_err(|_| Error::Object(name))?;
+    classifier.load().map_err(|source| {
         feature::explain("load the kernel programs")
             .unwrap_or_else(|| Error::Program { program: name, source: Box::new(source) })
     })
 }
 
-/// Moves a replacement's maps to where those it replaces are pinned. The settings, which hold the version, go last:
-/// until then a restart sees the old version and replaces again.
+/// Moves a replacement's maps to where those it replaces are pinned. The settings, which hold the version, are taken
+/// away first and put back last: a restart that finds none in between replaces again.
 pub(crate) fn settle(directory: &Path) -> Result<(), Error> {
     let next = directory.join(NEXT);
+    remove(&directory.join(map::SETTINGS))?;
     let others = map::PINNED.iter().filter(|name| **name != map::SETTINGS);
     for name in others.chain([&map::SETTINGS]) {
         let from = next.join(name);

@@ -52,7 +52,43 @@ pub struct TestOutcome {
     pub duration_ns: u32,
 }
 
+/// What the kernel says of a loaded program.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProgramInfo {
+    /// Its name in the object.
+    pub name: &'static str,
+    /// Its number in the kernel.
+    pub id: u32,
+    /// Instructions the verifier walked; `None` before Linux 5.16.
+    pub verified_instructions: Option<u32>,
+    /// Size after the verifier's rewriting, octets.
+    pub translated_octets: Option<u32>,
+    /// Size of the machine code, octets; 0 without a JIT compiler.
+    pub jited_octets: u32,
+}
+
 impl Dataplane {
+    /// The programs that are loaded.
+    pub fn programs(&mut self) -> Result<Vec<ProgramInfo>, Error> {
+        let mut all = Vec::new();
+        for name in [Program::FromWorkload, Program::ToWorkload, Program::Empty].map(Program::name) {
+            let classifier = load::classifier(&mut self.object, name)?;
+            if classifier.fd().is_err() {
+                continue;
+            }
+            let failed = |source| Error::Program { program: name, source: Box::new(source) };
+            let info = classifier.info().map_err(failed)?;
+            all.push(ProgramInfo {
+                name,
+                id: info.id(),
+                verified_instructions: info.verified_instruction_count(),
+                translated_octets: info.size_translated(),
+                jited_octets: info.size_jitted(),
+            });
+        }
+        Ok(all)
+    }
+
     /// Attaches the empty program in both directions of an interface: the yardstick of live benchmarks. It stays
     /// until this data plane is dropped.
     ///
@@ -60,7 +96,7 @@ impl Dataplane {
     /// When the verifier or the interface refuses it.
     pub fn attach_empty(&mut self, interface: &str) -> Result<(), Error> {
         let failed = |source| Error::Program { program: program::EMPTY, source: Box::new(source) };
-        load::load_program(&mut self.object, program::EMPTY)?;
+        self.ensure_loaded(program::EMPTY)?;
         let empty = load::classifier(&mut self.object, program::EMPTY)?;
         for direction in [TcAttachType::Ingress, TcAttachType::Egress] {
             empty.attach(interface, direction).map_err(failed)?;
@@ -71,9 +107,7 @@ impl Dataplane {
     /// Runs a program by `BPF_PROG_TEST_RUN`.
     pub fn test_run(&mut self, program: Program, packet: &TestPacket<'_>) -> Result<TestOutcome, Error> {
         let name = program.name();
-        if load::classifier(&mut self.object, name)?.fd().is_err() {
-            load::load_program(&mut self.object, name)?;
-        }
+        self.ensure_loaded(name)?;
         let classifier = load::classifier(&mut self.object, name)?;
         let fd =
             classifier.fd().map_err(|source| Error::Program { program: name, source: Box::new(source) })?;
@@ -82,5 +116,12 @@ impl Dataplane {
         let (code, octets, duration_ns) =
             sys::run(fd.as_fd(), &request).map_err(|source| Error::TestRun { program: name, source })?;
         Ok(TestOutcome { code: code as i32, octets, duration_ns })
+    }
+
+    fn ensure_loaded(&mut self, name: &'static str) -> Result<(), Error> {
+        if load::classifier(&mut self.object, name)?.fd().is_ok() {
+            return Ok(());
+        }
+        load::load_programs(&mut self.object, &[name])
     }
 }

@@ -87,10 +87,17 @@ fn addresses_are_learned_for_one_workload() {
 }
 
 #[test]
-fn an_empty_program_costs_something() {
+fn the_yardstick_passes_everything_and_is_loaded_when_asked_for() {
     let world = World::enter();
     let (mut dataplane, interface) = enforced(&world, &[22]);
+    let names = |dataplane: &mut Dataplane| {
+        let programs = dataplane.programs().expect("they can be asked for");
+        assert!(programs.iter().all(|program| program.verified_instructions.is_none_or(|count| count > 0)));
+        programs.into_iter().map(|program| program.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&mut dataplane), ["from_workload", "to_workload"]);
     let packet = TestPacket { octets: &syn(), interface, repeat: 10_000 };
     let outcome = dataplane.test_run(Program::Empty, &packet).expect("it runs");
     assert_eq!((outcome.code, outcome.octets == syn()), (OK, true));
+    assert_eq!(names(&mut dataplane), ["from_workload", "to_workload", "empty"]);
 }
