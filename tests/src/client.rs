@@ -81,14 +81,9 @@ pub fn resolve(namespace: &Namespace, resolver: IpAddr, name: &str, family: Fami
 /// # Errors
 /// As [`resolve`].
 pub fn resolve_here(resolver: IpAddr, name: &str, family: Family) -> Result<Vec<IpAddr>> {
-    let any: IpAddr = if resolver.is_ipv4() { [0; 4].into() } else { [0_u8; 16].into() };
-    let socket = UdpSocket::bind((any, 0))?;
-    socket.connect((resolver, 53))?;
+    let socket = datagram_socket((resolver, 53).into())?;
     socket.set_read_timeout(Some(ANSWER))?;
-    let kind = if family == Family::V4 { RecordType::A } else { RecordType::AAAA };
-    let mut question = Message::query();
-    question.metadata.recursion_desired = true;
-    question.add_query(Query::query(Name::from_ascii(format!("{}.", name.trim_end_matches('.')))?, kind));
+    let question = question(name, family)?;
     socket.send(&question.to_vec()?)?;
     let mut buffer = [0; 4096];
     let length = socket.recv(&mut buffer).with_context(|| format!("no answer for {name} from {resolver}"))?;
@@ -127,6 +122,42 @@ pub fn visit_here(resolver: IpAddr, name: &str, port: u16, family: Family) -> Ou
         },
         Err(error) => Outcome::Failed(format!("{error:#}")),
     }
+}
+
+/// Sends one datagram from a fresh port of the calling thread's network namespace and waits for its echo.
+///
+/// # Errors
+/// As `recv(2)`: a timeout when nothing comes back, another error when an ICMP error does.
+pub fn ping_here(server: SocketAddr, data: &[u8], patience: Duration) -> io::Result<()> {
+    let socket = datagram_socket(server)?;
+    socket.set_read_timeout(Some(patience))?;
+    socket.send(data)?;
+    let mut back = vec![0; data.len() + 1];
+    let length = socket.recv(&mut back)?;
+    if back[..length] == *data { Ok(()) } else { Err(io::Error::other("something else came back")) }
+}
+
+/// A socket connected to `server`, in the calling thread's network namespace.
+///
+/// # Errors
+/// As `socket(2)`, `bind(2)` and `connect(2)`.
+pub fn datagram_socket(server: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr = if server.is_ipv4() { [0; 4].into() } else { [0_u8; 16].into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(server)?;
+    Ok(socket)
+}
+
+/// The question for the addresses of `name`.
+///
+/// # Errors
+/// When it is no name.
+pub fn question(name: &str, family: Family) -> Result<Message> {
+    let kind = if family == Family::V4 { RecordType::A } else { RecordType::AAAA };
+    let mut question = Message::query();
+    question.metadata.recursion_desired = true;
+    question.add_query(Query::query(Name::from_ascii(format!("{}.", name.trim_end_matches('.')))?, kind));
+    Ok(question)
 }
 
 /// Sends `data` on a connection and reads as much back, at most `patience` without progress.

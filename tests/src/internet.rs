@@ -5,7 +5,7 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -48,6 +48,8 @@ impl Internet {
     /// When the namespace cannot be made, or a server not started.
     pub fn start(name: &str) -> Result<Self> {
         let namespace = Namespace::create(name)?;
+        // Servers bind to addresses that are local by route only.
+        namespace.sysctl("ipv6/ip_nonlocal_bind", "1")?;
         let routes: String = RANGES.iter().map(|range| format!("route add local {range} dev lo\n")).collect();
         namespace.ip(&routes)?;
         let zone = Zone::serve(&namespace, NAME_SERVER.parse()?)?;
@@ -96,6 +98,7 @@ pub(crate) fn serve_tcp(
 /// Echoes datagrams at one address until dropped.
 #[derive(Debug)]
 pub struct UdpEcho {
+    received: Arc<AtomicU64>,
     _worker: Worker,
 }
 
@@ -109,12 +112,20 @@ impl UdpEcho {
             .enter(|| UdpSocket::bind(address))
             .with_context(|| format!("failed to echo at {address}"))?;
         socket.set_read_timeout(Some(TICK))?;
+        let received = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&received);
         let mut buffer = vec![0; 1 << 16];
         let worker = Worker::start(move |_stop| {
             let (length, client) = socket.recv_from(&mut buffer)?;
+            count.fetch_add(1, Ordering::Relaxed);
             socket.send_to(&buffer[..length], client).map(drop)
         });
-        Ok(Self { _worker: worker })
+        Ok(Self { received, _worker: worker })
+    }
+
+    /// Datagrams that arrived.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 }
 

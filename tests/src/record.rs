@@ -56,10 +56,13 @@ impl Record {
         names.into_iter().flatten().filter_map(Value::as_str).collect()
     }
 
-    /// The deciding rule as `Kind namespace/name rule-name-or-index`; the reason where no rule decided.
+    /// The deciding rule as `Kind namespace/name rule-name-or-index`; where no rule decided, the reason, with the
+    /// tier whose default it was.
     pub fn rule(&self) -> String {
-        if self.0.get("rule").is_none() {
-            return self.text("/reason").to_owned();
+        match (self.text("/reason"), self.text("/rule/tier")) {
+            ("rule", _) => {}
+            (reason, "") => return reason.to_owned(),
+            (reason, tier) => return format!("{reason} {tier}"),
         }
         let place = match self.text("/rule/namespace") {
             "" => self.text("/rule/name").to_owned(),
@@ -67,7 +70,7 @@ impl Record {
         };
         let rule = match (self.text("/rule/rule"), self.0.pointer("/rule/index")) {
             ("", Some(index)) => index.to_string(),
-            ("", None) => "default".to_owned(),
+            ("", None) => String::new(),
             (name, _) => name.to_owned(),
         };
         format!("{} {place} {rule}", self.text("/rule/kind"))

@@ -22,6 +22,9 @@ pub const FRESH: &str = "fresh.example";
 /// Suffix of fresh names behind two aliases: `n<number>.chain.example`.
 pub const CHAIN: &str = "chain.example";
 
+/// Suffix of names that are never answered.
+pub const SILENT: &str = "silent.example";
+
 /// Names with the last number of their addresses: `203.0.113.x` and `2001:db8::x:n`.
 const NAMED: &[(&str, [u8; 3], u8, u16)] = &[
     ("github.com", [203, 0, 113], 10, 0x10),
@@ -92,7 +95,7 @@ impl Book {
         Self { asked: BTreeMap::new() }
     }
 
-    /// The answer to a question; `None` when it is none.
+    /// The answer to a question; `None` when it is none, or its name is one of [`SILENT`].
     fn answer(&mut self, question: &[u8]) -> Option<Vec<u8>> {
         let question = Message::from_vec(question).ok()?;
         let query = question.queries.first()?.clone();
@@ -102,6 +105,9 @@ impl Book {
         answer.metadata.message_type = MessageType::Response;
         answer.metadata.authoritative = true;
         let name = query.name().to_ascii().to_ascii_lowercase();
+        if name.trim_end_matches('.').ends_with(SILENT) {
+            return None;
+        }
         match self.records(query.name(), name.trim_end_matches('.'), query.query_type()) {
             Some(records) => answer.answers = records,
             None => answer.metadata.response_code = ResponseCode::NXDomain,

@@ -71,6 +71,14 @@ impl Pod {
         self.namespace.enter(|| client::connect_here(SocketAddr::new(address, port)))
     }
 
+    /// Sends one datagram and waits for its echo.
+    ///
+    /// # Errors
+    /// As [`client::ping_here`].
+    pub fn ping(&self, server: SocketAddr, data: &[u8]) -> io::Result<()> {
+        self.namespace.enter(|| client::ping_here(server, data, client::CONNECT))
+    }
+
     /// Serves TCP on a port of this pod until dropped, as the internet does.
     ///
     /// # Errors

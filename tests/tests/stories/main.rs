@@ -1,4 +1,16 @@
 //! End-to-end stories: the real agent, real traffic, network namespaces as pods. Each file is one subject; each test
 //! makes a world of its own. They need root.
 
+mod egress;
+mod errors;
+mod first_syn;
+mod forged;
 mod harness;
+mod ingress;
+mod modes;
+mod policies;
+mod records;
+mod restart;
+mod shapes;
+mod spoofed;
+mod updates;

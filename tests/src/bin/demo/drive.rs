@@ -40,12 +40,17 @@ pub(crate) fn records(agent: &Agent<'_>, attempts: &[Attempt]) -> Vec<Option<Rec
     attempts.iter().map(find).collect()
 }
 
-/// One workload's attempts, from inside its network namespace: look up, then connect at once.
+/// One workload's attempts: one destination after another, both families at once; look up, then connect.
 fn of_one(pod: &Pod, workload: &'static str) -> Vec<Attempt> {
-    pod.namespace.enter(|| {
-        let tries = TARGETS.into_iter().flat_map(|target| Family::BOTH.map(|family| (target, family)));
-        tries.map(|(target, family)| attempt(pod, workload, target, family)).collect()
-    })
+    let both = |target| {
+        std::thread::scope(|scope| {
+            let threads = Family::BOTH.map(|family| {
+                scope.spawn(move || pod.namespace.enter(|| attempt(pod, workload, target, family)))
+            });
+            threads.map(|thread| thread.join().expect("an attempt never panics"))
+        })
+    };
+    TARGETS.into_iter().flat_map(both).collect()
 }
 
 fn attempt(pod: &Pod, workload: &'static str, target: Target, family: Family) -> Attempt {

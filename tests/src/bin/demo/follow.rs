@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use enforcer_tests::reaper::{Kind, Remnant};
-use enforcer_tests::{Agent, Journal, Lab, agent};
+use enforcer_tests::{Agent, Journal, Lab, Record, agent};
 
+/// What is followed: the look-ups at the resolver are left out.
+pub(crate) const COMMAND: [&str; 6] = ["flows", "--follow", "--port", "22", "--port", "443"];
 /// How long the last lines may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -28,10 +30,8 @@ impl Follow {
     /// When it cannot be started.
     pub(crate) fn start(lab: &Lab) -> Result<Self> {
         let mut command = Command::new(agent::binary()?);
-        command.args(["flows", "--follow", "--socket"]).arg(lab.socket());
-        if std::io::stdout().is_terminal() {
-            command.env("CLICOLOR_FORCE", "1");
-        }
+        let colour = if std::io::stdout().is_terminal() { "always" } else { "never" };
+        command.args(COMMAND).args(["--since", "1m", "--color", colour, "--socket"]).arg(lab.socket());
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut process = command.spawn().context("failed to start enforcer flows")?;
         let remnant = Remnant::new(Kind::Process, &process.id().to_string())?;
@@ -49,7 +49,8 @@ impl Follow {
 
     /// Waits until as many lines are printed as there are records.
     pub(crate) fn catch_up(&mut self, agent: &Agent<'_>) {
-        let records = agent.records().len();
+        let is_shown = |record: &&Record| [22, 443].contains(&record.destination_port());
+        let records = agent.records().read(|all| all.iter().filter(is_shown).count());
         // A line too few is seen by whoever watches; the verdicts come from the records themselves.
         let _ = self.lines.wait_within(PATIENCE, |lines| (lines.len() >= records).then_some(()));
     }

@@ -1,0 +1,23 @@
+//! `bench datapath`: what a packet, a flow and a connection cost under the enforcer, against an empty program, nothing
+//! at all, and nftables with as many elements. Everything in one run, interleaved, medians of ratios with spread.
+
+use anyhow::Result;
+use clap::Parser;
+
+mod figures;
+mod kernel;
+
+/// Measures the datapath.
+#[derive(Parser)]
+struct Arguments {
+    /// Rounds of the program measurements
+    #[arg(long, default_value_t = 11)]
+    rounds: usize,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let kernel = kernel::measure(arguments.rounds)?;
+    println!("{}", figures::table("Programs alone (BPF_PROG_TEST_RUN)", "empty program", &kernel));
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! The first SYN after a fresh look-up passes: thousands of names that nobody has asked for before, each connected
+//! to at once, each answer learned in the kernel before it is delivered.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use anyhow::Result;
+use enforcer_tests::{Family, Lab, Outcome, client, zone};
+
+use crate::policies::{CLUSTER_DNS, egress, rule};
+
+/// A lab whose pod `app` may reach the fresh names on TCP/443, and pod `other` as well.
+pub(crate) fn lab() -> Result<Lab> {
+    let lab =
+        Lab::builder().pod("app").pod("other").mode("app", "enforce").mode("other", "enforce").start()?;
+    lab.policy("cluster-dns.yaml", CLUSTER_DNS)?;
+    for namespace in ["app", "other"] {
+        let peers = format!("fqdns: [\"*.{}\", \"*.{}\"]", zone::FRESH, zone::CHAIN);
+        lab.policy(
+            &format!("{namespace}.yaml"),
+            &egress(namespace, &[rule("fresh", "Allow", &peers, "TCP", 443)]),
+        )?;
+    }
+    Ok(lab)
+}
+
+/// Visits fresh names by number, one after another; returns those that were not reached at once.
+pub(crate) fn visit_all(lab: &Lab, numbers: Range<u16>, suffix: &str, family: Family) -> Vec<(u16, Outcome)> {
+    let pod = lab.pod("app");
+    pod.namespace.enter(|| {
+        numbers
+            .map(|number| {
+                (number, client::visit_here(pod.resolver(), &format!("n{number}.{suffix}"), 443, family))
+            })
+            .filter(|(_, outcome)| !outcome.is_connected())
+            .collect()
+    })
+}
+
+#[test]
+fn a_fresh_name_is_reached_with_the_first_packet() -> Result<()> {
+    const EACH: u16 = 500;
+    let lab = lab()?;
+    let agent = lab.agent()?;
+    let mut missed = Vec::new();
+    for suffix in [zone::FRESH, zone::CHAIN] {
+        std::thread::scope(|scope| {
+            let lab = &lab;
+            let threads =
+                Family::BOTH.map(|family| scope.spawn(move || visit_all(lab, 0..EACH, suffix, family)));
+            missed
+                .extend(threads.into_iter().flat_map(|thread| thread.join().expect("a visit never panics")));
+        });
+    }
+    assert_eq!(missed, []);
+    assert_eq!(lab.internet.accepted().len(), usize::from(EACH) * 4);
+    assert_eq!(lab.pod("app").namespace.counter("TcpExt", "TCPSynRetrans")?, 0, "a SYN was lost");
+    drop(agent);
+    Ok(())
+}
+
+#[test]
+fn an_address_opens_for_nobody_who_has_not_looked_it_up() -> Result<()> {
+    let lab = lab()?;
+    let _agent = lab.agent()?;
+    for family in Family::BOTH {
+        let address = zone::fresh_addresses(7, false)[usize::from(family == Family::V6)];
+        let server = SocketAddr::new(address, 443);
+        assert_eq!(lab.pod("app").connect(address, 443), Outcome::TimedOut, "before the look-up");
+        assert_eq!(lab.pod("app").visit("n7.fresh.example", 443, family), Outcome::Connected);
+        assert_eq!(lab.pod("other").connect(address, 443), Outcome::TimedOut, "by another workload");
+        assert_eq!(lab.pod("app").connect(address, 22), Outcome::TimedOut, "on another port");
+        assert_eq!(lab.internet.accepted_from(lab.pod("app").address(family), server), 1);
+        assert_eq!(lab.internet.accepted_from(lab.pod("other").address(family), server), 0);
+    }
+    Ok(())
+}
