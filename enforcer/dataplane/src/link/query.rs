@@ -48,11 +48,7 @@ pub fn interfaces() -> Result<Vec<Interface>, LinkError> {
 pub fn by_index(index: u32) -> Result<Option<Interface>, LinkError> {
     let mut request = LinkMessage::default();
     request.header.index = index;
-    match ask("find an interface", RouteNetlinkMessage::GetLink(request)) {
-        Ok(answers) => Ok(read_links(answers).next()),
-        Err(LinkError::Netlink { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => Ok(None),
-        Err(error) => Err(error),
-    }
+    one(request)
 }
 
 /// The interface of this name in this network namespace.
@@ -61,8 +57,9 @@ pub fn by_index(index: u32) -> Result<Option<Interface>, LinkError> {
 ///
 /// [`LinkError::UnknownInterface`] when there is none.
 pub fn by_name(name: &str) -> Result<Interface, LinkError> {
-    let found = interfaces()?.into_iter().find(|interface| interface.name == name);
-    found.ok_or_else(|| LinkError::UnknownInterface(name.to_owned()))
+    let mut request = LinkMessage::default();
+    request.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    one(request)?.ok_or_else(|| LinkError::UnknownInterface(name.to_owned()))
 }
 
 /// Addresses of this host: of all interfaces of this network namespace, loopback and link-local ones included.
@@ -133,6 +130,15 @@ fn namespace_error(path: &Path, error: LinkError) -> LinkError {
     match error {
         LinkError::Netlink { source, .. } => LinkError::Namespace { path: path.to_owned(), source },
         other => other,
+    }
+}
+
+/// The interface a request is for, if there is one.
+fn one(request: LinkMessage) -> Result<Option<Interface>, LinkError> {
+    match ask("find an interface", RouteNetlinkMessage::GetLink(request)) {
+        Ok(answers) => Ok(read_links(answers).next()),
+        Err(LinkError::Netlink { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
