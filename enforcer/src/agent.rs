@@ -9,6 +9,8 @@ pub mod attach;
 pub mod backend;
 pub mod books;
 pub mod explain;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod kernel;
 pub mod log;
 pub mod moment;
@@ -75,27 +77,21 @@ pub struct Options {
 /// When the kernel, the socket or the flow log cannot be used. Bad policy is no error: it is reported and the rest
 /// is enforced.
 pub fn run(options: &Options) -> anyhow::Result<()> {
-    let kernel = kernel::Host::open(&options.pin_directory).context("failed to take hold of the kernel")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("failed to start the event loop")?;
-    let local = LocalSet::new();
-    local.block_on(&runtime, serve(options, kernel, kernel::HostLinks))
+    LocalSet::new().block_on(&runtime, serve(options))
 }
 
-/// Everything that happens once the kernel is there.
-async fn serve<K, L>(options: &Options, kernel: K, links: L) -> anyhow::Result<()>
-where
-    K: Kernel + 'static,
-    L: Links + 'static,
-{
-    let (news, receiver) = channel::channel(0);
-    let mut worker = Worker::new(options, kernel, links, Moment::now())?;
-    let directories = worker.reload(&Moment::now());
-    worker.release_unclaimed();
+/// Takes the socket and the kernel, brings the source into force, and stays.
+async fn serve(options: &Options) -> anyhow::Result<()> {
     let listener = Listener::bind(&options.socket)
         .with_context(|| format!("failed to listen at {}", options.socket.display()))?;
+    let kernel = kernel::Host::open(&options.pin_directory).context("failed to take hold of the kernel")?;
+    let (news, receiver) = channel::channel(0);
+    let mut worker = Worker::new(options, kernel, kernel::HostLinks, Moment::now())?;
+    let directories = worker.reload(&Moment::now());
     announce(&worker);
     let worker = Rc::new(RefCell::new(worker));
     spawn_local(listener.serve(Rc::clone(&worker), receiver));

@@ -229,6 +229,8 @@ pub struct PolicyStatus {
     pub size: BTreeMap<String, usize>,
     /// What is wrong, file by file.
     pub problems: Vec<Problem>,
+    /// Problems since the agent began, mended ones too.
+    pub problems_seen: u64,
     /// Why the latest plan is not in force, when it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,

@@ -13,15 +13,18 @@ pub const FULL_PERCENT: u64 = 90;
 /// Maps that make room for the new by themselves: being full is how they work.
 const SELF_CLEANING: [&str; 5] = ["LEARNED", "FLOWS", "REFUSALS", "QUESTIONS", "FRAGMENTS"];
 
-/// Logs the problems that are new, and says so when the last one is gone.
-pub fn tell_problems(before: &[Problem], after: &[Problem]) {
+/// Logs the problems that are new, and says so when the last one is gone; returns how many are new.
+pub fn tell_problems(before: &[Problem], after: &[Problem]) -> u64 {
     let known: BTreeSet<&Problem> = before.iter().collect();
+    let mut new = 0;
     for problem in after.iter().filter(|problem| !known.contains(problem)) {
         tracing::error!("{problem}");
+        new += 1;
     }
     if after.is_empty() && !before.is_empty() {
         tracing::info!("all objects are in order again");
     }
+    new
 }
 
 /// Logs workloads that can no longer be found, and those that can again.

@@ -151,6 +151,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             objects,
             size: size.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
             problems: self.found.problems.iter().chain(&self.force.refused).cloned().collect(),
+            problems_seen: self.problems_seen,
             failure: self.force.failure.clone(),
         }
     }
@@ -192,7 +193,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         }
     }
 
-    fn names(&self, request: &NamesRequest, now: &Moment) -> Vec<Response> {
+    pub(super) fn names(&self, request: &NamesRequest, now: &Moment) -> Vec<Response> {
         let mut entries: Vec<NameEntry> = self
             .books
             .names

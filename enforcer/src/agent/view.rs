@@ -54,6 +54,9 @@ impl View {
                 workload.addresses.iter().map(|address| (*address, subjects[&workload.id].clone()))
             })
             .collect();
+        if self.by_endpoint.len() > 4 * attached.len() + 1024 {
+            self.by_endpoint.clear();
+        }
         for attachment in attached {
             if let Some(subject) = subjects.get(&attachment.workload) {
                 self.by_interface.insert(attachment.interface, subject.clone());

@@ -54,6 +54,8 @@ pub struct Worker<K, L> {
     pub(super) baseline: Counters,
     pub(super) latest: Counters,
     pub(super) fill: Vec<Fill>,
+    /// Problems of the source since the agent began, mended ones too.
+    pub(super) problems_seen: u64,
     sweeps: u32,
     is_released: bool,
 }
@@ -123,6 +125,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             latest: baseline.clone(),
             baseline,
             fill: Vec::new(),
+            problems_seen: 0,
             sweeps: 0,
             is_released: false,
         })
@@ -138,7 +141,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         if found == self.found && is_settled && self.force.attach_problems.is_empty() {
             return directories;
         }
-        assess::tell_problems(&self.found.problems, &found.problems);
+        self.problems_seen += assess::tell_problems(&self.found.problems, &found.problems);
         assess::tell_workloads(&self.found.resolved, &found.resolved);
         self.found = found;
         self.enforce(now);
@@ -172,7 +175,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             default_mode: self.options.default_mode,
         };
         let settled = self.accepted.settle(&self.found.objects, &surroundings);
-        assess::tell_problems(&self.force.refused, &settled.problems);
+        self.problems_seen += assess::tell_problems(&self.force.refused, &settled.problems);
         self.learn(&settled, now);
         match self.kernel.apply(&settled.plan) {
             Ok(applied) => self.note_applied(settled, applied, now),
@@ -233,7 +236,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
 
     /// Gives up what an earlier agent attached and nobody claimed, once every workload of a readable list was found:
     /// before that it may still be somebody's protection.
-    pub fn release_unclaimed(&mut self) {
+    fn release_unclaimed(&mut self) {
         let list = self.scanner.workloads();
         let is_list_whole = self.found.problems.iter().all(|problem| problem.file != list);
         let is_complete =
@@ -344,3 +347,6 @@ pub(super) const fn mode_text(mode: Mode) -> &'static str {
         Mode::Enforce => "enforce",
     }
 }
+
+#[cfg(test)]
+mod tests;

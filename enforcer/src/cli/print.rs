@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(
             plain(&compact(&record(|_| ()), &TimeZone::UTC)),
             "12:01:02.123 update/update → github.com (198.51.100.7) tcp/443 EGRESS DENIED tier-default \
-             default/SegmentPolicy update/update-egress"
+             default/Tier default"
         );
     }
 
@@ -195,7 +195,8 @@ mod tests {
             (r.event, r.end_reason, r.verdict) = (Event::Ended, Some(EndReason::Closed), Verdict::Forwarded);
             (r.forward, r.reply) = (Count { packets: 6, bytes: 600 }, Count { packets: 5, bytes: 123_456 });
             let mut rule = RuleRef::clone(r.rule.as_ref().expect("a rule"));
-            (rule.index, rule.rule) = (Some(0), Some("ssh".into()));
+            (rule.kind, rule.namespace) = ("SegmentPolicy".into(), Some("update".into()));
+            (rule.name, rule.index, rule.rule) = ("update-egress".into(), Some(0), Some("ssh".into()));
             r.rule = Some(Arc::new(rule));
         });
         let line = plain(&compact(&ended, &TimeZone::UTC));

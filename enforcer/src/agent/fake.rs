@@ -1,0 +1,163 @@
+//! A kernel and links that remember what they were asked: the agent's loop without root. Never part of the product.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use enforcer_core::object::WorkloadId;
+use enforcer_core::plan::Plan;
+use enforcer_dataplane::link::{HostSide, Interface, LinkError};
+use enforcer_dataplane::{
+    Applied, ApplyError, AttachError, Attachment, Counters, Error, Event, Fill, Hook, Overflow, Sweep,
+};
+
+use super::kernel::{Kernel, Links};
+
+/// A kernel in memory. Endpoints are numbered 100 and up in the order of workloads.
+#[derive(Debug, Default)]
+pub(crate) struct FakeKernel {
+    pub(crate) attached: BTreeMap<WorkloadId, u32>,
+    /// Plans that came into force.
+    pub(crate) plans: Vec<Plan>,
+    pub(crate) resolvers: Vec<IpAddr>,
+    pub(crate) learned: Vec<(WorkloadId, IpAddr, u32, u32)>,
+    pub(crate) events: VecDeque<Event>,
+    pub(crate) sweep: Sweep,
+    pub(crate) counters: Counters,
+    /// Plans no longer fit.
+    pub(crate) is_full: bool,
+    pub(crate) released: usize,
+}
+
+impl FakeKernel {
+    pub(crate) fn endpoint(&self, workload: &WorkloadId) -> Option<u32> {
+        let plan = self.plans.last()?;
+        let place = self.attached.keys().position(|attached| attached == workload)?;
+        plan.endpoints.contains_key(workload).then_some(100 + place as u32)
+    }
+}
+
+impl Kernel for FakeKernel {
+    fn attach(&mut self, workload: &WorkloadId, interface: u32) -> Result<(), AttachError> {
+        if interface == 0 {
+            return Err(AttachError::UnknownInterface { workload: workload.clone(), interface });
+        }
+        self.attached.insert(workload.clone(), interface);
+        Ok(())
+    }
+    fn detach(&mut self, workload: &WorkloadId) -> Result<(), Error> {
+        self.attached.remove(workload);
+        Ok(())
+    }
+    fn attached(&self) -> Vec<Attachment> {
+        let attachment = |(workload, interface): (&WorkloadId, &u32)| Attachment {
+            workload: workload.clone(),
+            interface: *interface,
+            name: format!("veth{interface}"),
+            hook: Hook::Tcx,
+            endpoint: self.endpoint(workload),
+            revision: None,
+        };
+        self.attached.iter().map(attachment).collect()
+    }
+    fn release_unclaimed(&mut self) -> Result<usize, Error> {
+        self.released += 1;
+        Ok(0)
+    }
+    fn apply(&mut self, plan: &Plan) -> Result<Applied, ApplyError> {
+        if self.is_full {
+            return Err(Overflow { what: "the policy".into(), map: "RULES", need: 9, room: 8 }.into());
+        }
+        self.plans.push(plan.clone());
+        Ok(Applied {
+            revision: self.plans.len() as u32,
+            rows: 0,
+            identities: 0,
+            endpoints: plan.endpoints.len(),
+            unattached: 0,
+            elapsed: Duration::ZERO,
+            in_force: Duration::ZERO,
+        })
+    }
+    fn set_resolvers(&mut self, resolvers: &[IpAddr]) -> Result<(), Error> {
+        self.resolvers = resolvers.to_vec();
+        Ok(())
+    }
+    fn learn(
+        &mut self,
+        workload: &WorkloadId,
+        address: IpAddr,
+        class: u32,
+        expiry: u32,
+    ) -> Result<(), Error> {
+        self.learned.push((workload.clone(), address, class, expiry));
+        Ok(())
+    }
+    fn poll(&mut self, visit: &mut dyn FnMut(Event)) -> usize {
+        let count = self.events.len();
+        self.events.drain(..).for_each(visit);
+        count
+    }
+    fn sweep(&mut self, _now_ns: u64) -> Result<Sweep, Error> {
+        Ok(std::mem::take(&mut self.sweep))
+    }
+    fn counters(&self) -> Result<Counters, Error> {
+        Ok(self.counters.clone())
+    }
+    fn fill(&self) -> Result<Vec<Fill>, Error> {
+        Ok(Vec::new())
+    }
+    fn malformed(&self) -> u64 {
+        0
+    }
+}
+
+/// Network namespaces and their interfaces.
+#[derive(Debug, Default)]
+pub(crate) struct FakeLinks {
+    pub(crate) sides: RefCell<BTreeMap<PathBuf, HostSide>>,
+}
+
+impl FakeLinks {
+    /// Puts a namespace there, or takes it away.
+    pub(crate) fn set(&self, path: &str, side: Option<(u32, &[&str])>) {
+        let side = side.map(|(index, addresses)| HostSide {
+            interface: interface(index),
+            addresses: addresses.iter().map(|address| address.parse().expect("an address")).collect(),
+        });
+        match side {
+            Some(side) => drop(self.sides.borrow_mut().insert(path.into(), side)),
+            None => drop(self.sides.borrow_mut().remove(Path::new(path))),
+        }
+    }
+}
+
+fn interface(index: u32) -> Interface {
+    Interface {
+        index,
+        name: format!("veth{index}"),
+        link_layer: "Ether".into(),
+        is_ethernet: true,
+        is_up: true,
+        link: None,
+        link_namespace: None,
+    }
+}
+
+impl Links for FakeLinks {
+    fn host_side(&self, namespace: &Path, name: &str) -> Result<HostSide, LinkError> {
+        let side = self.sides.borrow().get(namespace).cloned();
+        side.ok_or_else(|| LinkError::NotInNamespace { name: name.to_owned(), path: namespace.to_owned() })
+    }
+    fn by_name(&self, name: &str) -> Result<Interface, LinkError> {
+        Err(LinkError::UnknownInterface(name.to_owned()))
+    }
+    fn by_index(&self, index: u32) -> Result<Option<Interface>, LinkError> {
+        Ok(self.sides.borrow().values().any(|side| side.interface.index == index).then(|| interface(index)))
+    }
+    fn host_addresses(&self) -> Result<Vec<IpAddr>, LinkError> {
+        Ok(vec!["10.0.0.1".parse().expect("an address"), "127.0.0.1".parse().expect("an address")])
+    }
+}
