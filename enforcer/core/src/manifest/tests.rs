@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use enforcer_common::policy::Action;
+use serde::Deserialize;
+use serde_json::json;
 
 use super::{Header, Kind, Object, read_value};
 use crate::object::Namespace;
@@ -31,11 +33,7 @@ fn network(spec: &str) -> String {
     )
 }
 
-/// A SegmentPolicy `a/p` that selects everything, with one egress rule in flow style.
-fn segment(rule: &str) -> String {
-    segment_spec(&format!("{{subject: {{}}, egress: [{rule}]}}"))
-}
-
+/// A SegmentPolicy `a/p` with the spec in flow style.
 fn segment_spec(spec: &str) -> String {
     format!(
         "{{apiVersion: enforcer.dev/v1alpha1, kind: SegmentPolicy, metadata: {{name: p, namespace: a}}, spec: {spec}}}"
@@ -228,228 +226,39 @@ fn a_tier_has_an_order_and_a_default() {
     assert_eq!(refused, ["Tier t: spec.managedBy: reserving a tier is not supported by this version"]);
 }
 
-/// Every entry: a manifest, the path and a word of the reason it is refused for.
+/// An entry of `refused.yaml`.
+#[derive(Deserialize)]
+struct Refused {
+    field: String,
+    reason: String,
+    kind: Option<String>,
+    spec: Option<serde_json::Value>,
+    document: Option<serde_json::Value>,
+}
+
+impl Refused {
+    fn document(&self) -> serde_json::Value {
+        let (Some(kind), Some(spec)) = (&self.kind, &self.spec) else {
+            return self.document.clone().expect("a document where there is no kind");
+        };
+        let (group, metadata) = match kind.as_str() {
+            "NetworkPolicy" => ("networking.k8s.io/v1", json!({"name": "p", "namespace": "a"})),
+            "SegmentPolicy" => ("enforcer.dev/v1alpha1", json!({"name": "p", "namespace": "a"})),
+            _ => ("enforcer.dev/v1alpha1", json!({"name": "p"})),
+        };
+        json!({"apiVersion": group, "kind": kind, "metadata": metadata, "spec": spec})
+    }
+}
+
 #[test]
 fn what_is_invalid_or_unsupported_is_refused_with_its_path() {
-    let cases = [
-        (network("{podSelector: {}, ingress: [{from: [{}]}]}"), "spec.ingress[0].from[0]", "empty"),
-        (network("{podSelector: {}, ingress: [{form: []}]}"), "spec.ingress[0].form", "unknown field"),
-        (
-            network("{podSelector: {}, ingress: [{ports: [{port: 0}]}]}"),
-            "spec.ingress[0].ports[0].port",
-            "1 to 65535",
-        ),
-        (
-            network("{podSelector: {}, ingress: [{ports: [{port: \"80\"}]}]}"),
-            "spec.ingress[0].ports[0].port",
-            "quotes",
-        ),
-        (
-            network("{podSelector: {}, ingress: [{ports: [{port: HTTP}]}]}"),
-            "spec.ingress[0].ports[0].port",
-            "port name",
-        ),
-        (
-            network("{podSelector: {}, ingress: [{ports: [{port: 9, endPort: 8}]}]}"),
-            "spec.ingress[0].ports[0].endPort",
-            "below",
-        ),
-        (
-            network("{podSelector: {}, ingress: [{ports: [{port: http, endPort: 8}]}]}"),
-            "spec.ingress[0].ports[0].endPort",
-            "number",
-        ),
-        (
-            network("{podSelector: {}, ingress: [{ports: [{endPort: 8}]}]}"),
-            "spec.ingress[0].ports[0].endPort",
-            "number",
-        ),
-        (
-            network("{podSelector: {}, egress: [{ports: [{protocol: ICMP}]}]}"),
-            "spec.egress[0].ports[0].protocol",
-            "ICMP",
-        ),
-        (
-            network("{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 10.0.0.1}}]}]}"),
-            "spec.egress[0].to[0].ipBlock.cidr",
-            "10.0.0.1/32",
-        ),
-        (
-            network("{podSelector: {}, egress: [{to: [{ipBlock: {cidr: \"::ffff:10.0.0.0/104\"}}]}]}"),
-            "spec.egress[0].to[0].ipBlock.cidr",
-            "IPv4",
-        ),
-        (
-            network(
-                "{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [11.0.0.0/9]}}]}]}",
-            ),
-            "spec.egress[0].to[0].ipBlock.except[0]",
-            "smaller",
-        ),
-        (
-            network(
-                "{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.0.0.0/8]}}]}]}",
-            ),
-            "spec.egress[0].to[0].ipBlock.except[0]",
-            "smaller",
-        ),
-        (
-            network("{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8}, podSelector: {}}]}]}"),
-            "spec.egress[0].to[0].ipBlock",
-            "beside",
-        ),
-        (
-            network("{podSelector: {matchExpressions: [{key: a, operator: In}]}}"),
-            "spec.podSelector.matchExpressions[0].values",
-            "at least one",
-        ),
-        (
-            network("{podSelector: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}}"),
-            "spec.podSelector.matchExpressions[0].values",
-            "no values",
-        ),
-        (
-            network("{podSelector: {matchExpressions: [{key: a, operator: Is}]}}"),
-            "spec.podSelector.matchExpressions[0].operator",
-            "unknown variant",
-        ),
-        (
-            network("{podSelector: {matchLabels: {\"ns:a\": b}}}"),
-            "spec.podSelector.matchLabels[ns:a]",
-            "label key",
-        ),
-        (
-            network("{podSelector: {matchLabels: {a: \"b c\"}}}"),
-            "spec.podSelector.matchLabels[a]",
-            "label value",
-        ),
-        (network("{podSelector: {}, policyTypes: [Both]}"), "spec.policyTypes[0]", "unknown variant"),
-        (segment_spec("{egress: []}"), "spec.subject", "required"),
-        (segment_spec("{subject: {}}"), "spec", "neither"),
-        (segment_spec("{subject: {}, egress: [], propagate: true}"), "spec.propagate", "not supported"),
-        (segment_spec("{subject: {}, egress: [], mode: Stage}"), "spec.mode", "not supported"),
-        (segment_spec("{subject: {}, egress: [], tier: kubernetes}"), "spec.tier", "NetworkPolicy"),
-        (
-            segment_spec("{subject: {matchLabels: {enforcer.dev/zone: z}}, egress: []}"),
-            "spec.subject.matchLabels[enforcer.dev/zone]",
-            "not supported",
-        ),
-        (
-            segment_spec("{subject: {matchLabels: {enforcer.dev/workload: web}}, egress: []}"),
-            "spec.subject.matchLabels[enforcer.dev/workload]",
-            "Deployment/web",
-        ),
-        (
-            segment_spec("{subject: {}, ingress: [{action: Allow, from: [{fqdns: [a.com]}]}]}"),
-            "spec.ingress[0].from[0].fqdns",
-            "egress",
-        ),
-        (segment("{to: []}"), "spec.egress[0]", "missing field `action`"),
-        (segment("{action: Allow, from: []}"), "spec.egress[0].from", "unknown field"),
-        (segment("{action: Allow, to: []}"), "spec.egress[0].to", "leave it out"),
-        (segment("{action: Allow, ports: []}"), "spec.egress[0].ports", "leave it out"),
-        (segment("{action: Allow, ports: [{}]}"), "spec.egress[0].ports[0]", "give a protocol"),
-        (
-            segment("{action: Allow, ports: [{protocol: ICMP, port: 8}]}"),
-            "spec.egress[0].ports[0]",
-            "no ports",
-        ),
-        (segment("{action: Allow, ports: [{protocol: TCP, type: 8}]}"), "spec.egress[0].ports[0]", "ICMP"),
-        (
-            segment("{action: Allow, ports: [{protocol: ICMP, code: 8}]}"),
-            "spec.egress[0].ports[0].code",
-            "type",
-        ),
-        (segment("{action: Allow, ports: [{protocol: 256}]}"), "spec.egress[0].ports[0].protocol", "256"),
-        (segment("{action: Allow, dns: {allow: [a.com]}}"), "spec.egress[0].dns", "not supported"),
-        (segment("{action: Pass, to: [{fqdns: [a.com]}]}"), "spec.egress[0].to[0].fqdns", "Pass"),
-        (segment("{action: Allow, to: [{fqdns: [\"*\"]}]}"), "spec.egress[0].to[0].fqdns[0]", "every name"),
-        (segment("{action: Allow, to: [{fqdns: []}]}"), "spec.egress[0].to[0].fqdns", "empty"),
-        (segment("{action: Allow, to: [{zones: [z]}]}"), "spec.egress[0].to[0].zones", "not supported"),
-        (segment("{action: Allow, to: [{services: [s]}]}"), "spec.egress[0].to[0].services", "not supported"),
-        (
-            segment("{action: Allow, to: [{externalNetworks: [e]}]}"),
-            "spec.egress[0].to[0].externalNetworks",
-            "not supported",
-        ),
-        (
-            segment("{action: Allow, to: [{entities: [KubeApiServer]}]}"),
-            "spec.egress[0].to[0].entities[0]",
-            "not supported",
-        ),
-        (
-            segment("{action: Allow, to: [{entities: [World]}]}"),
-            "spec.egress[0].to[0].entities[0]",
-            "unknown variant",
-        ),
-        (segment("{action: Allow, to: [{}]}"), "spec.egress[0].to[0]", "exactly one"),
-        (
-            segment("{action: Allow, to: [{cidr: 10.0.0.0/8, fqdns: [a.com]}]}"),
-            "spec.egress[0].to[0]",
-            "exactly one",
-        ),
-        (
-            segment("{action: Allow, to: [{fqdns: [a.com], except: [10.0.0.0/8]}]}"),
-            "spec.egress[0].to[0].except",
-            "cidr",
-        ),
-        (segment("{action: Allow, to: [{cidr: 10.0.0.1/8}]}"), "spec.egress[0].to[0].cidr", "10.0.0.0/8"),
-        (segment("{action: Allow, to: [{pods: {}}]}"), "spec.egress[0].to[0].pods", "empty"),
-        (cluster_spec("{subject: {}, egress: []}"), "spec.subject.namespaceSelector", "required"),
-        (
-            cluster_spec(
-                "{subject: {namespaceSelector: {}}, egress: [{action: Allow, to: [{pods: {podSelector: {}}}]}]}",
-            ),
-            "spec.egress[0].to[0].pods.namespaceSelector",
-            "required",
-        ),
-        (
-            cluster_spec(
-                "{subject: {namespaceSelector: {}}, egress: [{action: Allow, to: [{serviceAccounts: [{name: s}]}]}]}",
-            ),
-            "spec.egress[0].to[0].serviceAccounts[0].namespace",
-            "required",
-        ),
-        (
-            cluster_spec("{subject: {namespaceSelector: {}}, egress: [], propagate: true}"),
-            "spec.propagate",
-            "unknown field",
-        ),
-        (
-            "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, nmespace: a}}"
-                .to_owned(),
-            "metadata",
-            "unknown field",
-        ),
-        (
-            "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p}}".to_owned(),
-            "metadata.namespace",
-            "required",
-        ),
-        ("{apiVersion: v1, kind: Namespace, metadata: {name: A_b}}".to_owned(), "metadata.name", "A_b"),
-        (
-            "{apiVersion: enforcer.dev/v1alpha1, kind: Tier, metadata: {name: default}, spec: {order: 1}}"
-                .to_owned(),
-            "metadata.name",
-            "built in",
-        ),
-        (
-            "{apiVersion: enforcer.dev/v1alpha1, kind: ExternalNetwork, metadata: {name: e}}".to_owned(),
-            "kind",
-            "not supported",
-        ),
-        (
-            "{apiVersion: enforcer.dev/v1, kind: Tier, metadata: {name: e}}".to_owned(),
-            "kind",
-            "not supported",
-        ),
-        ("[]".to_owned(), "kind", "not supported"),
-    ];
-    for (text, field, word) in cases {
-        let value: serde_json::Value = serde_saphyr::from_str(&text).expect("the test writes YAML");
-        let refusals = read_value(&value).expect_err(&text);
-        let found = refusals.iter().any(|refusal| refusal.field == field && refusal.reason.contains(word));
-        assert!(found, "{text}\nexpected {field}: …{word}…\n{refusals:#?}");
+    let cases: Vec<Refused> = serde_saphyr::from_str(include_str!("refused.yaml")).expect("a list of cases");
+    for case in cases {
+        let document = case.document();
+        let refusals = read_value(&document).expect_err(&document.to_string());
+        let meant = |r: &crate::refusal::Refusal| r.field == case.field && r.reason.contains(&case.reason);
+        let (field, reason) = (&case.field, &case.reason);
+        assert!(refusals.iter().any(meant), "{document}\nexpected {field}: …{reason}…\n{refusals:#?}");
     }
 }
 
