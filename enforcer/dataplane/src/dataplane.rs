@@ -2,14 +2,12 @@
 //! the order of adoption; the work is done by the modules around it.
 
 use crate::attach::{self, Hook, Links, PROGRAMS};
-use crate::counters::{self, Counters, Fill};
 use crate::error::{ApplyError, AttachError, Error, Overflow};
 use crate::events::{self, EventReader};
 use crate::load::{self, Origin};
 use crate::lock::Lock;
 use crate::maps::{self, Maps};
 use crate::options::{HookChoice, Options};
-use crate::sweep::{self, Sweep};
 use crate::sync::mirror::Mirror;
 use crate::sync::plan::{self, Desired, Room, Step};
 use crate::sync::{self, Applied};
@@ -35,10 +33,10 @@ pub struct Dataplane {
     /// What is attached and whose it is.
     pub(crate) attached: BTreeMap<WorkloadId, Held>,
     /// Attachments of an earlier process that nobody has claimed yet.
-    unclaimed: BTreeMap<u32, Hook>,
+    pub(crate) unclaimed: BTreeMap<u32, Hook>,
     /// Interfaces that still run the programs of before a replacement.
     waiting: BTreeSet<u32>,
-    origin: Origin,
+    pub(crate) origin: Origin,
     options: Options,
     #[expect(dead_code, reason = "dropping it gives the pin directory free")]
     lock: Lock,
@@ -55,45 +53,8 @@ impl std::fmt::Debug for Dataplane {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Held {
     pub(crate) interface: u32,
-    name: String,
-    hook: Hook,
-}
-
-/// One attachment as status shows it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Attachment {
-    /// The workload.
-    pub workload: WorkloadId,
-    /// Index of the host-side interface.
-    pub interface: u32,
-    /// Its name when it was attached.
-    pub name: String,
-    /// How the programs are attached.
-    pub hook: Hook,
-    /// [`enforcer_common::policy::Endpoint::id`]; `None` before policy is known, when every packet is dropped.
-    pub endpoint: Option<u32>,
-    /// Policy revision in force.
-    pub revision: Option<u32>,
-}
-
-/// What an earlier process left and this one found.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Adopted {
-    /// Nothing: the maps are new.
-    Nothing,
-    /// The maps, and attachments at these interfaces, which have the programs of this version already.
-    Maps {
-        /// Interface indices.
-        interfaces: Vec<u32>,
-    },
-    /// Maps of another layout: attachments at these interfaces go on with programs and policy of before, until the
-    /// first plan is in force in the new maps. Flows and learned addresses begin anew.
-    Replacing {
-        /// The map that differs.
-        because_of: &'static str,
-        /// Interface indices.
-        interfaces: Vec<u32>,
-    },
+    pub(crate) name: String,
+    pub(crate) hook: Hook,
 }
 
 impl Dataplane {
@@ -128,16 +89,6 @@ impl Dataplane {
             Self { object, maps, mirror, ring, links, attached, unclaimed, waiting, origin, options, lock };
         dataplane.adopt()?;
         Ok(dataplane)
-    }
-
-    /// What an earlier process left.
-    pub fn adopted(&self) -> Adopted {
-        let interfaces = self.unclaimed.keys().copied().collect();
-        match self.origin {
-            Origin::New => Adopted::Nothing,
-            Origin::Adopted => Adopted::Maps { interfaces },
-            Origin::Beside(because_of) => Adopted::Replacing { because_of, interfaces },
-        }
     }
 
     /// Gives what is attached the programs just loaded, or leaves it for the first plan when its maps differ.
@@ -222,28 +173,6 @@ impl Dataplane {
         Ok(count)
     }
 
-    /// Everything that is attached, in the order of workloads.
-    pub fn attached(&self) -> Vec<Attachment> {
-        let attachment = |(workload, held): (&WorkloadId, &Held)| {
-            let endpoint = self.mirror.endpoints.get(&held.interface);
-            Attachment {
-                workload: workload.clone(),
-                interface: held.interface,
-                name: held.name.clone(),
-                hook: held.hook,
-                endpoint: endpoint.map(|endpoint| endpoint.id),
-                revision: endpoint.map(|endpoint| endpoint.revision),
-            }
-        };
-        self.attached.iter().map(attachment).collect()
-    }
-
-    /// The workload an event or a flow is about, by [`enforcer_common::policy::Endpoint::id`].
-    pub fn workload_of(&self, endpoint: u32) -> Option<&WorkloadId> {
-        let interface = self.mirror.endpoints.iter().find(|(_, e)| e.id == endpoint).map(|(i, _)| *i)?;
-        self.attached.iter().find(|(_, held)| held.interface == interface).map(|(workload, _)| workload)
-    }
-
     /// Brings a plan into force for the workloads that are attached; those it does not name lose their policy and
     /// drop everything. What did not change keeps its tables, and its flows go on unjudged.
     ///
@@ -302,25 +231,6 @@ impl Dataplane {
     /// The reader of events; there is one.
     pub fn events(&mut self) -> Result<EventReader, Error> {
         events::take(&mut self.ring)
-    }
-
-    /// Walks the flow tables and takes out what has ended; `now_ns` as [`crate::monotonic_ns`] gives it.
-    pub fn sweep(&mut self, now_ns: u64) -> Result<Sweep, Error> {
-        let known: BTreeSet<u32> = self.mirror.endpoints.values().map(|endpoint| endpoint.id).collect();
-        let split = |store, name| sweep::split(store, &known, now_ns).map_err(Error::map("sweep", name));
-        let (live, ended) = split(&self.maps.flows, map::FLOWS)?;
-        let (refused, refused_ended) = split(&self.maps.refusals, map::REFUSALS)?;
-        Ok(Sweep { live, ended, refused, refused_ended })
-    }
-
-    /// Totals of what the programs count.
-    pub fn counters(&self) -> Result<Counters, Error> {
-        counters::read(&self.maps)
-    }
-
-    /// How full the maps are; walks them.
-    pub fn fill(&self) -> Result<Vec<Fill>, Error> {
-        counters::fill(&self.maps)
     }
 
     /// Takes all programs away and unpins everything below the pin directory, and the directory. Nothing to do

@@ -1,7 +1,8 @@
 //! From a plan to the maps: [`mirror`] knows what the maps hold, [`plan`] turns a plan into ordered steps without
-//! touching anything, [`execute`] takes the steps without choosing, [`adopt`] rebuilds the mirror from pinned maps.
+//! touching anything ([`assign`] numbers the endpoints), [`execute`] takes the steps without choosing, [`adopt`] rebuilds the mirror from pinned maps.
 
 pub(crate) mod adopt;
+mod assign;
 pub(crate) mod execute;
 pub(crate) mod mirror;
 pub(crate) mod plan;

@@ -5,13 +5,13 @@
 //! switched by one map update, then what nobody uses is deleted. Name classes are switched before the endpoints, so
 //! that no answer is learned under a class that the new tables do not know.
 
+use super::assign::{Assignment, Target, next_free};
 use super::mirror::{Mirror, Prefixes, last_of, rows_of, stages_of};
 use crate::error::{ApplyError, Overflow};
 use enforcer_common::abi::{capacity, map};
-use enforcer_common::address::Address;
 use enforcer_common::policy::{Endpoint, MAX_ADDRESSES, MAX_STAGES, Stages, WORLD};
 use enforcer_core::object::WorkloadId;
-use enforcer_core::plan::{Automaton, EndpointPlan, Plan, Table};
+use enforcer_core::plan::{Automaton, Plan, Table};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv6Addr;
@@ -71,7 +71,7 @@ pub(crate) fn plan<'a>(
     };
     let placed = tables(mirror, &targets, desired.plan, &mut numbers.table, &mut steps)?;
     names(mirror, &desired.plan.names, &mut steps)?;
-    let mut after = Assignment { endpoints: mirror.endpoints.clone(), room: room.endpoints, numbers };
+    let mut after = Assignment::new(mirror, room.endpoints, numbers);
     for target in &targets {
         let wanted = target.endpoint(generation, &placed);
         steps.extend(after.assign(mirror, target, wanted)?);
@@ -80,51 +80,17 @@ pub(crate) fn plan<'a>(
     let known: BTreeSet<u32> = desired.attached.values().chain(&mirror.unsure).copied().collect();
     steps.extend(known.difference(&current).filter_map(|interface| after.withdraw(*interface)));
     check_room(mirror, &steps, room)?;
-    collect_unused(mirror, &after.endpoints, &mut steps);
+    collect_unused(mirror, after.endpoints(), &mut steps);
     Ok(steps)
 }
 
 /// The steps that take the endpoints of `interfaces` away.
 pub(crate) fn withdraw(mirror: &Mirror, interfaces: impl IntoIterator<Item = u32>) -> Vec<Step<'static>> {
-    let mut after = Assignment { endpoints: mirror.endpoints.clone(), room: 0, numbers: mirror.highest };
+    let mut after = Assignment::new(mirror, 0, mirror.highest);
     let mut steps: Vec<_> =
         interfaces.into_iter().filter_map(|interface| after.withdraw(interface)).collect();
-    collect_unused(mirror, &after.endpoints, &mut steps);
+    collect_unused(mirror, after.endpoints(), &mut steps);
     steps
-}
-
-/// An attached workload and what the plan says of it.
-#[derive(Clone, Copy)]
-struct Target<'a> {
-    interface: u32,
-    owner: &'a WorkloadId,
-    plan: &'a EndpointPlan,
-}
-
-impl Target<'_> {
-    /// The endpoint as it should be, but for id, slot and revision.
-    fn endpoint(&self, generation: u32, placed: &HashMap<usize, Stages>) -> Endpoint {
-        let mut addresses = [Address::default(); MAX_ADDRESSES];
-        let count = self.plan.addresses.len();
-        for (slot, address) in addresses.iter_mut().zip(&self.plan.addresses) {
-            *slot = Address::from(*address);
-        }
-        addresses[..count].sort_unstable();
-        let stages = |index: Option<usize>| index.map_or(Stages::default(), |index| placed[&index]);
-        Endpoint {
-            id: 0,
-            slot: 0,
-            revision: 0,
-            generation,
-            mode: self.plan.mode as u8,
-            address_count: count as u8,
-            padding: [0; 2],
-            egress: stages(self.plan.egress),
-            ingress: stages(self.plan.ingress),
-            addresses,
-            seal: 0,
-        }
-    }
 }
 
 /// The attached workloads of the plan, checked one by one.
@@ -234,21 +200,6 @@ fn is_taken(mirror: &Mirror, number: u32) -> bool {
     before.is_some_and(|(first, table)| number <= last_of(*first, table))
 }
 
-/// The first of `length` consecutive free numbers above `highest`, from 1 again where numbers end.
-fn next_free(highest: u32, length: u32, is_taken: impl Fn(u32) -> bool) -> u32 {
-    let mut first = highest.wrapping_add(1).max(1);
-    loop {
-        let Some(last) = first.checked_add(length - 1) else {
-            first = 1;
-            continue;
-        };
-        match (first..=last).rev().find(|number| is_taken(*number)) {
-            None => return first,
-            Some(taken) => first = taken.wrapping_add(1).max(1),
-        }
-    }
-}
-
 fn names<'a>(mirror: &Mirror, names: &'a Automaton, steps: &mut Vec<Step<'a>>) -> Result<(), ApplyError> {
     if mirror.names.as_ref() == Some(names) {
         return Ok(());
@@ -271,84 +222,6 @@ fn names<'a>(mirror: &Mirror, names: &'a Automaton, steps: &mut Vec<Step<'a>>) -
     }
     steps.extend([Step::WriteNames { half, names }, Step::FlipNames { half, names }]);
     Ok(())
-}
-
-/// Gives numbers to endpoints while the steps are made.
-struct Assignment {
-    endpoints: BTreeMap<u32, Endpoint>,
-    room: u32,
-    numbers: super::mirror::Highest,
-}
-
-impl Assignment {
-    /// The step that brings `wanted` into force; `None` when it is already.
-    fn assign<'a>(
-        &mut self,
-        mirror: &Mirror,
-        target: &Target<'a>,
-        wanted: Endpoint,
-    ) -> Result<Option<Step<'a>>, ApplyError> {
-        let interface = target.interface;
-        let old = self.endpoints.get(&interface).copied();
-        let id = old.filter(|old| same_workload(mirror, target, old, &wanted)).map(|old| old.id);
-        let slot = match old {
-            Some(old) => old.slot,
-            None => self.free_slot()?,
-        };
-        let endpoint = Endpoint { id: id.unwrap_or_else(|| self.next_id()), slot, ..wanted };
-        if !mirror.unsure.contains(&interface)
-            && let Some(old) = old
-            && is_same(&old, &endpoint)
-        {
-            return Ok(None);
-        }
-        let revision = self.next_revision();
-        let endpoint = Endpoint { revision, seal: revision, ..endpoint };
-        self.endpoints.insert(interface, endpoint);
-        Ok(Some(Step::WriteEndpoint { interface, endpoint, owner: target.owner }))
-    }
-
-    fn withdraw(&mut self, interface: u32) -> Option<Step<'static>> {
-        let old = self.endpoints.remove(&interface)?;
-        Some(Step::DeleteEndpoint { interface, slot: old.slot, revision: self.next_revision() })
-    }
-
-    fn next_id(&mut self) -> u32 {
-        let used: BTreeSet<u32> = self.endpoints.values().map(|endpoint| endpoint.id).collect();
-        self.numbers.endpoint = next_free(self.numbers.endpoint, 1, |id| used.contains(&id));
-        self.numbers.endpoint
-    }
-
-    fn next_revision(&mut self) -> u32 {
-        self.numbers.revision = self.numbers.revision.wrapping_add(1).max(1);
-        self.numbers.revision
-    }
-
-    fn free_slot(&self) -> Result<u32, Overflow> {
-        let used: BTreeSet<u32> = self.endpoints.values().map(|endpoint| endpoint.slot).collect();
-        let need = self.endpoints.len() as u64 + 1;
-        let overflow = || Overflow {
-            what: "the workloads of this node".to_owned(),
-            map: map::ENDPOINTS,
-            need,
-            room: self.room.into(),
-        };
-        (0..self.room).find(|slot| !used.contains(slot)).ok_or_else(overflow)
-    }
-}
-
-/// True when nothing but the revision differs.
-fn is_same(old: &Endpoint, new: &Endpoint) -> bool {
-    Endpoint { revision: old.revision, seal: old.seal, ..*new } == *old
-}
-
-/// True when the endpoint in the map is the target's own: known to be, or, after a restart, at the same interface
-/// with the same addresses.
-fn same_workload(mirror: &Mirror, target: &Target<'_>, old: &Endpoint, wanted: &Endpoint) -> bool {
-    match mirror.owners.get(&target.interface) {
-        Some(owner) => owner == target.owner,
-        None => old.address_count == wanted.address_count && old.addresses == wanted.addresses,
-    }
 }
 
 /// Old and new must fit together, for they lie side by side until the last endpoint is switched.
