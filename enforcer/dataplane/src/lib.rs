@@ -1,6 +1,6 @@
 //! Loads, attaches, pins and fills the kernel programs: the only crate that knows aya and netlink.
 //!
-//! A plan: [`Dataplane::apply`] turns it into steps ([`sync`]) and carries them out on the maps. What comes back:
+//! A plan: [`Dataplane::apply`] turns it into steps (`sync`) and carries them out on the maps. What comes back:
 //! events ([`EventReader`]), flows ([`Sweep`]), counters ([`Counters`]). Interfaces and addresses: [`link`].
 //! Nothing here decides policy or keeps time: plans and moments are arguments.
 
@@ -21,7 +21,7 @@ mod options;
 mod preflight;
 mod status;
 mod sweep;
-pub mod sync;
+mod sync;
 mod sys;
 mod test_run;
 #[cfg(test)]
