@@ -1,8 +1,8 @@
 //! The compiler: a snapshot becomes the numbered plan of one node. Pure and deterministic; every policy is either
 //! in the plan or among the refusals.
 //!
-//! [`order`] puts tiers and policies into their one order, [`subjects`] finds who is selected, [`peers`] and
-//! [`identities`] divide the addresses into classes, [`names`] does so for names, [`tables`] flattens
+//! `order` puts tiers and policies into their one order, `subjects` finds who is selected, `peers` and
+//! `identities` divide the addresses into classes, `names` does so for names, `tables` flattens
 //! the rules. Source of the meaning: `policy.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
