@@ -64,7 +64,7 @@ pub struct FlowsRequest {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainRequest {
-    /// Who begins it: `namespace/workload` or an address.
+    /// Who begins it: `namespace/workload`, or an address of one.
     pub from: String,
     /// Whom it is meant for: `namespace/workload`, an address or a name.
     pub to: String,
@@ -149,12 +149,14 @@ pub struct NameEntry {
 pub struct Explanation {
     /// The request.
     pub request: ExplainRequest,
+    /// The destination address that was judged.
+    pub address: IpAddr,
     /// What becomes of the flow: the first refusal, else the admission.
     #[serde(with = "text::verdict")]
     pub verdict: Verdict,
     /// What each side says, the source's first.
     pub sides: Vec<Side>,
-    /// What a reader should know besides: a side that is not on this node, an address that is not learned.
+    /// What a reader should know besides: a side that is not on this node, a name that stands for an address.
     pub notes: Vec<String>,
 }
 
@@ -172,14 +174,14 @@ pub struct Side {
     /// Why.
     #[serde(with = "text::reason")]
     pub reason: Reason,
-    /// Mode of its namespace.
-    pub mode: String,
+    /// Mode of its namespace, when the workload is on this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
     /// The rule that decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleRef>,
-    /// The patterns through which the other side's name decided.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub patterns: Vec<String>,
+    /// What each tier said, in order.
+    pub steps: Vec<String>,
 }
 
 /// The agent's state.

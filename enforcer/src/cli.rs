@@ -18,6 +18,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use enforcer_common::decide::Direction;
 use enforcer_common::policy::Mode;
 use enforcer_common::verdict::Verdict;
+use enforcer_core::explain::Service;
 use enforcer_core::filter::NamePattern;
 use enforcer_core::protocol::Protocol;
 use enforcer_core::record::text;
@@ -182,15 +183,16 @@ pub struct NamesArgs {
 /// Flags of `enforcer policy explain`.
 #[derive(Args, Debug)]
 pub struct ExplainArgs {
-    /// Who begins the flow: `namespace/workload`, or an address.
+    /// Who begins the flow: `namespace/workload`, or an address of one.
     #[arg(long)]
     pub from: String,
     /// Whom it is meant for: `namespace/workload`, an address, or a name.
     #[arg(long)]
     pub to: String,
-    /// Destination port and protocol, `443/tcp`; ICMP as `TYPE:CODE/icmp`; any other protocol as `0/47`.
-    #[arg(long, value_parser = explain::parse_port)]
-    pub port: (Protocol, u16),
+    /// Destination port and protocol: `443/tcp`, `53/udp`; `icmp` for an echo request, `TYPE/icmp` for another
+    /// message.
+    #[arg(long)]
+    pub port: Service,
     /// How the answer looks.
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
     pub output: Output,

@@ -1,14 +1,10 @@
-//! What becomes of a flow, and which rule decides: the kernel's own decision run over the plan in force. Owns
-//! the reading of the question; never decides by itself.
+//! What becomes of a flow, and which rule decides. Owns the reading of the question and what the agent knows besides
+//! policy: names that were looked up. The answer is the core's.
 
 use std::net::IpAddr;
 
-use enforcer_common::address::Address;
-use enforcer_common::decide::{Attempt, Decision, Direction};
-use enforcer_common::policy::WORLD;
-use enforcer_common::verdict::Verdict;
+use enforcer_core::explain::{self as core, Query, Service, Target};
 use enforcer_core::object::WorkloadId;
-use enforcer_core::plan::HostTables;
 use enforcer_core::plan::Plan;
 use enforcer_core::snapshot::Snapshot;
 
@@ -27,160 +23,95 @@ pub struct Scene<'a> {
     pub names: Vec<(WorkloadId, IpAddr, String)>,
 }
 
-/// One end of the flow in question.
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum End {
-    Workload(WorkloadId, IpAddr),
-    Address(IpAddr),
-    Name(String),
-}
-
 /// Answers a request.
 ///
 /// # Errors
-/// A message for the client when an end is not understood, or neither end is a workload of this node.
+/// A message for the client when an end is not understood or not known.
 pub fn explain(request: &ExplainRequest, scene: &Scene<'_>) -> Result<Explanation, String> {
-    let from = end(&request.from, scene.snapshot)?;
-    let to = end(&request.to, scene.snapshot)?;
+    let from = source(&request.from, scene.snapshot)?;
+    let written: Target = request.to.parse().map_err(|error: core::Error| error.to_string())?;
     let mut notes = Vec::new();
-    let mut sides = Vec::new();
-    match &from {
-        End::Workload(id, _) if scene.plan.endpoints.contains_key(id) => {
-            sides.push(egress(id, &to, request, scene, &mut notes));
-        }
-        End::Workload(id, _) => {
-            notes.push(format!("{id} is not on this node: ask its own for its egress policy"))
-        }
-        End::Name(name) => {
-            return Err(format!("{name:?} is a name: a flow begins at a workload or an address"));
-        }
-        End::Address(_) => {}
+    let (to, names) = destination(&from, written, scene, &mut notes)?;
+    let service = Service { protocol: request.protocol, port: request.port };
+    let query = Query { from, to, service, names };
+    let answer = core::explain(scene.snapshot, &query).map_err(|error| error.to_string())?;
+    let verdict = answer.verdict();
+    let sides = std::iter::once(&answer.egress).chain(&answer.ingress);
+    for side in sides.clone().filter(|side| !scene.plan.endpoints.contains_key(&side.workload)) {
+        notes.push(format!("{} is not on this node: judged by the policies known here", side.workload));
     }
-    match (&to, address_of(&from)) {
-        (End::Workload(id, _), Some(source)) if scene.plan.endpoints.contains_key(id) => {
-            sides.push(side(id, Direction::Ingress, source, request, scene, None));
-        }
-        (End::Workload(id, _), _) => {
-            notes.push(format!("{id} is not on this node: ask its own for its ingress policy"));
-        }
-        _ => {}
-    }
-    if sides.is_empty() {
-        return Err(format!(
-            "neither {} nor {} is a workload that this node enforces",
-            request.from, request.to
-        ));
-    }
-    let refused = sides.iter().map(|side| side.verdict).find(|verdict| !verdict.passes());
-    let would_be = sides.iter().map(|side| side.verdict).find(|verdict| *verdict == Verdict::WouldDeny);
-    let verdict = refused.or(would_be).unwrap_or(Verdict::Forwarded);
-    Ok(Explanation { request: request.clone(), verdict, sides, notes })
+    let sides = sides.map(|side| self::side(side, scene.plan)).collect();
+    Ok(Explanation { request: request.clone(), address: answer.address, verdict, sides, notes })
 }
 
-/// Reads one end; an address that is a workload's means the workload.
-fn end(text: &str, snapshot: &Snapshot) -> Result<End, String> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        let owner = snapshot.workloads.values().find(|workload| workload.addresses.contains(&address));
-        return Ok(match owner {
-            Some(workload) => End::Workload(workload.id.clone(), address),
-            None => End::Address(address),
-        });
-    }
-    let Some((namespace, name)) = text.split_once('/') else {
-        let name: enforcer_core::fqdn::Pattern = text.parse().map_err(|error| format!("{error}"))?;
-        return if name.as_str().contains('*') {
-            Err(format!("{text:?} is a pattern: ask about one name"))
-        } else {
-            Ok(End::Name(name.as_str().to_owned()))
-        };
-    };
-    let id = WorkloadId::new(namespace, name);
-    let workload = snapshot.workloads.get(&id).ok_or_else(|| format!("no workload is called {id}"))?;
-    let address = workload.addresses.first().ok_or_else(|| format!("workload {id} has no address yet"))?;
-    Ok(End::Workload(id, *address))
-}
-
-fn address_of(end: &End) -> Option<IpAddr> {
-    match end {
-        End::Workload(_, address) | End::Address(address) => Some(*address),
-        End::Name(_) => None,
+/// The workload that begins the flow, by name or by address.
+fn source(text: &str, snapshot: &Snapshot) -> Result<WorkloadId, String> {
+    match text.parse::<Target>().map_err(|error| error.to_string())? {
+        Target::Workload(id) => Ok(id),
+        Target::Address(address) => {
+            let owner = snapshot.workloads.values().find(|workload| workload.addresses.contains(&address));
+            let owner =
+                owner.ok_or_else(|| format!("{address} is no workload's address: a flow begins at one"))?;
+            Ok(owner.id.clone())
+        }
+        Target::Name(name) => Err(format!("{name:?} is a name: a flow begins at a workload, namespace/name")),
     }
 }
 
-fn egress(
-    id: &WorkloadId,
-    to: &End,
-    request: &ExplainRequest,
+/// The destination and the names under which `from` knows it. A name that was looked up stands for the address it
+/// gave.
+fn destination(
+    from: &WorkloadId,
+    written: Target,
     scene: &Scene<'_>,
     notes: &mut Vec<String>,
-) -> Side {
-    let End::Name(name) = to else {
-        let address = address_of(to).unwrap_or(SOMEWHERE);
-        let known = scene.names.iter().filter(|(who, at, _)| who == id && *at == address);
-        let names: Vec<&str> = known.map(|(_, _, name)| name.as_str()).collect();
-        if !names.is_empty() {
-            notes.push(format!("{id} looked up {address} as {}", names.join(", ")));
-        }
-        return side(id, Direction::Egress, address, request, scene, None);
+) -> Result<(Target, Vec<String>), String> {
+    let names_of = |address: IpAddr| {
+        let known = scene.names.iter().filter(|(who, at, _)| who == from && *at == address);
+        known.map(|(_, _, name)| name.clone()).collect::<Vec<_>>()
     };
-    let known = scene.names.iter().find(|(who, _, known)| who == id && known == name);
-    match known {
-        Some((_, address, _)) => notes.push(format!("judged with {address}, which {id} got for {name}")),
-        None => notes.push(format!(
-            "judged as {id} will be once a trusted resolver has answered for {name} with an address outside the cluster"
-        )),
+    match written {
+        Target::Name(name) if name.contains('*') => Err(format!("{name:?} is a pattern: ask about one name")),
+        Target::Name(name) => {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            match scene.names.iter().find(|(who, _, known)| who == from && *known == name) {
+                Some((_, address, _)) => {
+                    notes.push(format!("judged with {address}, which {from} got for {name}"));
+                    Ok((Target::Address(*address), names_of(*address)))
+                }
+                None => {
+                    notes.push(format!(
+                        "judged as once a trusted resolver has told {from} an address of {name}"
+                    ));
+                    Ok((Target::Name(name), Vec::new()))
+                }
+            }
+        }
+        Target::Address(address) => {
+            let names = names_of(address);
+            if !names.is_empty() {
+                notes.push(format!("{from} looked up {address} as {}", names.join(", ")));
+            }
+            Ok((Target::Address(address), names))
+        }
+        Target::Workload(id) => Ok((Target::Workload(id), Vec::new())),
     }
-    let address = known.map_or(SOMEWHERE, |(_, address, _)| *address);
-    side(id, Direction::Egress, address, request, scene, Some(name))
 }
 
-/// An address that no policy can mean (RFC 6890, discard-only prefix 100::/64): stands for one not known yet.
-const SOMEWHERE: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1));
-
-/// What the policy of `id` says of a flow with `remote`, which is known as `name`.
-fn side(
-    id: &WorkloadId,
-    direction: Direction,
-    remote: IpAddr,
-    request: &ExplainRequest,
-    scene: &Scene<'_>,
-    name: Option<&str>,
-) -> Side {
-    let mut tables = HostTables::new(scene.plan);
-    let looked_up = scene.names.iter().filter(|(who, address, _)| who == id && *address == remote);
-    for name in looked_up.map(|(_, _, name)| name.as_str()).chain(name) {
-        let class = scene.plan.names.class_of(name);
-        if class != 0 {
-            // Slots that are full are full in the kernel as well.
-            tables.learn(id, remote, class);
-        }
+fn side(side: &core::Side, plan: &Plan) -> Side {
+    let mut steps: Vec<String> = side.steps.iter().map(ToString::to_string).collect();
+    if !side.as_written {
+        steps.push(
+            "limits kept the policies from being compiled as written, see the problems in status".into(),
+        );
     }
-    let attempt = Attempt {
-        direction,
-        remote: Address::from(remote),
-        protocol: request.protocol.0,
-        port: request.port,
-        admitted_as: 0,
-        now: 0,
-    };
-    let decision = tables.decide(id, &attempt).unwrap_or(NOT_READY);
-    let mode = scene.plan.endpoints.get(id).map_or("-", |endpoint| mode_text(endpoint.mode));
     Side {
-        workload: id.to_string(),
-        direction,
-        verdict: decision.verdict,
-        reason: decision.reason,
-        mode: mode.to_owned(),
-        rule: scene.plan.rules.get(&decision.rule).map(rule_ref),
-        patterns: scene.plan.patterns.get(&decision.name_class).cloned().unwrap_or_default(),
+        workload: side.workload.to_string(),
+        direction: side.direction,
+        verdict: side.verdict,
+        reason: side.reason,
+        mode: plan.endpoints.get(&side.workload).map(|endpoint| mode_text(endpoint.mode).to_owned()),
+        rule: side.rule.as_ref().map(rule_ref),
+        steps,
     }
 }
-
-/// What becomes of the packets of a workload without policy.
-const NOT_READY: Decision = Decision {
-    verdict: Verdict::Denied,
-    reason: enforcer_common::verdict::Reason::EndpointNotReady,
-    rule: 0,
-    identity: WORLD,
-    name_class: 0,
-};

@@ -353,14 +353,14 @@ fn an_explanation_is_the_decision_in_force() {
         match node.worker.answer(&Request::Explain(request)).pop() {
             Some(Response::Explanation(explanation)) => {
                 let side = &explanation.sides[0];
-                (explanation.verdict, side.reason, side.patterns.clone())
+                (explanation.verdict, side.reason, side.mode.clone())
             }
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(ask("github.com", 22), (Verdict::Forwarded, Reason::Rule, vec!["github.com".to_owned()]));
-    assert_eq!(ask("github.com", 443), (Verdict::Denied, Reason::TierDefault, vec![]));
-    assert_eq!(ask("198.51.100.7", 22), (Verdict::Denied, Reason::TierDefault, vec![]));
+    assert_eq!(ask("github.com", 22), (Verdict::Forwarded, Reason::Rule, Some("enforce".to_owned())));
+    assert_eq!(ask("github.com", 443), (Verdict::Denied, Reason::TierDefault, Some("enforce".to_owned())));
+    assert_eq!(ask("198.51.100.7", 22), (Verdict::Denied, Reason::TierDefault, Some("enforce".to_owned())));
     let unknown = ExplainRequest {
         from: "update/other".into(),
         to: "github.com".into(),
