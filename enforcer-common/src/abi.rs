@@ -100,6 +100,8 @@ pub mod program {
     pub const FROM_WORKLOAD: &str = "from_workload";
     /// What the workload receives: TC egress of the host side.
     pub const TO_WORKLOAD: &str = "to_workload";
+    /// Writes the tick count and the monotonic clock into its packet: two `u64` in memory order, from its start.
+    pub const CLOCK: &str = "clock";
     /// Passes everything; the yardstick of the benchmarks.
     pub const EMPTY: &str = "empty";
 }
@@ -120,6 +122,10 @@ pub struct Settings {
     pub events_per_second: u32,
     /// Always 0.
     pub padding: u32,
+    /// Nanoseconds of one tick; 0 when it is not known, then the kernel's coarse clock is asked.
+    pub tick_ns: u64,
+    /// The tick, as the kernel counts them, at which the monotonic clock began.
+    pub first_tick: u64,
 }
 
 impl Settings {
@@ -131,6 +137,8 @@ impl Settings {
         grace: 30,
         events_per_second: 100,
         padding: 0,
+        tick_ns: 0,
+        first_tick: 0,
     };
 }
 
@@ -206,7 +214,7 @@ macro_rules! sizes {
 
 sizes! {
     Address = 16,
-    Settings = 24,
+    Settings = 40,
     QuestionKey = 24,
     Question = 16,
     EventBudget = 8,

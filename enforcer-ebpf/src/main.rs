@@ -27,8 +27,9 @@ mod work;
 
 #[cfg(target_arch = "bpf")]
 mod programs {
+    use crate::skb;
     use crate::walk::walk;
-    use aya_ebpf::bindings::TC_ACT_OK;
+    use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
     use aya_ebpf::macros::classifier;
     use aya_ebpf::programs::TcContext;
 
@@ -42,6 +43,12 @@ mod programs {
     #[classifier]
     pub fn to_workload(ctx: TcContext) -> i32 {
         walk(ctx.skb.skb, false)
+    }
+
+    /// Tells the loader how the kernel counts time.
+    #[classifier]
+    pub fn clock(ctx: TcContext) -> i32 {
+        if skb::write_clock(ctx.skb.skb) { TC_ACT_OK as i32 } else { TC_ACT_SHOT as i32 }
     }
 
     /// Passes everything: the yardstick of the benchmarks.

@@ -1,7 +1,10 @@
 //! A socket buffer as the packet readers want it. The only file that touches packet memory.
 
+use crate::maps::SETTINGS;
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_skb_load_bytes};
+use aya_ebpf::helpers::{
+    bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_skb_load_bytes, bpf_skb_store_bytes,
+};
 use core::mem::MaybeUninit;
 use enforcer_common::packet::{Linear, Octets};
 
@@ -29,12 +32,26 @@ pub fn segment_length(skb: Context) -> u32 {
     unsafe { (*skb).gso_size }
 }
 
-/// Nanoseconds of the monotonic clock, as of the last tick: a memory read where the exact clock is a
-/// device access on some machines.
+/// Nanoseconds of the monotonic clock, as of the last tick. The tick count is a memory read, no call.
 #[inline(always)]
 pub fn now() -> u64 {
+    match SETTINGS.get(0) {
+        // SAFETY: no arguments.
+        Some(settings) if settings.tick_ns != 0 => unsafe {
+            bpf_jiffies64().wrapping_sub(settings.first_tick).wrapping_mul(settings.tick_ns)
+        },
+        // SAFETY: no arguments.
+        _ => unsafe { bpf_ktime_get_coarse_ns() },
+    }
+}
+
+/// Writes the tick count and the monotonic clock into the packet, for the loader to relate them.
+#[inline(always)]
+pub fn write_clock(skb: Context) -> bool {
     // SAFETY: no arguments.
-    unsafe { bpf_ktime_get_coarse_ns() }
+    let clocks = unsafe { [bpf_jiffies64(), bpf_ktime_get_ns()] };
+    // SAFETY: the helper reads sixteen octets.
+    unsafe { bpf_skb_store_bytes(skb.cast(), 0, clocks.as_ptr().cast(), 16, 0) == 0 }
 }
 
 /// Hides what is known of a value from the compiler, which otherwise drops masks that it can prove redundant and the

@@ -35,8 +35,10 @@ pub fn walk(skb: Context, from_workload: bool) -> i32 {
     if let Some(flow) = FLOWS.get_ptr_mut(&key) {
         // SAFETY: a map element; counts of concurrent runs are added atomically.
         let flow = unsafe { &mut *flow };
-        if flow.flags & FLAG_DNS == 0 && is_current(flow, packet.protocol, packet.tcp_flags) {
-            established(skb, flow, &key, packet.protocol, packet.tcp_flags, from_workload);
+        let now = skb::now();
+        if flow.flags & FLAG_DNS == 0 && is_current(flow, packet.protocol, packet.tcp_flags, now) {
+            add(skb, flow, now, from_workload);
+            follow(flow, &key, packet.protocol, packet.tcp_flags, from_workload);
             return PASS;
         }
     } else if let Some(refusal) = REFUSALS.get_ptr_mut(&key) {
@@ -137,8 +139,8 @@ pub fn key_of(skb: Context, packet: &Packet, from_workload: bool) -> FlowKey {
 
 /// True when what the flow table says of an admitted flow still holds for this packet.
 #[inline(always)]
-pub fn is_current(flow: &Flow, protocol: u8, tcp_flags: u8) -> bool {
-    let idle = skb::now().saturating_sub(flow.last_seen);
+pub fn is_current(flow: &Flow, protocol: u8, tcp_flags: u8, now: u64) -> bool {
+    let idle = now.saturating_sub(flow.last_seen);
     let reopened = protocol == TCP && tcp::is_opening(tcp_flags) && tcp::is_closed(flow.tcp);
     is_of_revision(flow) && !reopened && idle <= flow.idle_seconds as u64 * NANOSECONDS
 }
@@ -154,34 +156,19 @@ fn is_of_revision(flow: &Flow) -> bool {
     REVISIONS.get(flow.slot).is_some_and(|revision| *revision == flow.revision)
 }
 
-/// A packet of an admitted flow.
-#[inline(always)]
-fn established(
-    skb: Context,
-    flow: &mut Flow,
-    key: &FlowKey,
-    protocol: u8,
-    tcp_flags: u8,
-    from_workload: bool,
-) {
-    add(skb, flow, from_workload);
-    if protocol == TCP && (tcp_flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0 || tcp::is_closed(flow.tcp)) {
-        follow_tcp(flow, key, tcp_flags, from_workload);
-    }
-}
-
-/// The same for the packet in `work`, which then says what flow it is of.
+/// A packet of the admitted flow in `work`, which then says so.
 #[inline(always)]
 pub fn go_on(skb: Context, work: &mut Work, flow: &mut Flow, from_workload: bool) -> i32 {
-    established(skb, flow, &work.key, work.packet.protocol, work.packet.tcp_flags, from_workload);
+    add(skb, flow, skb::now(), from_workload);
+    follow(flow, &work.key, work.packet.protocol, work.packet.tcp_flags, from_workload);
     work.flow = *flow;
     PASS
 }
 
 /// Counts a packet and remembers when it came.
 #[inline(always)]
-fn add(skb: Context, flow: &mut Flow, from_workload: bool) {
-    flow.last_seen = skb::now();
+fn add(skb: Context, flow: &mut Flow, now: u64, from_workload: bool) {
+    flow.last_seen = now;
     let count = if from_workload { &mut flow.sent } else { &mut flow.received };
     add_atomically(&mut count.packets, 1);
     add_atomically(&mut count.bytes, skb::length(skb) as u64);
@@ -191,6 +178,15 @@ fn add(skb: Context, flow: &mut Flow, from_workload: bool) {
 fn add_atomically(total: &mut u64, by: u64) {
     // SAFETY: `total` is an aligned u64 in a map element; the standard library has no atomics for this target.
     unsafe { core::arch::asm!("lock *(u64 *)({p} + 0) += {v}", p = in(reg) total, v = in(reg) by) };
+}
+
+/// Follows a TCP connection where a packet may change its state.
+#[inline(always)]
+fn follow(flow: &mut Flow, key: &FlowKey, protocol: u8, tcp_flags: u8, from_workload: bool) {
+    let changes = tcp_flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0 || tcp::is_closed(flow.tcp);
+    if protocol == TCP && changes {
+        follow_tcp(flow, key, tcp_flags, from_workload);
+    }
 }
 
 /// Follows a connection; its end is told with the packet that completes it.
@@ -210,7 +206,7 @@ fn follow_tcp(flow: &mut Flow, key: &FlowKey, flags: u8, from_workload: bool) ->
 /// A further packet of a refused flow.
 #[inline(always)]
 pub fn refused(skb: Context, refusal: &mut Flow, from_workload: bool) -> i32 {
-    add(skb, refusal, from_workload);
+    add(skb, refusal, skb::now(), from_workload);
     count(reason_index(refusal.reason), 1);
     DROP
 }
@@ -231,7 +227,7 @@ pub extern "C" fn known(skb: Context, from_workload: u32) -> i32 {
     if let Some(flow) = FLOWS.get_ptr_mut(&work.key) {
         // SAFETY: a map element.
         let flow = unsafe { &mut *flow };
-        if is_current(flow, work.packet.protocol, work.packet.tcp_flags) {
+        if is_current(flow, work.packet.protocol, work.packet.tcp_flags, skb::now()) {
             return go_on(skb, work, flow, from_workload);
         }
         return UNKNOWN;

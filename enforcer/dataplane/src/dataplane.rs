@@ -79,16 +79,24 @@ impl Dataplane {
             Origin::Adopted => sync::adopt::mirror(&maps).map_err(Error::map("read", "of an earlier run"))?,
             Origin::New | Origin::Beside(_) => Mirror::default(),
         };
-        let settings = Settings { abi_version: ABI_VERSION, name_half: mirror.name_half, ..options.settings };
-        maps.settings.set(&0, &settings).map_err(Error::map("write", map::SETTINGS))?;
         let links = Links::below(&options.pin_directory)?;
         let unclaimed = links.list()?;
         let (attached, waiting) = Default::default();
         let options = options.clone();
         let mut dataplane =
             Self { object, maps, mirror, ring, links, attached, unclaimed, waiting, origin, options, lock };
+        dataplane.write_settings()?;
         dataplane.adopt()?;
         Ok(dataplane)
+    }
+
+    /// Tells the programs what they are told apart from policy.
+    fn write_settings(&mut self) -> Result<(), Error> {
+        let (tick_ns, first_tick) = self.ticks()?.map_or((0, 0), |ticks| (ticks.tick_ns, ticks.first_tick));
+        let name_half = self.mirror.name_half;
+        let settings =
+            Settings { abi_version: ABI_VERSION, name_half, tick_ns, first_tick, ..self.options.settings };
+        self.maps.settings.set(&0, &settings).map_err(Error::map("write", map::SETTINGS))
     }
 
     /// Gives what is attached the programs just loaded, or leaves it for the first plan when its maps differ.

@@ -1,5 +1,6 @@
 //! The door for tests and benchmarks: runs a loaded program on a packet without an interface's traffic. Sends nothing.
 
+use crate::clock::{self, Ticks};
 use crate::dataplane::Dataplane;
 use crate::error::Error;
 use crate::load;
@@ -7,6 +8,9 @@ use crate::sys::{self, RunRequest};
 use aya::programs::TcAttachType;
 use enforcer_common::abi::program;
 use std::os::fd::AsFd;
+
+/// Index of the loopback interface in every network namespace.
+const LOOPBACK: u32 = 1;
 
 /// A program of the object.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -17,6 +21,8 @@ pub enum Program {
     ToWorkload,
     /// Passes everything: the yardstick of benchmarks. Loaded when it is first run.
     Empty,
+    /// Writes the kernel's clocks into its packet. Loaded when it is first run.
+    Clock,
 }
 
 impl Program {
@@ -26,6 +32,7 @@ impl Program {
             Self::FromWorkload => program::FROM_WORKLOAD,
             Self::ToWorkload => program::TO_WORKLOAD,
             Self::Empty => program::EMPTY,
+            Self::Clock => program::CLOCK,
         }
     }
 }
@@ -102,6 +109,14 @@ impl Dataplane {
             empty.attach(interface, direction).map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// How the kernel's ticks relate to the monotonic clock; `None` where that cannot be told.
+    pub(crate) fn ticks(&mut self) -> Result<Option<Ticks>, Error> {
+        let packet = TestPacket { octets: &[0; 64], interface: LOOPBACK, repeat: 1 };
+        let told = self.test_run(Program::Clock, &packet)?.octets;
+        let number = |at: usize| told.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes);
+        Ok(number(0).zip(number(8)).and_then(|(count, now)| clock::ticks(count, now)))
     }
 
     /// Runs a program by `BPF_PROG_TEST_RUN`.
