@@ -38,7 +38,8 @@ impl<K: Kernel, L: Links> Backend for Worker<K, L> {
         }
     }
 
-    fn begin(&self, request: &FlowsRequest) -> (u64, u64) {
+    fn begin(&mut self, request: &FlowsRequest) -> (u64, u64) {
+        self.drain(&Moment::now());
         let ring = &self.books.ring;
         let first = match request.last {
             None => ring.first(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use enforcer_common::policy::HOST_BIT;
+use enforcer_common::policy::{HOST_BIT, WORLD};
 use enforcer_core::object::WorkloadId;
 use enforcer_core::plan::{Plan, RuleInfo};
 use enforcer_core::record::RuleRef;
@@ -42,7 +42,7 @@ impl View {
                     namespace: workload.id.namespace.as_str().into(),
                     workload: workload.id.name.as_str().into(),
                     labels: Arc::new(workload.labels.clone()),
-                    identity: identity.map(|identity| identity & !HOST_BIT),
+                    identity: Some(identity.map_or(WORLD, |identity| identity & !HOST_BIT)),
                 };
                 (&workload.id, subject)
             })

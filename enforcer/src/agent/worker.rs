@@ -215,7 +215,9 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         self.books.plan = settled.plan;
         self.force.snapshot = settled.snapshot;
         self.force.refused = settled.problems;
-        self.force.applied = Some((now.wall, applied));
+        let since =
+            self.force.applied.filter(|_| applied.endpoints == 0).map_or(now.wall, |(since, _)| since);
+        self.force.applied = Some((since, applied));
         self.force.failure = None;
     }
 

@@ -24,8 +24,9 @@ const BATCH: usize = 256;
 pub trait Backend {
     /// Answers a request that is no stream.
     fn answer(&self, request: &Request) -> Vec<Response>;
-    /// Numbers of the first record of a flows request and of the one behind the last that is stored.
-    fn begin(&self, request: &FlowsRequest) -> (u64, u64);
+    /// Numbers of the first record of a flows request and of the one behind the last that is stored; what happened
+    /// before the request is stored then.
+    fn begin(&mut self, request: &FlowsRequest) -> (u64, u64);
     /// At most `limit` records from `cursor` on as response lines, and the cursor behind them.
     fn read(&self, request: &FlowsRequest, cursor: u64, limit: usize) -> (Vec<Response>, u64);
     /// Records that the kernel could not tell, so far.
@@ -141,7 +142,7 @@ async fn stored<B: Backend>(
     writer: &mut OwnedWriteHalf,
     backend: &Rc<RefCell<B>>,
 ) -> io::Result<u64> {
-    let (mut cursor, end) = backend.borrow().begin(request);
+    let (mut cursor, end) = backend.borrow_mut().begin(request);
     while cursor < end {
         let limit = usize::try_from(end - cursor).unwrap_or(BATCH).min(BATCH);
         let (responses, next) = backend.borrow().read(request, cursor, limit);

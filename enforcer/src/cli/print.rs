@@ -162,7 +162,8 @@ fn ending(record: &Record) -> String {
         )
     };
     match (record.event, record.end_reason) {
-        (Event::Ended | Event::Cut, Some(reason)) => format!(" ended: {}, {}", reason.text(), counts()),
+        (Event::Cut, _) => format!(" cut by a change of policy, {}", counts()),
+        (Event::Ended, Some(reason)) => format!(" ended: {}, {}", reason.text(), counts()),
         _ => String::new(),
     }
 }

@@ -22,7 +22,7 @@ impl Backend for Ring {
             _ => vec![failure("not here")],
         }
     }
-    fn begin(&self, _: &FlowsRequest) -> (u64, u64) {
+    fn begin(&mut self, _: &FlowsRequest) -> (u64, u64) {
         (0, self.0.next())
     }
     fn read(&self, _: &FlowsRequest, cursor: u64, limit: usize) -> (Vec<Response>, u64) {
