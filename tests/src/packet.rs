@@ -31,6 +31,16 @@ impl Wire {
         Ok(Self { sender, hardware })
     }
 
+    /// Opens any interface of a namespace; both hardware addresses are its own.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn at(namespace: &Namespace, name: &str) -> Result<Self> {
+        let hardware = [hardware(namespace, name)?; 2];
+        let (sender, _receiver) = raw(namespace, &interface(namespace, name)?)?;
+        Ok(Self { sender, hardware })
+    }
+
     /// Sends one frame.
     ///
     /// # Errors

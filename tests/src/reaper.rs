@@ -16,7 +16,7 @@ declare -A left
 while read -r change kind name; do
   case $change in +) left["$kind $name"]=1 ;; -) unset "left[$kind $name]" ;; esac
 done
-for kind in process tree namespace; do
+for kind in process tree namespace directory; do
   for entry in "${!left[@]}"; do
     name=${entry#* }
     [ "${entry%% *}" = "$kind" ] || continue
@@ -24,6 +24,7 @@ for kind in process tree namespace; do
       process) kill -KILL "$name" ;;
       tree) rm -rf -- "$name" ;;
       namespace) ip netns del "$name" ;;
+      directory) rmdir -- "$name" ;;
     esac
   done
 done
@@ -38,6 +39,8 @@ pub enum Kind {
     Tree,
     /// A named network namespace.
     Namespace,
+    /// A directory that goes only when it is empty by then.
+    Directory,
 }
 
 /// One thing the reaper knows of, until this is dropped.
@@ -63,6 +66,7 @@ impl Remnant {
             Kind::Process => "process",
             Kind::Tree => "tree",
             Kind::Namespace => "namespace",
+            Kind::Directory => "directory",
         };
         let line = format!("{kind} {name}");
         tell(&format!("+ {line}\n")).context("failed to tell the reaper what to remove")?;
@@ -81,21 +85,25 @@ impl Drop for Remnant {
 #[derive(Debug)]
 pub struct Tree {
     path: PathBuf,
-    _remnant: Remnant,
+    remnants: Vec<Remnant>,
 }
 
 impl Tree {
-    /// Makes the directory; its parents too.
+    /// Makes the directory; its parent too, which goes as well when nobody else uses it by then.
     ///
     /// # Errors
     /// When it is there already: then it is somebody else's.
     pub fn create(path: &Path) -> Result<Self> {
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)
-                .with_context(|| format!("failed to make {}", parent.display()))?;
+        let parent = path.parent().filter(|parent| !parent.exists());
+        if let Some(parent) = parent {
+            std::fs::create_dir(parent).with_context(|| format!("failed to make {}", parent.display()))?;
         }
         std::fs::create_dir(path).with_context(|| format!("failed to make {}", path.display()))?;
-        Self::adopt(path)
+        let mut tree = Self::adopt(path)?;
+        if let Some(parent) = parent {
+            tree.remnants.push(Remnant::new(Kind::Directory, text(parent)?)?);
+        }
+        Ok(tree)
     }
 
     /// Takes charge of a directory that another process will make.
@@ -103,8 +111,7 @@ impl Tree {
     /// # Errors
     /// As [`Remnant::new`].
     pub fn adopt(path: &Path) -> Result<Self> {
-        let remnant = Remnant::new(Kind::Tree, path.to_str().context("a path that is no text")?)?;
-        Ok(Self { path: path.to_owned(), _remnant: remnant })
+        Ok(Self { path: path.to_owned(), remnants: vec![Remnant::new(Kind::Tree, text(path)?)?] })
     }
 
     /// Where it is.
@@ -117,6 +124,9 @@ impl Drop for Tree {
     fn drop(&mut self) {
         // What fails here is left to the reaper.
         let _ = std::fs::remove_dir_all(&self.path);
+        if self.remnants.len() > 1 {
+            let _ = self.path.parent().map(std::fs::remove_dir);
+        }
     }
 }
 
@@ -127,6 +137,10 @@ pub fn finish() {
         // It ends by itself once it has read the end of the pipe; there is nobody to tell of its status.
         let _ = shell.wait();
     }
+}
+
+fn text(path: &Path) -> Result<&str> {
+    path.to_str().context("a path that is no text")
 }
 
 fn tell(line: &str) -> Result<()> {

@@ -73,6 +73,7 @@ fn path_mtu_discovery_works_through_the_enforcer() -> Result<()> {
     lab.internet.namespace.ip("link set eth0 mtu 1300\n")?;
     let data = vec![7; 200_000];
     for (index, family) in Family::BOTH.into_iter().enumerate() {
+        assert_eq!(lab.pod("app").connect(DENIED[index].parse()?, 443), Outcome::TimedOut, "the control");
         let mut stream = lab.pod("app").open(ALLOWED[index].parse()?, 443)?;
         client::exchange(&mut stream, &data, Duration::from_secs(5))
             .with_context(|| format!("over {family}"))?;

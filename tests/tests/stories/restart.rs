@@ -2,12 +2,12 @@
 //! one passes, and names go on being learned.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use enforcer_tests::internet::UdpEcho;
-use enforcer_tests::{Family, Lab, Outcome, client, zone};
+use enforcer_tests::{Family, Journal, Lab, Outcome, client, zone};
 
 use crate::first_syn;
 use crate::policies::{egress, rule};
@@ -16,36 +16,27 @@ const ALLOWED: [&str; 2] = ["203.0.113.1", "2001:db8::a:1"];
 const DENIED: [&str; 2] = ["203.0.113.2", "2001:db8::a:2"];
 const PORT: u16 = 4000;
 /// Round trips that must have been made between two events, so that each phase has traffic.
-const ENOUGH: u64 = 200;
+const ENOUGH: usize = 200;
 
-/// What the traffic saw.
-#[derive(Default)]
-struct Tally {
-    echoed: AtomicU64,
-    lost: AtomicU64,
-}
+/// What became of each round trip: true when its echo came.
+type Trips = Journal<bool>;
 
-impl Tally {
-    /// Waits until the traffic has made [`ENOUGH`] more round trips, or lost one.
-    fn await_progress(&self) {
-        let before = self.echoed.load(Ordering::Relaxed);
-        while self.echoed.load(Ordering::Relaxed) < before + ENOUGH && self.lost.load(Ordering::Relaxed) == 0
-        {
-            std::thread::yield_now();
-        }
-    }
+/// Waits until the traffic has made [`ENOUGH`] more round trips, or lost one.
+fn await_progress(trips: &Trips) {
+    let before = trips.len();
+    // None when there is no progress at all: what was lost is counted at the end.
+    let _ = trips.wait(|all| (all.len() >= before + ENOUGH || all.contains(&false)).then_some(()));
 }
 
 /// Until told to stop: a denied datagram, then an allowed one whose echo must come, each a flow of its own.
 /// An echo tells that the denied datagram before it has had its chance, too.
-fn traffic(lab: &Lab, servers: [SocketAddr; 2], stop: &AtomicBool, tally: &Tally) {
+fn traffic(lab: &Lab, servers: [SocketAddr; 2], stop: &AtomicBool, trips: &Trips) {
     let [allowed, denied] = servers;
     lab.pod("app").namespace.enter(|| {
         while !stop.load(Ordering::Relaxed) {
             let refused = client::datagram_socket(denied).and_then(|socket| socket.send(b"denied"));
             let echo = refused.and_then(|_| client::ping_here(allowed, b"allowed", Duration::from_secs(1)));
-            let count = if echo.is_ok() { &tally.echoed } else { &tally.lost };
-            count.fetch_add(1, Ordering::Relaxed);
+            trips.push(echo.is_ok());
         }
     });
 }
@@ -66,21 +57,21 @@ fn new_flows_are_judged_without_a_gap() -> Result<()> {
     let serve = |address: &&str| UdpEcho::serve(&lab.internet.namespace, server(address));
     let _allowed = ALLOWED.iter().map(serve).collect::<Result<Vec<_>>>()?;
     let denied = DENIED.iter().map(serve).collect::<Result<Vec<_>>>()?;
-    let (stop, tally) = (AtomicBool::new(false), Tally::default());
+    let (stop, trips) = (AtomicBool::new(false), Trips::default());
     std::thread::scope(|scope| {
         for (allowed, denied) in ALLOWED.into_iter().zip(DENIED) {
-            let (lab, stop, tally) = (&lab, &stop, &tally);
-            scope.spawn(move || traffic(lab, [server(allowed), server(denied)], stop, tally));
+            let (lab, stop, trips) = (&lab, &stop, &trips);
+            scope.spawn(move || traffic(lab, [server(allowed), server(denied)], stop, trips));
         }
         let mut events = || -> Result<()> {
             for _ in 0..3 {
-                tally.await_progress();
+                await_progress(&trips);
                 agent.kill();
-                tally.await_progress();
+                await_progress(&trips);
                 agent.start_again()?;
-                tally.await_progress();
+                await_progress(&trips);
                 agent.terminate()?;
-                tally.await_progress();
+                await_progress(&trips);
                 agent.start_again()?;
             }
             Ok(())
@@ -89,12 +80,8 @@ fn new_flows_are_judged_without_a_gap() -> Result<()> {
         stop.store(true, Ordering::Relaxed);
         outcome
     })?;
-    assert_eq!(
-        tally.lost.load(Ordering::Relaxed),
-        0,
-        "of {} round trips",
-        tally.echoed.load(Ordering::Relaxed)
-    );
+    let lost = trips.read(|all| all.iter().filter(|echoed| !**echoed).count());
+    assert_eq!(lost, 0, "of {} round trips", trips.len());
     for server in denied {
         assert_eq!(server.received(), 0, "denied datagrams arrived");
     }

@@ -9,8 +9,9 @@ use anyhow::{Context, Result};
 use enforcer_common::policy::{FIRST_IDENTITY, Mode, Rule};
 use enforcer_core::object::WorkloadId;
 use enforcer_core::plan::{Automaton, EndpointPlan, Plan, Row, Table};
-use enforcer_dataplane::{Dataplane, EventReader, Options, Program, TestPacket, link};
+use enforcer_dataplane::{Dataplane, EventReader, Options, Program, TestPacket, keep_run_times, link};
 use enforcer_tests::Namespace;
+use enforcer_tests::packet::Wire;
 use etherparse::PacketBuilder;
 
 use crate::figures::{Figure, Series};
@@ -42,24 +43,25 @@ enum Segment {
 pub(crate) fn measure(rounds: usize) -> Result<Vec<Figure>> {
     let name = format!("enforcer-bench-{}", std::process::id());
     let namespace = Namespace::create(&name)?;
-    namespace.ip("link add bench0 up type veth peer name bench1")?;
+    namespace.ip("link add bench0 up type veth peer name bench1 up")?;
     let pins = PathBuf::from("/sys/fs/bpf").join(&name);
     let options = Options { pin_directory: pins.clone(), ..Options::default() };
-    let figures = namespace.enter(|| in_namespace(&options, rounds));
+    let wire = Wire::at(&namespace, "bench1")?;
+    let figures = namespace.enter(|| in_namespace(&options, rounds, wire));
     Dataplane::uninstall(&options).context("failed to remove the pins")?;
     // Empty by now, and gone already where uninstalling removed it.
     let _ = std::fs::remove_dir(&pins);
     figures
 }
 
-fn in_namespace(options: &Options, rounds: usize) -> Result<Vec<Figure>> {
+fn in_namespace(options: &Options, rounds: usize, wire: Wire) -> Result<Vec<Figure>> {
     let interface = link::by_name("bench0")?.index;
     let mut dataplane = Dataplane::open(options)?;
     let workload = WorkloadId::new("bench", "client");
     dataplane.attach(&workload, interface)?;
     dataplane.apply(&plan(&workload))?;
     let events = dataplane.events()?;
-    let mut bench = Bench { dataplane, events, interface, fresh: 0 };
+    let mut bench = Bench { dataplane, events, interface, wire, fresh: 0 };
     bench.establish()?;
     let mut empty = Vec::new();
     let mut series: BTreeMap<&'static str, Series> = BTreeMap::new();
@@ -96,6 +98,8 @@ struct Bench {
     dataplane: Dataplane,
     events: EventReader,
     interface: u32,
+    /// The other end of the interface: frames sent there are the workload's.
+    wire: Wire,
     fresh: u32,
 }
 
@@ -125,22 +129,27 @@ impl Bench {
         Ok(self.run(program, packet, REPEAT)?.1)
     }
 
-    /// Nanoseconds the first packet of a flow, decision, table entry and event included: the mean over flows of
-    /// different ports and remote addresses, each run once, as the kernel's own timer gives it.
+    /// Nanoseconds the first packet of a flow, decision, table entry and event included: real frames of different
+    /// ports and remote addresses, and the kernel's own account of the program's run time.
     fn never_seen(&mut self, port: u16) -> Result<f64> {
-        let mut total = 0.0;
+        let kept = keep_run_times()?;
+        let before = self.dataplane.run_time(Program::FromWorkload)?;
         for _ in 0..FLOWS {
             self.fresh += 1;
-            let mut packet = tcp_v4(Segment::Syn, true, 1024 + (self.fresh % 60_000) as u16, port);
+            let mut frame = tcp_v4(Segment::Syn, true, 1024 + (self.fresh % 60_000) as u16, port);
             // 172.16.0.0 to 172.19.231.255: the prefixes that policy names.
             let prefix = self.fresh % PREFIXES;
-            packet[31] = 16 + (prefix >> 8) as u8;
-            packet[32] = prefix as u8;
-            packet[33] = (self.fresh / 60_000) as u8;
-            total += self.run(Program::FromWorkload, &packet, 1)?.1;
+            frame[31] = 16 + (prefix >> 8) as u8;
+            frame[32] = prefix as u8;
+            frame[33] = (self.fresh / 60_000) as u8;
+            self.wire.send(&frame)?;
         }
+        let after = self.dataplane.run_time(Program::FromWorkload)?;
+        drop(kept);
         self.events.poll(|_| {});
-        Ok(total / f64::from(FLOWS))
+        let runs = after.runs - before.runs;
+        anyhow::ensure!(runs >= u64::from(FLOWS), "only {runs} of {FLOWS} frames reached the program");
+        Ok((after.nanoseconds - before.nanoseconds) as f64 / runs as f64)
     }
 }
 

@@ -72,7 +72,7 @@ pub(crate) fn suggestions(lab: &Lab, agent: &Agent<'_>, policies: &Path) -> Resu
     anstream::println!(
         "\n{BOLD}It goes on running (agent {}). In another terminal, as root:{BOLD:#}\n\
          \n  {binary} flows --follow --socket {socket}\n  {binary} status --socket {socket}\
-         \n  {binary} policy explain --from update/update --to github.com --port 22 --socket {socket}\n",
+         \n  {binary} policy explain --from update/update --to github.com --port 22/tcp --socket {socket}\n",
         agent.pid()
     );
     for (pod, host, port) in [("demo-update", "github.com", 22), ("demo-alerts", "github.com", 443)] {
@@ -136,7 +136,7 @@ fn print_table(rows: &[Row]) {
     });
     let line = |cells: [&str; 6]| {
         let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        padded.collect::<Vec<_>>().join("  ")
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     anstream::println!("\n{BOLD}{}{BOLD:#}", line(heads));
     for workload in WORKLOADS {

@@ -1,0 +1,283 @@
+//! What real traffic costs: the same packets from a pod through the node to the internet, on nodes that differ only in
+//! what stands at the pod's interface. Client and server are sockets of one thread pinned to one CPU, so that a round
+//! trip is a walk through the kernel and no wake-up.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use enforcer_dataplane::{Dataplane, Options};
+use enforcer_tests::{Agent, Lab};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::figures::{Figure, Series};
+
+/// Prefixes that policy names, /26 each from 198.18.0.0 on.
+const ELEMENTS: u32 = 1_000;
+/// Packets, round trips and connections of one measurement.
+const PACKETS: u32 = 20_000;
+const ROUND_TRIPS: u32 = 4_000;
+const CONNECTIONS: u32 = 400;
+/// Flows of the measurement with many.
+const FLOWS: u32 = 16_384;
+
+const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
+const SERVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 10);
+const UDP_PORT: u16 = 7_007;
+const SINK_PORT: u16 = 7_009;
+const TCP_PORT: u16 = 7_008;
+
+/// What stands at the pod's interface.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Guard {
+    Nothing,
+    NothingAgain,
+    EmptyProgram,
+    Enforcer,
+    Nftables,
+}
+
+impl Guard {
+    const ALL: [Self; 5] =
+        [Self::Nothing, Self::NothingAgain, Self::EmptyProgram, Self::Enforcer, Self::Nftables];
+
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::NothingAgain => "nothing, once more (noise)",
+            Self::EmptyProgram => "empty TCX program",
+            Self::Enforcer => "enforcer, agent reading events",
+            Self::Nftables => "nftables, conntrack + set of 1,000",
+        }
+    }
+}
+
+/// What is measured.
+type Measure = fn(&Ends) -> Result<f64>;
+
+const COLUMNS: [(&str, Measure); 5] = [
+    ("UDP packet", udp_packet),
+    ("UDP packet, 16k flows", many_flows),
+    ("UDP round trip", udp_round_trip),
+    ("TCP round trip", tcp_round_trip),
+    ("connect, request, close", connection),
+];
+
+/// Sockets of both ends of one world.
+struct Ends {
+    udp_client: UdpSocket,
+    udp_server: UdpSocket,
+    sender: UdpSocket,
+    _sink: UdpSocket,
+    stream: (TcpStream, TcpStream),
+    listener: TcpListener,
+    /// Makes a connection from inside the pod.
+    connect: Box<dyn Fn() -> Result<TcpStream>>,
+}
+
+/// Measures `rounds` rounds, every world in turn in each; one table a column.
+///
+/// # Errors
+/// Without root, nft, or the agent's binary.
+pub(crate) fn measure(rounds: usize) -> Result<Vec<(&'static str, Vec<Figure>)>> {
+    let worlds = Guard::ALL.map(|_| Lab::builder().pod("client").mode("client", "enforce").start());
+    let worlds = worlds.into_iter().collect::<Result<Vec<_>>>()?;
+    let mut kept = Vec::new();
+    for (guard, world) in Guard::ALL.into_iter().zip(&worlds) {
+        kept.push(stand(guard, world)?);
+    }
+    pin_to_first_cpu()?;
+    let ends = worlds.iter().map(open).collect::<Result<Vec<_>>>()?;
+    let mut series: BTreeMap<(usize, Guard), Series> = BTreeMap::new();
+    for _ in 0..rounds {
+        for (column, (_, measure)) in COLUMNS.iter().enumerate() {
+            let base = measure(&ends[0])?;
+            for (guard, ends) in Guard::ALL.into_iter().zip(&ends).skip(1) {
+                series.entry((column, guard)).or_default().push(measure(ends)?, base);
+            }
+        }
+    }
+    drop(kept);
+    let figures = |column| {
+        let guards = Guard::ALL.into_iter().skip(1);
+        guards.map(|guard| series[&(column, guard)].figure(guard.text())).collect()
+    };
+    Ok(COLUMNS.iter().enumerate().map(|(column, (name, _))| (*name, figures(column))).collect())
+}
+
+/// What keeps a guard standing.
+enum Standing<'a> {
+    ByItself,
+    Program(Box<Dataplane>, Options),
+    Agent(Box<Agent<'a>>),
+}
+
+impl Drop for Standing<'_> {
+    fn drop(&mut self) {
+        if let Self::Program(_, options) = self {
+            // Pins of a benchmark that is over: what fails here is left to the next run's eyes.
+            let _ = std::fs::remove_dir_all(&options.pin_directory);
+        }
+    }
+}
+
+fn stand(guard: Guard, world: &Lab) -> Result<Standing<'_>> {
+    match guard {
+        Guard::Nothing | Guard::NothingAgain => Ok(Standing::ByItself),
+        Guard::EmptyProgram => {
+            let pin_directory = world.pin_directory().join("bench");
+            let options = Options { pin_directory, ..Options::default() };
+            let dataplane = world.node.enter(|| -> Result<Dataplane> {
+                let mut dataplane = Dataplane::open(&options)?;
+                dataplane.attach_empty(&world.pod("client").interface)?;
+                Ok(dataplane)
+            })?;
+            Ok(Standing::Program(Box::new(dataplane), options))
+        }
+        Guard::Enforcer => {
+            world.policy("client.yaml", &segment_policy())?;
+            let agent = world.agent()?;
+            let probe = agent.log().read(|lines| lines.join("\n"));
+            ensure!(!probe.contains("refused"), "the policy was refused:\n{probe}");
+            Ok(Standing::Agent(Box::new(agent)))
+        }
+        Guard::Nftables => {
+            let rules = ruleset(&world.pod("client").interface);
+            let file = tempfile::NamedTempFile::new()?;
+            std::fs::write(file.path(), rules)?;
+            let status = world.node.spawn(Command::new("nft").arg("-f").arg(file.path()))?.wait()?;
+            ensure!(status.success(), "nft refused the rules");
+            Ok(Standing::ByItself)
+        }
+    }
+}
+
+fn prefixes() -> impl Iterator<Item = String> {
+    (0..ELEMENTS).map(|index| format!("{}/26", Ipv4Addr::from(u32::from(FIRST) + (index << 6))))
+}
+
+/// The policy as the agent reads it.
+fn segment_policy() -> String {
+    let mut text = "apiVersion: enforcer.dev/v1alpha1\nkind: SegmentPolicy\n\
+                    metadata: {name: client, namespace: client}\nspec:\n  subject: {}\n  egress:\n\
+                    \x20 - name: bench\n    action: Allow\n    ports:\n    - {protocol: UDP, port: 7007, endPort: 7009}\n\
+                    \x20   - {protocol: TCP, port: 7008}\n    to:\n"
+        .to_owned();
+    for prefix in prefixes() {
+        let _ = writeln!(text, "    - cidr: {{cidr: {prefix}}}");
+    }
+    text
+}
+
+/// The same as nftables has it: established flows by connection tracking, new ones by a set.
+fn ruleset(interface: &str) -> String {
+    let elements = prefixes().collect::<Vec<_>>().join(", ");
+    format!(
+        "table inet bench {{\n set allowed {{ type ipv4_addr; flags interval; elements = {{ {elements} }} }}\n\
+         chain forward {{ type filter hook forward priority filter; policy accept;\n\
+         ct state established,related accept\n\
+         iifname \"{interface}\" ip daddr @allowed udp dport {{ 7007-7009 }} accept\n\
+         iifname \"{interface}\" ip daddr @allowed tcp dport 7008 accept\n\
+         iifname \"{interface}\" drop\n }}\n}}\n"
+    )
+}
+
+fn pin_to_first_cpu() -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(0);
+    sched_setaffinity(None, &set).context("failed to pin to one CPU")
+}
+
+fn open(world: &Lab) -> Result<Ends> {
+    let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let (server, client) = (&world.internet.namespace, &world.pod("client").namespace);
+    let udp_server = server.enter(|| UdpSocket::bind((SERVER, UDP_PORT)))?;
+    let sink = server.enter(|| UdpSocket::bind(any(SINK_PORT)))?;
+    let listener = server.enter(|| TcpListener::bind((SERVER, TCP_PORT)))?;
+    let bound = || -> Result<UdpSocket> { Ok(client.enter(|| UdpSocket::bind(any(0)))?) };
+    let (udp_client, sender) = (bound()?, bound()?);
+    udp_client.connect((SERVER, UDP_PORT))?;
+    let handle = std::fs::File::open(client.path())?;
+    let connect = Box::new(move || socket_in(&handle));
+    let client_side = connect()?;
+    let server_side = listener.accept()?.0;
+    for stream in [&client_side, &server_side] {
+        stream.set_nodelay(true)?;
+    }
+    Ok(Ends {
+        udp_client,
+        udp_server,
+        sender,
+        _sink: sink,
+        stream: (client_side, server_side),
+        listener,
+        connect,
+    })
+}
+
+/// A connection to the server from inside a network namespace; this thread stays there.
+fn socket_in(namespace: &std::fs::File) -> Result<TcpStream> {
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+    use std::os::fd::AsFd;
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+    Ok(TcpStream::connect((SERVER, TCP_PORT))?)
+}
+
+/// Nanoseconds one of `count` repetitions takes.
+fn timed(count: u32, mut step: impl FnMut(u32) -> Result<()>) -> Result<f64> {
+    let begun = Instant::now();
+    for index in 0..count {
+        step(index)?;
+    }
+    Ok(begun.elapsed().as_nanos() as f64 / f64::from(count))
+}
+
+fn udp_packet(ends: &Ends) -> Result<f64> {
+    let sink = SocketAddrV4::new(SERVER, SINK_PORT);
+    timed(PACKETS, |_| Ok(ends.sender.send_to(&[0; 64], sink).map(drop)?))
+}
+
+/// One packet each of flows that are open already.
+fn many_flows(ends: &Ends) -> Result<f64> {
+    let first = u32::from(FIRST);
+    let flow = |index| SocketAddrV4::new(Ipv4Addr::from(first + 64 + index), SINK_PORT);
+    timed(FLOWS, |index| Ok(ends.sender.send_to(&[0; 64], flow(index)).map(drop)?))?;
+    timed(FLOWS, |index| Ok(ends.sender.send_to(&[0; 64], flow(index)).map(drop)?))
+}
+
+fn udp_round_trip(ends: &Ends) -> Result<f64> {
+    let mut buffer = [0; 64];
+    timed(ROUND_TRIPS, |_| {
+        ends.udp_client.send(&buffer)?;
+        let (length, from) = ends.udp_server.recv_from(&mut buffer)?;
+        ends.udp_server.send_to(&buffer[..length], from)?;
+        ends.udp_client.recv(&mut buffer)?;
+        Ok(())
+    })
+}
+
+fn exchange(client: &mut TcpStream, server: &mut TcpStream) -> Result<()> {
+    let mut buffer = [0; 64];
+    client.write_all(&buffer)?;
+    server.read_exact(&mut buffer)?;
+    server.write_all(&buffer)?;
+    client.read_exact(&mut buffer)?;
+    Ok(())
+}
+
+fn tcp_round_trip(ends: &Ends) -> Result<f64> {
+    let (mut client, mut server) = (ends.stream.0.try_clone()?, ends.stream.1.try_clone()?);
+    timed(ROUND_TRIPS, |_| exchange(&mut client, &mut server))
+}
+
+fn connection(ends: &Ends) -> Result<f64> {
+    timed(CONNECTIONS, |_| {
+        let mut client = (ends.connect)()?;
+        let mut server = ends.listener.accept()?.0;
+        exchange(&mut client, &mut server)
+    })
+}
