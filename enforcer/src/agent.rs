@@ -48,6 +48,9 @@ const IDLE: Duration = Duration::from_millis(50);
 /// Pause between two walks over the flow tables.
 const SWEEP: Duration = Duration::from_secs(2);
 
+/// How long followers have to take the last records.
+const FAREWELL: Duration = Duration::from_millis(50);
+
 /// What the agent is told.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
@@ -99,6 +102,8 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     let tree = watch::start(&wake, &options.source, directories)?;
     turn(&worker, inbox, &tree, &news).await;
     worker.borrow_mut().finish(&Moment::now());
+    drop(news);
+    tokio::time::sleep(FAREWELL).await;
     tracing::info!("ended; what was enforced stays in force");
     Ok(())
 }

@@ -249,6 +249,9 @@ pub struct WorkloadStatus {
     /// Index of the interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<u32>,
+    /// How the programs are attached: `tcx` or `clsact`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<String>,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
     /// Mode of its namespace, once policy is in force for it.

@@ -175,6 +175,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
                 .map(|held| held.name.clone())
                 .or_else(|| resolved.interface.as_ref().map(|(_, name)| name.clone())),
             index: held.map(|held| held.interface),
+            hook: held.map(|held| held.hook.text().to_owned()),
             addresses: resolved.workload.addresses.clone(),
             mode: mode.filter(|_| is_enforced),
             enforced: is_enforced,

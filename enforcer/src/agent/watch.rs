@@ -1,6 +1,6 @@
 //! Who wakes the loop: files, links, signals. Each is a task that sends to one inbox; none does any work.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use tokio::task::spawn_local;
 
 use crate::source::watch::Watcher;
 
-/// How long links must be quiet before workloads are looked for again.
-const QUIET: Duration = Duration::from_millis(20);
+/// Least time between two looks for workloads while interfaces change.
+const INTERVAL: Duration = Duration::from_millis(20);
 
 /// Why the loop is woken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,7 +80,9 @@ async fn files(watcher: Rc<Watcher>, wake: Sender<Wake>) {
     }
 }
 
-async fn interfaces(mut links: link::Watch, readable: AsyncFd<std::os::fd::OwnedFd>, wake: Sender<Wake>) {
+/// Tells of the first change at once, so that a new workload waits for nothing, and of those that follow it at
+/// intervals.
+async fn interfaces(mut links: link::Watch, readable: AsyncFd<OwnedFd>, wake: Sender<Wake>) {
     loop {
         let Ok(mut guard) = readable.readable().await else { return };
         guard.clear_ready();
@@ -89,11 +91,9 @@ async fn interfaces(mut links: link::Watch, readable: AsyncFd<std::os::fd::Owned
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "interfaces may have changed unseen"),
         }
-        tokio::time::sleep(QUIET).await;
-        // What came meanwhile belongs to the same change.
-        drop(links.drain());
         if wake.send(Wake::Links).await.is_err() {
             return;
         }
+        tokio::time::sleep(INTERVAL).await;
     }
 }

@@ -94,11 +94,11 @@ fn workload_line(workload: &WorkloadStatus) -> String {
         (Some(name), None) => name.clone(),
         _ => "-".to_owned(),
     };
-    let mode = workload.mode.as_deref().unwrap_or("-");
+    let (mode, hook) = (workload.mode.as_deref().unwrap_or("-"), workload.hook.as_deref().unwrap_or("-"));
     let state = if workload.enforced { "enforced" } else { "NOT ENFORCED" };
     let style = print::style(if workload.enforced { Verdict::Forwarded } else { Verdict::Denied });
     let mut line = format!(
-        "{:<32} {interface:<20} {mode:<8} {} {}",
+        "{:<32} {interface:<20} {hook:<6} {mode:<8} {} {}",
         workload.workload,
         print::styled(style, state),
         join(&workload.addresses)
