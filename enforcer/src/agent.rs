@@ -111,7 +111,8 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
 /// The ready line.
 fn announce<K: Kernel, L: Links>(worker: &Worker<K, L>) {
     let (workloads, problems) = worker.summary();
-    let elapsed_ms = moment::since_exec().map_or(0, |elapsed| elapsed.as_millis());
+    let elapsed_ms =
+        moment::since_exec().and_then(|elapsed| u64::try_from(elapsed.as_millis()).ok()).unwrap_or(0);
     tracing::info!(workloads, problems, revision = worker.revision(), elapsed_ms, "enforcing");
 }
 

@@ -329,7 +329,14 @@ impl<K: Kernel, L: Links> Worker<K, L> {
     pub fn summary(&self) -> (usize, usize) {
         let enforced =
             self.kernel.attached().iter().filter(|attachment| attachment.endpoint.is_some()).count();
-        (enforced, self.found.problems.len() + self.force.refused.len())
+        let unresolved = self.found.resolved.iter().filter(|resolved| resolved.problem.is_some()).count();
+        let problems = [
+            self.found.problems.len(),
+            self.force.refused.len(),
+            self.force.attach_problems.len(),
+            unresolved,
+        ];
+        (enforced, problems.iter().sum())
     }
 
     /// Enters what is left and closes the log.
