@@ -103,3 +103,39 @@ fn flags() -> WatchFlags {
         | WatchFlags::ATTRIB
         | WatchFlags::ONLYDIR
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use super::Watcher;
+
+    /// Far longer than a change takes to be told.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn writes_renames_and_a_directory_that_comes_back_are_changes() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let parent = tempfile::tempdir().expect("a directory");
+            let root = parent.path().join("root");
+            fs::create_dir(&root).expect("the root");
+            let watcher = Watcher::new().expect("a watcher");
+            watcher.watch(&root, []);
+            let changed = async || tokio::time::timeout(PATIENCE, watcher.changed()).await.expect("told");
+            fs::write(root.join("a.yaml"), "a").expect("written");
+            changed().await.expect("readable");
+            fs::write(root.join(".next"), "b").expect("written");
+            fs::rename(root.join(".next"), root.join("a.yaml")).expect("renamed");
+            changed().await.expect("readable");
+            fs::remove_dir_all(&root).expect("removed");
+            changed().await.expect("readable");
+            fs::create_dir(&root).expect("the root again");
+            changed().await.expect("readable");
+            watcher.watch(&root, []);
+            fs::write(root.join("b.yml"), "b").expect("written");
+            changed().await.expect("readable");
+        });
+    }
+}
