@@ -64,16 +64,23 @@ fn await_visit(lab: &Lab, name: &str, family: Family) -> Result<()> {
     Ok(())
 }
 
-/// New flows to the steady server, one after another, until told to stop; returns how many were lost.
-fn steady_flows(lab: &Lab, server: SocketAddr, stop: &AtomicBool, made: &AtomicU64) -> u64 {
+/// Datagrams to the steady server, each after the echo of the one before: most on one flow, some on a flow of their
+/// own. Until told to stop; returns how many were lost.
+fn steady_flows(lab: &Lab, server: SocketAddr, stop: &AtomicBool, made: &AtomicU64) -> std::io::Result<u64> {
+    const ON_ONE_FLOW: usize = 100;
     lab.pod("app").namespace.enter(|| {
+        let established = client::datagram_socket(server)?;
+        established.set_read_timeout(Some(Duration::from_secs(1)))?;
         let mut lost = 0;
         while !stop.load(Ordering::Relaxed) {
-            let echo = client::ping_here(server, b"steady", Duration::from_secs(1));
-            lost += u64::from(echo.is_err());
-            made.fetch_add(1, Ordering::Relaxed);
+            for _ in 0..ON_ONE_FLOW {
+                established.send(b"steady")?;
+                lost += u64::from(established.recv(&mut [0; 6]).is_err());
+            }
+            lost += u64::from(client::ping_here(server, b"new", Duration::from_secs(1)).is_err());
+            made.fetch_add(ON_ONE_FLOW as u64 + 1, Ordering::Relaxed);
         }
-        lost
+        Ok(lost)
     })
 }
 
@@ -112,10 +119,11 @@ fn a_newly_denied_flow_stops_and_others_do_not_notice() -> Result<()> {
         };
         let outcome = edit();
         stop.store(true, Ordering::Relaxed);
-        let lost = threads.into_iter().map(|thread| thread.join().expect("traffic never panics")).sum();
+        let lost = threads.into_iter().map(|thread| thread.join().expect("traffic never panics"));
+        let lost = lost.sum::<std::io::Result<u64>>()?;
         outcome.map(|()| lost)
     })?;
-    assert_eq!(lost, 0, "of {} steady flows", made.load(Ordering::Relaxed));
+    assert_eq!(lost, 0, "of {} steady datagrams", made.load(Ordering::Relaxed));
     Ok(())
 }
 
