@@ -102,6 +102,8 @@ pub mod program {
     pub const TO_WORKLOAD: &str = "to_workload";
     /// Writes the tick count and the monotonic clock into its packet: two `u64` in memory order, from its start.
     pub const CLOCK: &str = "clock";
+    /// Does what `from_workload` does to packets that are each the first of a flow; benchmarks only.
+    pub const FRESH: &str = "fresh";
     /// Passes everything; the yardstick of the benchmarks.
     pub const EMPTY: &str = "empty";
 }

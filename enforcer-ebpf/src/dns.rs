@@ -550,7 +550,7 @@ fn tell(message: *mut Message) {
     let failed = unsafe {
         let length = (hide((*message).length as u64) & MASK) + size_of::<DnsEvent>() as u64;
         let ring = (&raw const EVENTS).cast_mut().cast();
-        bpf_ringbuf_output(ring, message.cast(), length, wake_flags())
+        bpf_ringbuf_output(ring, message.cast(), length, wake_flags(length))
     };
     if failed != 0 {
         count(Counter::RingFull as u32, 1);

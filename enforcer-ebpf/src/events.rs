@@ -16,11 +16,15 @@ pub fn count(index: u32, by: u64) {
     }
 }
 
-/// How the reader is to be told: it polls, so only a ring a quarter full wakes it.
+/// Octets that wait in the ring buffer when its reader is woken: a quarter of it, and each further one.
+const WAKE: u64 = capacity::EVENTS as u64 / 4;
+
+/// How the reader is to be told of an event of `length` octets: it polls, and only the event that completes a quarter
+/// of the ring wakes it.
 #[inline(always)]
-pub fn wake_flags() -> u64 {
+pub fn wake_flags(length: u64) -> u64 {
     let waiting = EVENTS.query(BPF_RB_AVAIL_DATA as u64);
-    if waiting > capacity::EVENTS as u64 / 4 { BPF_RB_FORCE_WAKEUP as u64 } else { BPF_RB_NO_WAKEUP as u64 }
+    if (waiting & (WAKE - 1)) + length > WAKE { BPF_RB_FORCE_WAKEUP as u64 } else { BPF_RB_NO_WAKEUP as u64 }
 }
 
 /// Tells what happened to a flow; false when the ring buffer is full, which is counted.
@@ -40,7 +44,7 @@ pub fn tell(kind: Kind, time: u64, key: &FlowKey, flow: &Flow) -> bool {
         (*event).padding_key = 0;
         (*event).flow = *flow;
     }
-    entry.submit(wake_flags());
+    entry.submit(wake_flags(size_of::<FlowEvent>() as u64));
     true
 }
 

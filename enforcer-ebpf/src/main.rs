@@ -57,6 +57,15 @@ mod programs {
         TC_ACT_OK as i32
     }
 
+    /// Makes every run's packet the first of a flow, then does what `from_workload` does; benchmarks only.
+    #[classifier]
+    pub fn fresh(ctx: TcContext) -> i32 {
+        if !skb::renumber(ctx.skb.skb) {
+            return TC_ACT_SHOT as i32;
+        }
+        walk(ctx.skb.skb, true)
+    }
+
     #[panic_handler]
     fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
         loop {}

@@ -23,6 +23,8 @@ pub enum Program {
     Empty,
     /// Writes the kernel's clocks into its packet. Loaded when it is first run.
     Clock,
+    /// [`Program::FromWorkload`] with a new flow at each run. Loaded when it is first run.
+    Fresh,
 }
 
 impl Program {
@@ -33,6 +35,7 @@ impl Program {
             Self::ToWorkload => program::TO_WORKLOAD,
             Self::Empty => program::EMPTY,
             Self::Clock => program::CLOCK,
+            Self::Fresh => program::FRESH,
         }
     }
 }

@@ -9,17 +9,18 @@ use anyhow::{Context, Result};
 use enforcer_common::policy::{FIRST_IDENTITY, Mode, Rule};
 use enforcer_core::object::WorkloadId;
 use enforcer_core::plan::{Automaton, EndpointPlan, Plan, Row, Table};
-use enforcer_dataplane::{Dataplane, EventReader, Options, Program, TestPacket, keep_run_times, link};
+use enforcer_dataplane::{Dataplane, EventReader, Options, Program, TestPacket, link, monotonic_ns};
 use enforcer_tests::Namespace;
-use enforcer_tests::packet::Wire;
 use etherparse::PacketBuilder;
 
 use crate::figures::{Figure, Series};
 
 /// Runs of one measurement.
 const REPEAT: u32 = 200_000;
-/// Never-seen flows of one measurement: fewer than the ring buffer has room for.
-const FLOWS: u32 = 16_000;
+/// Never-seen flows of one measurement: as many as leave the ring buffer's reader asleep.
+const FLOWS: u32 = 4_000;
+/// Nanoseconds after which every flow is idle.
+const DAY: u64 = 86_400_000_000_000;
 /// Prefixes that policy admits.
 const PREFIXES: u32 = 1_000;
 
@@ -43,29 +44,28 @@ enum Segment {
 pub(crate) fn measure(rounds: usize) -> Result<Vec<Figure>> {
     let name = format!("enforcer-bench-{}", std::process::id());
     let namespace = Namespace::create(&name)?;
-    namespace.ip("link add bench0 up type veth peer name bench1 up")?;
+    namespace.ip("link add bench0 type veth peer name bench1\nlink set bench0 up\nlink set bench1 up\n")?;
     let pins = PathBuf::from("/sys/fs/bpf").join(&name);
     let options = Options { pin_directory: pins.clone(), ..Options::default() };
-    let wire = Wire::at(&namespace, "bench1")?;
-    let figures = namespace.enter(|| in_namespace(&options, rounds, wire));
+    let figures = namespace.enter(|| in_namespace(&options, rounds));
     Dataplane::uninstall(&options).context("failed to remove the pins")?;
     // Empty by now, and gone already where uninstalling removed it.
     let _ = std::fs::remove_dir(&pins);
     figures
 }
 
-fn in_namespace(options: &Options, rounds: usize, wire: Wire) -> Result<Vec<Figure>> {
+fn in_namespace(options: &Options, rounds: usize) -> Result<Vec<Figure>> {
     let interface = link::by_name("bench0")?.index;
     let mut dataplane = Dataplane::open(options)?;
     let workload = WorkloadId::new("bench", "client");
     dataplane.attach(&workload, interface)?;
     dataplane.apply(&plan(&workload))?;
     let events = dataplane.events()?;
-    let mut bench = Bench { dataplane, events, interface, wire, fresh: 0 };
-    bench.establish()?;
+    let mut bench = Bench { dataplane, events, interface, next_port: 0 };
     let mut empty = Vec::new();
     let mut series: BTreeMap<&'static str, Series> = BTreeMap::new();
     for _ in 0..rounds {
+        bench.establish()?;
         let base = bench.repeat(Program::Empty, &tcp_v4(Segment::Data, true, 40_000, 443))?;
         empty.push(base);
         for (what, program, packet) in subjects() {
@@ -98,9 +98,8 @@ struct Bench {
     dataplane: Dataplane,
     events: EventReader,
     interface: u32,
-    /// The other end of the interface: frames sent there are the workload's.
-    wire: Wire,
-    fresh: u32,
+    /// Source port of the next never-seen flow.
+    next_port: u16,
 }
 
 impl Bench {
@@ -129,27 +128,16 @@ impl Bench {
         Ok(self.run(program, packet, REPEAT)?.1)
     }
 
-    /// Nanoseconds the first packet of a flow, decision, table entry and event included: real frames of different
-    /// ports and remote addresses, and the kernel's own account of the program's run time.
+    /// Nanoseconds the first packet of a flow, decision, table entry and event included.
     fn never_seen(&mut self, port: u16) -> Result<f64> {
-        let kept = keep_run_times()?;
-        let before = self.dataplane.run_time(Program::FromWorkload)?;
-        for _ in 0..FLOWS {
-            self.fresh += 1;
-            let mut frame = tcp_v4(Segment::Syn, true, 1024 + (self.fresh % 60_000) as u16, port);
-            // 172.16.0.0 to 172.19.231.255: the prefixes that policy names.
-            let prefix = self.fresh % PREFIXES;
-            frame[31] = 16 + (prefix >> 8) as u8;
-            frame[32] = prefix as u8;
-            frame[33] = (self.fresh / 60_000) as u8;
-            self.wire.send(&frame)?;
-        }
-        let after = self.dataplane.run_time(Program::FromWorkload)?;
-        drop(kept);
+        let (code, cost) =
+            self.run(Program::Fresh, &tcp_v4(Segment::Syn, true, self.next_port, port), FLOWS)?;
+        anyhow::ensure!((code == 0) == (port == 443), "a flow to port {port} came out as {code}");
+        self.next_port = self.next_port.wrapping_add(FLOWS as u16);
         self.events.poll(|_| {});
-        let runs = after.runs - before.runs;
-        anyhow::ensure!(runs >= u64::from(FLOWS), "only {runs} of {FLOWS} frames reached the program");
-        Ok((after.nanoseconds - before.nanoseconds) as f64 / runs as f64)
+        // The tables are emptied, so that no flow is measured that makes room for another.
+        self.dataplane.sweep(monotonic_ns() + DAY)?;
+        Ok(cost)
     }
 }
 

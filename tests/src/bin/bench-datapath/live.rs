@@ -109,16 +109,16 @@ pub(crate) fn measure(rounds: usize) -> Result<Vec<(&'static str, Vec<Figure>)>>
     Ok(COLUMNS.iter().enumerate().map(|(column, (name, _))| (*name, figures(column))).collect())
 }
 
-/// What keeps a guard standing.
+/// What keeps a guard standing, held until it is dropped.
 enum Standing<'a> {
     ByItself,
-    Program(Box<Dataplane>, Options),
-    Agent(Box<Agent<'a>>),
+    Program { _dataplane: Box<Dataplane>, options: Options },
+    Agent { _agent: Box<Agent<'a>> },
 }
 
 impl Drop for Standing<'_> {
     fn drop(&mut self) {
-        if let Self::Program(_, options) = self {
+        if let Self::Program { options, .. } = self {
             // Pins of a benchmark that is over: what fails here is left to the next run's eyes.
             let _ = std::fs::remove_dir_all(&options.pin_directory);
         }
@@ -136,14 +136,14 @@ fn stand(guard: Guard, world: &Lab) -> Result<Standing<'_>> {
                 dataplane.attach_empty(&world.pod("client").interface)?;
                 Ok(dataplane)
             })?;
-            Ok(Standing::Program(Box::new(dataplane), options))
+            Ok(Standing::Program { _dataplane: Box::new(dataplane), options })
         }
         Guard::Enforcer => {
             world.policy("client.yaml", &segment_policy())?;
             let agent = world.agent()?;
             let probe = agent.log().read(|lines| lines.join("\n"));
             ensure!(!probe.contains("refused"), "the policy was refused:\n{probe}");
-            Ok(Standing::Agent(Box::new(agent)))
+            Ok(Standing::Agent { _agent: Box::new(agent) })
         }
         Guard::Nftables => {
             let rules = ruleset(&world.pod("client").interface);
@@ -168,7 +168,7 @@ fn segment_policy() -> String {
                     \x20   - {protocol: TCP, port: 7008}\n    to:\n"
         .to_owned();
     for prefix in prefixes() {
-        let _ = writeln!(text, "    - cidr: {{cidr: {prefix}}}");
+        let _ = writeln!(text, "    - cidr: {prefix}");
     }
     text
 }
