@@ -13,31 +13,29 @@ use crate::{Journal, Namespace};
 
 pub mod shape;
 
-/// Sends frames from inside a pod.
+/// Sends frames at one end of a pair of interfaces.
 pub struct Wire {
     sender: Box<dyn DataLinkSender>,
-    /// Hardware addresses: the pod's, then the node's side.
+    /// Hardware addresses: of this end, then of the other.
     pub hardware: [[u8; 6]; 2],
 }
 
 impl Wire {
-    /// Opens a pod's interface.
+    /// Opens a pod's interface, from inside the pod.
     ///
     /// # Errors
-    /// When the interface is gone, or a raw socket refused.
+    /// As [`Self::between`].
     pub fn open(pod: &Pod, node: &Namespace) -> Result<Self> {
-        let hardware = [hardware(&pod.namespace, "eth0")?, hardware(node, &pod.interface)?];
-        let (sender, _receiver) = raw(&pod.namespace, &interface(&pod.namespace, "eth0")?)?;
-        Ok(Self { sender, hardware })
+        Self::between((&pod.namespace, "eth0"), (node, &pod.interface))
     }
 
-    /// Opens any interface of a namespace; both hardware addresses are its own.
+    /// Opens the near one of two interfaces that are a pair.
     ///
     /// # Errors
-    /// As [`Self::open`].
-    pub fn at(namespace: &Namespace, name: &str) -> Result<Self> {
-        let hardware = [hardware(namespace, name)?; 2];
-        let (sender, _receiver) = raw(namespace, &interface(namespace, name)?)?;
+    /// When an interface is gone, or a raw socket refused.
+    pub fn between(near: (&Namespace, &str), far: (&Namespace, &str)) -> Result<Self> {
+        let hardware = [hardware(near.0, near.1)?, hardware(far.0, far.1)?];
+        let (sender, _receiver) = raw(near.0, &interface(near.0, near.1)?)?;
         Ok(Self { sender, hardware })
     }
 

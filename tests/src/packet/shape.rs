@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{
     EtherType, Ethernet2Header, IpFragOffset, IpHeaders, Ipv4Extensions, Ipv4Header, Ipv4Options,
-    Ipv6Extensions, Ipv6FragmentHeader, Ipv6Header, Ipv6RawExtHeader, SingleVlanHeader, UdpHeader, VlanId,
-    ip_number,
+    Ipv6Extensions, Ipv6FragmentHeader, Ipv6Header, Ipv6RawExtHeader, PacketBuilder, SingleVlanHeader,
+    UdpHeader, VlanId, ip_number,
 };
 
 /// VLAN that tagged frames carry.
@@ -64,6 +64,30 @@ impl Datagram<'_> {
             self.frame(shape, Some((0, true)), first),
             self.frame(shape, Some((FIRST_FRAGMENT as u16 / 8, false)), rest),
         ]
+    }
+
+    /// The frame of an ICMP error (destination unreachable) about this datagram: sent by its destination to its source,
+    /// from the hardware address the datagram goes to.
+    ///
+    /// # Panics
+    /// As [`Self::frames`].
+    pub fn unreachable(&self) -> Vec<u8> {
+        const HEADER: usize = 14;
+        let about = &self.frame(Shape::Plain, None, &self.octets())[HEADER..];
+        let [to, from] = self.hardware;
+        let link = PacketBuilder::ethernet2(from, to);
+        let mut frame = Vec::new();
+        let written = match (self.destination.ip(), self.source.ip()) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => {
+                link.ipv4(a.octets(), b.octets(), 64).icmpv4_raw(3, 1, [0; 4]).write(&mut frame, about)
+            }
+            (IpAddr::V6(a), IpAddr::V6(b)) => {
+                link.ipv6(a.octets(), b.octets(), 64).icmpv6_raw(1, 0, [0; 4]).write(&mut frame, about)
+            }
+            _ => panic!("one datagram, two families"),
+        };
+        written.expect("a vector takes everything");
+        frame
     }
 
     /// Header and payload.

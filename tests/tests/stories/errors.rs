@@ -2,9 +2,13 @@
 //! admitted flows come through, so that path MTU discovery works.
 
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use enforcer_tests::internet::UdpEcho;
+use enforcer_tests::packet::shape::Datagram;
+use enforcer_tests::packet::{Capture, Wire};
 use enforcer_tests::{Family, Lab, Outcome, client};
 
 use crate::policies::{egress, rule};
@@ -22,6 +26,7 @@ fn lab() -> Result<Lab> {
     for (index, bits) in [(0, 32), (1, 128)] {
         let cidr = |address: &str| format!("cidr: \"{address}/{bits}\"");
         rules.push(rule("allowed", "Allow", &cidr(ALLOWED[index]), "TCP", 443));
+        rules.push(rule("allowed-udp", "Allow", &cidr(ALLOWED[index]), "UDP", 4000));
         rules.push(rule("rejected-tcp", "Reject", &cidr(REJECTED[index]), "TCP", 443));
         rules.push(rule("rejected-udp", "Reject", &cidr(REJECTED[index]), "UDP", 4000));
     }
@@ -54,7 +59,7 @@ fn a_rejected_datagram_is_answered_with_an_icmp_error() -> Result<()> {
     let lab = lab()?;
     let _agent = lab.agent()?;
     for (index, family) in Family::BOTH.into_iter().enumerate() {
-        let server = (REJECTED[index].parse::<std::net::IpAddr>()?, 4000).into();
+        let server = (REJECTED[index].parse::<IpAddr>()?, 4000).into();
         let begun = Instant::now();
         let error = lab.pod("app").ping(server, b"anybody there?").expect_err("nobody listens");
         // Administratively prohibited: EHOSTUNREACH over IPv4, EACCES over IPv6.
@@ -77,6 +82,39 @@ fn path_mtu_discovery_works_through_the_enforcer() -> Result<()> {
         let mut stream = lab.pod("app").open(ALLOWED[index].parse()?, 443)?;
         client::exchange(&mut stream, &data, Duration::from_secs(5))
             .with_context(|| format!("over {family}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_icmp_error_passes_only_if_it_is_about_an_admitted_flow() -> Result<()> {
+    let lab = lab()?;
+    let _agent = lab.agent()?;
+    let pod = lab.pod("app");
+    let mut wire = Wire::between((&lab.internet.namespace, "eth0"), (&lab.node, "uplink"))?;
+    let arrived = Capture::start(&pod.namespace, "eth0")?;
+    for (index, family) in Family::BOTH.into_iter().enumerate() {
+        let server: IpAddr = ALLOWED[index].parse()?;
+        let _echo = UdpEcho::serve(&lab.internet.namespace, (server, 4000).into())?;
+        let socket = pod.namespace.enter(|| client::datagram_socket((server, 4000).into()))?;
+        socket.set_read_timeout(Some(client::CONNECT))?;
+        socket.send(b"admitted")?;
+        socket.recv(&mut [0; 8]).context("the flow is admitted")?;
+        let source = (pod.address(family), socket.local_addr()?.port()).into();
+        let [near, far] = wire.hardware;
+        let marks =
+            ["a flow that never was", "the flow that is admitted"].map(|about| format!("{about}, {family}"));
+        for (port, mark) in [4001, 4000].into_iter().zip(&marks) {
+            let about = Datagram {
+                hardware: [far, near],
+                source,
+                destination: (server, port).into(),
+                payload: mark.as_bytes(),
+            };
+            wire.send(&about.unreachable())?;
+        }
+        arrived.await_mark(marks[1].as_bytes())?;
+        assert_eq!(arrived.count(marks[0].as_bytes()), 0, "{family}");
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ mod forged;
 mod harness;
 mod ingress;
 mod modes;
+mod operator;
 mod policies;
 mod records;
 mod restart;
