@@ -74,3 +74,20 @@ fn a_pin_directory_on_another_file_system_is_refused_with_the_remedy() -> Result
     assert!(said.contains(socket) && said.contains("is it running"), "{said}");
     Ok(())
 }
+
+#[test]
+fn a_directory_is_checked_before_it_is_used() -> Result<()> {
+    let lab = Lab::builder().start()?;
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples/egress");
+    let output = enforcer(&["policy", "check", shipped])?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    lab.policy("bad.yaml", &crate::policies::ALERTS.replace("action: Allow", "action: Perhaps"))?;
+    let output = enforcer(&["policy", "check", lab.policy_directory().to_str().expect("a text")])?;
+    assert!(!output.status.success());
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    for part in ["bad.yaml:", "alerts-egress", "Perhaps"] {
+        assert!(said.contains(part), "{part} is missing in: {said}");
+    }
+    Ok(())
+}
