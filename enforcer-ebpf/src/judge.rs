@@ -256,7 +256,7 @@ pub extern "C" fn judge_flow(skb: Context, from_workload: u32) -> i32 {
         }
         let _ = FLOWS.remove(&work.key);
     }
-    judge_first(skb, work, from_workload)
+    judge_first(skb, from_workload)
 }
 
 /// Judges an admitted flow under the policy of now.
@@ -296,7 +296,8 @@ pub extern "C" fn judge_again(skb: Context, from_workload: u32) -> i32 {
 /// Judges a flow by its first packet. A TCP packet that does not open a connection may belong to one that
 /// began before anyone watched: who began it is unknown, so either side's right to begin it will do.
 #[inline(always)]
-fn judge_first(skb: Context, work: &mut Work, from_workload: bool) -> i32 {
+fn judge_first(skb: Context, from_workload: bool) -> i32 {
+    let Some(work) = work() else { return DROP };
     let direction = if from_workload { Direction::Egress } else { Direction::Ingress };
     work.attempt = Attempt {
         direction,

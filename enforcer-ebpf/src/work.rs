@@ -22,6 +22,9 @@ pub struct Work {
 }
 
 /// This CPU's work space.
+///
+/// Never hand it by reference to a function that calls one which finds it by itself: the compiler takes a parameter
+/// for the only way to it, and keeps old values over such a call.
 #[inline(always)]
 pub fn work() -> Option<&'static mut Work> {
     let work = WORK.get_ptr_mut(0)?;
