@@ -60,7 +60,7 @@ pub struct Flow {
     pub direction: u8,
     /// [`tcp`] bits seen so far; 0 for other protocols.
     pub tcp: u8,
-    /// [`FLAG_DNS`] and others.
+    /// [`FLAG_DNS`], [`FLAG_DROPS_SENT`], [`FLAG_DROPS_RECEIVED`].
     pub flags: u32,
     /// The workload's learn epoch when it was judged: a refusal may end when a name is learned.
     pub epoch: u32,
@@ -76,6 +76,10 @@ pub struct Flow {
 
 /// The other side is a trusted resolver: its answers are read.
 pub const FLAG_DNS: u32 = 1;
+/// A refusal of what the workload sends, which is dropped silently.
+pub const FLAG_DROPS_SENT: u32 = 2;
+/// A refusal of what the workload is sent, which is dropped silently.
+pub const FLAG_DROPS_RECEIVED: u32 = 4;
 
 /// TCP header flags and the bits remembered of a connection.
 pub mod tcp {

@@ -13,7 +13,9 @@ use enforcer_common::abi::Counter;
 use enforcer_common::address::Address;
 use enforcer_common::decide::{Attempt, Decision, Direction, Tables, decide};
 use enforcer_common::event::Kind as Told;
-use enforcer_common::flow::{self, Count, FLAG_DNS, Flow, Fragment, FragmentKey, tcp};
+use enforcer_common::flow::{
+    self, Count, FLAG_DNS, FLAG_DROPS_RECEIVED, FLAG_DROPS_SENT, Flow, Fragment, FragmentKey, tcp,
+};
 use enforcer_common::packet::{Kind, TCP, UDP};
 use enforcer_common::policy::{
     Endpoint, IdentityKey, Learned, LearnedKey, MAX_ADDRESSES, Mode, Rule, RuleKey, WORLD,
@@ -397,6 +399,12 @@ pub extern "C" fn describe(skb: Context, from_workload: u32) -> u32 {
 pub extern "C" fn refuse_flow() -> i32 {
     let Some(work) = work() else { return DROP };
     count(walk::reason_index(work.flow.reason), 1);
+    if matches!(work.decision.verdict, Verdict::Denied) {
+        work.flow.flags = match work.attempt.direction {
+            Direction::Egress => FLAG_DROPS_SENT,
+            Direction::Ingress => FLAG_DROPS_RECEIVED,
+        };
+    }
     if let Some(before) = REFUSALS.get_ptr(&work.key) {
         // SAFETY: a map element. The same refusal under newer policy or names goes on counting.
         let before = unsafe { *before };

@@ -18,13 +18,14 @@ const HOPS: u8 = 64;
 /// Octets of the refused packet that an ICMP error quotes behind its IP header.
 const QUOTED: u32 = 8;
 
-/// True for a refusal made here, on its way to the one who was refused.
+/// True for a refusal made here, on its way to the one who was refused, in the name of the one it was for.
 #[inline(always)]
 pub fn is_own(refusal: &Flow, packet: &Packet, from_workload: bool) -> bool {
     let towards_sender = (refusal.direction == Direction::Ingress as u8) == from_workload;
     let tells = matches!(packet.kind, Kind::IcmpError)
         || (packet.protocol == TCP && packet.tcp_flags & tcp::RST != 0);
-    refusal.verdict == Verdict::Rejected as u8 && towards_sender && tells
+    let in_its_name = packet.sender == packet.source;
+    refusal.verdict == Verdict::Rejected as u8 && towards_sender && tells && in_its_name
 }
 
 /// Answers the refused packet. Drops it silently when it cannot be answered: a RST, a packet with IP
@@ -79,11 +80,11 @@ fn resize(skb: Context, length: u32) -> bool {
     unsafe { bpf_skb_change_tail(skb.cast(), length, 0) == 0 }
 }
 
-/// Swaps the Ethernet addresses.
+/// Swaps the Ethernet addresses; false for a packet to a group, which is not answered (RFC 1122, section 3.2.2).
 #[inline(always)]
 fn turn_link(skb: Context) -> bool {
     let mut link = [0_u8; 12];
-    if !load(skb, 0, &mut link, 12) {
+    if !load(skb, 0, &mut link, 12) || link[0] & 1 != 0 {
         return false;
     }
     let turned = [

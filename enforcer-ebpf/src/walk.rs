@@ -6,8 +6,9 @@ use crate::skb::{self, Context, Direct, Loaded};
 use crate::work::{Work, work};
 use crate::{dns, judge, reject};
 use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
+use enforcer_common::decide::Direction;
 use enforcer_common::event::Kind as Told;
-use enforcer_common::flow::{FLAG_DNS, Flow, FlowKey, tcp};
+use enforcer_common::flow::{FLAG_DNS, FLAG_DROPS_RECEIVED, FLAG_DROPS_SENT, Flow, FlowKey, tcp};
 use enforcer_common::packet::{self, Kind, Packet, TCP};
 use enforcer_common::verdict::{Reason, Verdict};
 
@@ -44,7 +45,8 @@ pub fn walk(skb: Context, from_workload: bool) -> i32 {
     } else if let Some(refusal) = REFUSALS.get_ptr_mut(&key) {
         // SAFETY: as above.
         let refusal = unsafe { &mut *refusal };
-        if is_standing(refusal) && refusal.verdict == Verdict::Denied as u8 {
+        let drops = if from_workload { FLAG_DROPS_SENT } else { FLAG_DROPS_RECEIVED };
+        if refusal.flags & drops != 0 && is_standing(refusal) {
             return refused(skb, refusal, from_workload);
         }
     }
@@ -240,6 +242,10 @@ pub extern "C" fn known(skb: Context, from_workload: u32) -> i32 {
     }
     if reject::is_own(refusal, &work.packet, from_workload) {
         return PASS;
+    }
+    // What one side may not begin says nothing of what the other may.
+    if (refusal.direction == Direction::Egress as u8) != from_workload {
+        return UNKNOWN;
     }
     let rejected = refusal.verdict == Verdict::Rejected as u8;
     let fate = refused(skb, refusal, from_workload);
