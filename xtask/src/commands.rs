@@ -43,7 +43,9 @@ pub(crate) fn test(arguments: &[String]) -> Result<()> {
     setup::run()?;
     let begun = Instant::now();
     build_binary(false)?;
-    shell::run(shell::cargo(&["test"]).args(arguments).env("ENFORCER_BINARY", binary(false)))?;
+    shell::run(
+        shell::cargo(&["test", "--no-fail-fast"]).args(arguments).env("ENFORCER_BINARY", binary(false)),
+    )?;
     println!("xtask test: all tests passed in {} s", begun.elapsed().as_secs());
     Ok(())
 }
