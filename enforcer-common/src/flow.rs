@@ -115,9 +115,25 @@ pub mod tcp {
     /// True for flag combinations no stack sends: none at all, SYN with FIN or RST, FIN without ACK.
     #[inline(always)]
     pub const fn is_impossible(flags: u8) -> bool {
-        let known = flags & (FIN | SYN | RST | ACK);
-        known == 0 || (known & SYN != 0 && known & (FIN | RST) != 0) || (known & FIN != 0 && known & ACK == 0)
+        IMPOSSIBLE >> (flags & KNOWN) & 1 != 0
     }
+
+    /// The flags that tell.
+    const KNOWN: u8 = FIN | SYN | RST | ACK;
+    /// One bit for each combination of them that is impossible.
+    const IMPOSSIBLE: u32 = {
+        let mut bits = 0;
+        let mut flags = 0;
+        while flags <= KNOWN {
+            let contradicts = flags & SYN != 0 && flags & (FIN | RST) != 0;
+            let lonely = flags & FIN != 0 && flags & ACK == 0;
+            if flags & KNOWN == 0 || contradicts || lonely {
+                bits |= 1 << flags;
+            }
+            flags += 1;
+        }
+        bits
+    };
 
     /// True for the packet that begins a connection.
     #[inline(always)]

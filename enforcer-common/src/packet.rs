@@ -12,7 +12,7 @@ mod ip;
 mod quick;
 mod transport;
 
-pub use quick::quick;
+pub use quick::{quick, quick_v4, quick_v6};
 
 /// TCP.
 pub const TCP: u8 = 6;

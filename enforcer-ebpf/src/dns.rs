@@ -75,21 +75,27 @@ pub fn message() -> Option<*mut Message> {
     MESSAGE.get_ptr_mut(0)
 }
 
-/// Reads the DNS message in the packet in `work`, which is of a flow towards a resolver.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn look(skb: Context, from_workload: u32) -> u32 {
-    let Some(work) = work() else { return 0 };
-    if !matches!(work.packet.kind, PacketKind::Whole) {
-        return 0;
-    }
+/// Where the DNS message of the packet in the work space lies: offset and length. `None` in a fragment.
+#[inline(always)]
+fn place_of() -> Option<(u32, u32)> {
+    let work = work()?;
     let start = work.packet.transport as u32 + 8;
-    let mut left = work.packet.end.wrapping_sub(start);
-    if from_workload != 0 {
-        return dns_ask(skb, start, left);
+    matches!(work.packet.kind, PacketKind::Whole).then_some((start, work.packet.end.wrapping_sub(start)))
+}
+
+/// Reads what the workload asks a resolver.
+#[inline(always)]
+pub fn look_out(skb: Context) {
+    if let Some((start, length)) = place_of() {
+        dns_ask(skb, start, length);
     }
+}
+
+/// Reads what a resolver answers: a message, or several in a UDP super-packet.
+#[inline(always)]
+pub fn look_in(skb: Context) {
+    let Some((mut at, mut left)) = place_of() else { return };
     let segment = skb::segment_length(skb);
-    let mut at = start;
     let mut read = 0;
     while read < MAX_SEGMENTS {
         let length = if segment != 0 && left > segment { segment } else { left };
@@ -101,7 +107,6 @@ pub extern "C" fn look(skb: Context, from_workload: u32) -> u32 {
         left -= length;
         read += 1;
     }
-    0
 }
 
 /// Copies a message into memory; `None` when it is too short to hold a question or longer than is read.

@@ -250,7 +250,8 @@ pub extern "C" fn judge_flow(skb: Context, from_workload: u32) -> i32 {
     if let Some(flow) = FLOWS.get_ptr_mut(&work.key) {
         // SAFETY: a map element.
         let flow = unsafe { &mut *flow };
-        if flow.revision != work.endpoint.revision && !tcp::is_closed(flow.tcp) {
+        let opens = walk::opens_anew(flow, work.packet.protocol, work.packet.tcp_flags);
+        if flow.revision != work.endpoint.revision && !tcp::is_closed(flow.tcp) && !opens {
             return AGAIN;
         }
         if flow.tcp & tcp::TOLD == 0 {

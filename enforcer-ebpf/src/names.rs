@@ -25,10 +25,10 @@ pub extern "C" fn read_name() -> u32 {
     unsafe {
         (&raw mut (*message).name_length).write_volatile(0);
         (&raw mut (*message).hash).write_volatile(HASH_START);
-        let mut left_in_label = 0;
+        (&raw mut (*message).passed).write_volatile(0);
         let mut at = 0;
         while at < MAX_WIRE {
-            if at + NAME >= (*message).length || !read_octet(message, at, &mut left_in_label) {
+            if at + NAME >= (*message).length || !read_octet(message, at) {
                 break;
             }
             at += 1;
@@ -37,18 +37,20 @@ pub extern "C" fn read_name() -> u32 {
     }
 }
 
-/// Reads one octet of the name; false at its end, or where it stops being one.
+/// Reads one octet of the name; false at its end, or where it stops being one. What is left of its label is in
+/// `passed`: one state for the verifier, whatever the labels.
 ///
 /// # Safety
 ///
 /// `message` is the map element of this CPU.
 #[inline(always)]
-unsafe fn read_octet(message: *mut Message, at: u32, left_in_label: &mut u32) -> bool {
+unsafe fn read_octet(message: *mut Message, at: u32) -> bool {
     // SAFETY: by contract; the index into `reversed` is bounded by the mask.
     unsafe {
         let raw = octet(message, NAME + at);
         let mut character = raw;
-        if *left_in_label == 0 {
+        let left_in_label = (&raw const (*message).passed).read_volatile();
+        if left_in_label == 0 {
             if raw == 0 {
                 // Through memory: as many exits as octets become one path for the verifier.
                 (&raw mut (*message).name_length).write_volatile(at);
@@ -57,10 +59,10 @@ unsafe fn read_octet(message: *mut Message, at: u32, left_in_label: &mut u32) ->
             if raw > 63 {
                 return false;
             }
-            *left_in_label = raw;
+            (&raw mut (*message).passed).write_volatile(raw);
             character = b'.' as u32;
         } else {
-            *left_in_label -= 1;
+            (&raw mut (*message).passed).write_volatile(left_in_label - 1);
             if raw.wrapping_sub(b'A' as u32) < 26 {
                 character = raw + 32;
             }

@@ -6,6 +6,7 @@ use crate::skb::{self, Context, Direct, Loaded};
 use crate::work::{Work, work};
 use crate::{dns, judge, reject};
 use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
+use core::mem::MaybeUninit;
 use enforcer_common::decide::Direction;
 use enforcer_common::event::Kind as Told;
 use enforcer_common::flow::{FLAG_DNS, FLAG_DROPS_RECEIVED, FLAG_DROPS_SENT, Flow, FlowKey, tcp};
@@ -19,6 +20,8 @@ pub const DROP: i32 = TC_ACT_SHOT as i32;
 
 /// Drops it and tells the sender; [`walk_slowly`] turns it into an answer.
 pub const REJECT: i32 = -3;
+/// Lets it go on once [`dns`] has read it.
+const RESOLVER: i32 = -5;
 /// No fate: an admitted flow must be judged under newer policy.
 pub const AGAIN: i32 = -4;
 /// No fate: the flow tables do not know.
@@ -29,9 +32,21 @@ const NANOSECONDS: u64 = 1_000_000_000;
 /// Decides about one packet.
 #[inline(always)]
 pub fn walk(skb: Context, from_workload: bool) -> i32 {
-    let Some(packet) = Direct::new(skb).and_then(|octets| packet::quick(&octets)) else {
-        return walk_slowly(skb, 0, from_workload as u32);
+    let Some(octets) = Direct::new(skb) else {
+        return end(skb, walk_slowly(skb, 0, from_workload as u32), from_workload);
     };
+    if let Some(packet) = packet::quick_v4(&octets) {
+        return walk_quickly(skb, packet, from_workload);
+    }
+    if let Some(packet) = packet::quick_v6(&octets) {
+        return walk_quickly(skb, packet, from_workload);
+    }
+    end(skb, walk_slowly(skb, 0, from_workload as u32), from_workload)
+}
+
+/// The way of a packet of the common layout: done when its flow is known.
+#[inline(always)]
+fn walk_quickly(skb: Context, packet: Packet, from_workload: bool) -> i32 {
     let key = key_of(skb, &packet, from_workload);
     if let Some(flow) = FLOWS.get_ptr_mut(&key) {
         // SAFETY: a map element; counts of concurrent runs are added atomically.
@@ -52,7 +67,21 @@ pub fn walk(skb: Context, from_workload: bool) -> i32 {
     }
     let Some(work) = work() else { return DROP };
     work.packet = packet;
-    walk_slowly(skb, 1, from_workload as u32)
+    end(skb, walk_slowly(skb, 1, from_workload as u32), from_workload)
+}
+
+/// What is left to do with a packet that took the slow way: DNS is read, by the program of its direction.
+#[inline(always)]
+fn end(skb: Context, fate: i32, from_workload: bool) -> i32 {
+    if fate != RESOLVER {
+        return fate;
+    }
+    if from_workload {
+        dns::look_out(skb);
+    } else {
+        dns::look_in(skb);
+    }
+    PASS
 }
 
 /// The way of packets of unknown flows, of other layouts (then not `is_read` yet), and of DNS.
@@ -82,7 +111,7 @@ pub extern "C" fn walk_slowly(skb: Context, is_read: u32, from_workload: u32) ->
         return reject::reject(skb, from_workload);
     }
     if fate == PASS && work.flow.flags & FLAG_DNS != 0 {
-        dns::look(skb, from_workload);
+        return RESOLVER;
     }
     fate
 }
@@ -114,28 +143,25 @@ pub extern "C" fn read_inner(skb: Context) -> u32 {
 /// The flow a packet belongs to.
 #[inline(always)]
 pub fn key_of(skb: Context, packet: &Packet, from_workload: bool) -> FlowKey {
-    let interface = skb::interface(skb);
-    let (protocol, padding) = (packet.protocol, [0; 3]);
-    if from_workload {
-        FlowKey {
-            remote: packet.destination,
-            local: packet.source,
-            remote_port: packet.destination_port,
-            local_port: packet.source_port,
-            interface,
-            protocol,
-            padding,
-        }
+    let (remote, local) =
+        if from_workload { (packet.destination, packet.source) } else { (packet.source, packet.destination) };
+    let (remote_port, local_port) = if from_workload {
+        (packet.destination_port, packet.source_port)
     } else {
-        FlowKey {
-            remote: packet.source,
-            local: packet.destination,
-            remote_port: packet.source_port,
-            local_port: packet.destination_port,
-            interface,
-            protocol,
-            padding,
-        }
+        (packet.source_port, packet.destination_port)
+    };
+    let mut key = MaybeUninit::<FlowKey>::uninit();
+    let to = key.as_mut_ptr();
+    // SAFETY: every field is written; the protocol and the padding behind it in one word, because three zeros by
+    // themselves cost a call.
+    unsafe {
+        (*to).remote = remote;
+        (*to).local = local;
+        (*to).remote_port = remote_port;
+        (*to).local_port = local_port;
+        (*to).interface = skb::interface(skb);
+        (&raw mut (*to).protocol).cast::<u32>().write((packet.protocol as u32).to_le());
+        key.assume_init()
     }
 }
 
@@ -143,8 +169,17 @@ pub fn key_of(skb: Context, packet: &Packet, from_workload: bool) -> FlowKey {
 #[inline(always)]
 pub fn is_current(flow: &Flow, protocol: u8, tcp_flags: u8, now: u64) -> bool {
     let idle = now.saturating_sub(flow.last_seen);
-    let reopened = protocol == TCP && tcp::is_opening(tcp_flags) && tcp::is_closed(flow.tcp);
-    is_of_revision(flow) && !reopened && idle <= flow.idle_seconds as u64 * NANOSECONDS
+    is_of_revision(flow)
+        && !opens_anew(flow, protocol, tcp_flags)
+        && idle <= flow.idle_seconds as u64 * NANOSECONDS
+}
+
+/// True when a packet opens a connection where none is open: the last one is over, or it was met under way and nobody
+/// was asked whether it may be opened.
+#[inline(always)]
+pub fn opens_anew(flow: &Flow, protocol: u8, tcp_flags: u8) -> bool {
+    let is_open = flow.tcp & tcp::SAW_SYN != 0 && !tcp::is_closed(flow.tcp);
+    protocol == TCP && tcp::is_opening(tcp_flags) && !is_open
 }
 
 /// True when a refusal still holds: same policy, and nothing was learned that might end it.

@@ -9,17 +9,20 @@ const V6_TRANSPORT: u32 = ETHERNET + 40;
 
 /// Reads a packet of the common layout; `None` when it is of another, or has anything wrong: then
 /// [`super::read`] says what.
+///
+/// A caller that goes on at once does so from [`quick_v4`] and [`quick_v6`]: apart, each keeps what it read in
+/// registers.
 #[inline(always)]
 pub fn quick<L: Linear>(packet: &L) -> Option<Packet> {
-    match u16::from_be(packet.half(ETHERNET - 2)?) {
-        ETHERTYPE_IPV4 => quick_v4(packet),
-        ETHERTYPE_IPV6 => quick_v6(packet),
-        _ => None,
-    }
+    quick_v4(packet).or_else(|| quick_v6(packet))
 }
 
+/// [`quick`] for IPv4 alone.
 #[inline(always)]
-fn quick_v4<L: Linear>(octets: &L) -> Option<Packet> {
+pub fn quick_v4<L: Linear>(octets: &L) -> Option<Packet> {
+    if u16::from_be(octets.half(ETHERNET - 2)?) != ETHERTYPE_IPV4 {
+        return None;
+    }
     let fragment = u16::from_be(octets.half(ETHERNET + 6)?) & 0x3fff;
     let total = u16::from_be(octets.half(ETHERNET + 2)?) as u32;
     if octets.octet(ETHERNET)? != 0x45 || fragment != 0 || ETHERNET + total > octets.length() {
@@ -34,8 +37,12 @@ fn quick_v4<L: Linear>(octets: &L) -> Option<Packet> {
     quick_transport(octets, packet, V4_TRANSPORT)
 }
 
+/// [`quick`] for IPv6 alone.
 #[inline(always)]
-fn quick_v6<L: Linear>(octets: &L) -> Option<Packet> {
+pub fn quick_v6<L: Linear>(octets: &L) -> Option<Packet> {
+    if u16::from_be(octets.half(ETHERNET - 2)?) != ETHERTYPE_IPV6 {
+        return None;
+    }
     let payload = u16::from_be(octets.half(ETHERNET + 4)?) as u32;
     if octets.octet(ETHERNET)? >> 4 != 6 || V6_TRANSPORT + payload > octets.length() {
         return None;
