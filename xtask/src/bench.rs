@@ -1,5 +1,7 @@
 //! `bench`: which measuring programs there are. They live in the tests crate; this only starts them.
 
+use std::process::Command;
+
 use anyhow::Result;
 use clap::Subcommand;
 
@@ -24,16 +26,7 @@ pub(crate) fn run(what: What) -> Result<()> {
     let What::Datapath { arguments } = what;
     commands::need_root("bench")?;
     setup::run_with(&[setup::NFTABLES])?;
-    commands::build_binary(true)?;
-    let mut command = shell::cargo(&[
-        "run",
-        "--quiet",
-        "--release",
-        "--package",
-        "enforcer-tests",
-        "--bin",
-        "bench-datapath",
-    ]);
-    command.env("ENFORCER_BINARY", commands::binary(true)).arg("--").args(arguments);
-    shell::run(&mut command)
+    commands::build_binaries(&[commands::ENFORCER, "bench-datapath"], true)?;
+    let mut command = Command::new(commands::binary("bench-datapath", true));
+    shell::run(command.args(arguments).env("ENFORCER_BINARY", commands::binary(commands::ENFORCER, true)))
 }

@@ -1,11 +1,15 @@
 //! `build`, `demo` and `test`: which cargo commands they are. Each first makes sure that nothing is missing.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 
 use crate::{setup, shell};
+
+/// The product's binary.
+pub(crate) const ENFORCER: &str = "enforcer";
 
 /// Builds the kernel programs (by the data plane's build script) and the binary.
 ///
@@ -13,8 +17,8 @@ use crate::{setup, shell};
 /// When something is missing and cannot be installed, or the build fails.
 pub(crate) fn build(release: bool) -> Result<()> {
     setup::run()?;
-    build_binary(release)?;
-    println!("built {}", binary(release).display());
+    build_binaries(&[ENFORCER], release)?;
+    println!("built {}", binary(ENFORCER, release).display());
     Ok(())
 }
 
@@ -25,13 +29,9 @@ pub(crate) fn build(release: bool) -> Result<()> {
 pub(crate) fn demo(keep: bool) -> Result<()> {
     need_root("demo")?;
     setup::run()?;
-    build_binary(true)?;
-    let mut command = shell::cargo(&["run", "--quiet", "--package", "enforcer-tests", "--bin", "demo"]);
-    command.env("ENFORCER_BINARY", binary(true));
-    if keep {
-        command.args(["--", "--keep"]);
-    }
-    shell::run(&mut command)
+    build_binaries(&[ENFORCER, "demo"], true)?;
+    let keep = keep.then_some("--keep");
+    shell::run(Command::new(binary("demo", true)).args(keep).env("ENFORCER_BINARY", binary(ENFORCER, true)))
 }
 
 /// Runs every test of the default members; `arguments` go to `cargo test`.
@@ -42,10 +42,9 @@ pub(crate) fn test(arguments: &[String]) -> Result<()> {
     need_root("test")?;
     setup::run()?;
     let begun = Instant::now();
-    build_binary(false)?;
-    shell::run(
-        shell::cargo(&["test", "--no-fail-fast"]).args(arguments).env("ENFORCER_BINARY", binary(false)),
-    )?;
+    build_binaries(&[ENFORCER], false)?;
+    let mut tests = shell::cargo(&["test", "--no-fail-fast"]);
+    shell::run(tests.args(arguments).env("ENFORCER_BINARY", binary(ENFORCER, false)))?;
     println!("xtask test: all tests passed in {} s", begun.elapsed().as_secs());
     Ok(())
 }
@@ -64,20 +63,18 @@ pub(crate) fn need_root(command: &str) -> Result<()> {
     Ok(())
 }
 
-/// Builds the enforcer binary.
+/// Builds binaries, for all default members at once: what they share is built once, as `cargo test` builds it.
 ///
 /// # Errors
 /// When the build fails.
-pub(crate) fn build_binary(release: bool) -> Result<()> {
-    let mut command = shell::cargo(&["build", "--package", "enforcer", "--bin", "enforcer"]);
-    if release {
-        command.arg("--release");
-    }
+pub(crate) fn build_binaries(names: &[&str], release: bool) -> Result<()> {
+    let mut command = shell::cargo(&["build"]);
+    command.args(names.iter().flat_map(|name| ["--bin", name])).args(release.then_some("--release"));
     shell::run(&mut command)
 }
 
-/// Where [`build_binary`] leaves the binary.
-pub(crate) fn binary(release: bool) -> PathBuf {
+/// Where [`build_binaries`] leaves a binary.
+pub(crate) fn binary(name: &str, release: bool) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    shell::root().join(target).join(if release { "release" } else { "debug" }).join("enforcer")
+    shell::root().join(target).join(if release { "release" } else { "debug" }).join(name)
 }
