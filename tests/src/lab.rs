@@ -129,9 +129,10 @@ impl Lab {
     /// Waits until a bridge lets frames in and out of a port.
     fn await_forwarding(&self, port: &str) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        let arguments = ["-netns", self.node.name(), "-details", "link", "show", port];
+        let arguments = ["-details", "link", "show", port];
         while Instant::now() < deadline {
-            let out = Command::new("ip").args(arguments).output().context("failed to run ip")?;
+            let show = || Command::new("ip").args(arguments).output();
+            let out = self.node.enter(show).context("failed to run ip")?;
             if String::from_utf8_lossy(&out.stdout).contains("bridge_slave state forwarding") {
                 return Ok(());
             }

@@ -92,9 +92,9 @@ impl Namespace {
     /// With what ip says of the first line that fails.
     pub fn ip(&self, lines: &str) -> Result<()> {
         let mut ip = Command::new("ip");
-        ip.args(["-netns", &self.name, "-batch", "-"]);
+        ip.args(["-batch", "-"]);
         ip.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut ip = ip.spawn().context("failed to start ip")?;
+        let mut ip = self.spawn(&mut ip)?;
         ip.stdin.take().expect("its standard input is a pipe").write_all(lines.as_bytes())?;
         let out = ip.wait_with_output()?;
         if !out.status.success() {
