@@ -7,6 +7,7 @@ mod attach;
 mod flows;
 mod links;
 mod open;
+mod programs;
 
 use crate::options::{Capacities, Options};
 use crate::{Applied, Dataplane};

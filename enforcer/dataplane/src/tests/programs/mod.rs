@@ -1,0 +1,215 @@
+//! The programs on packets: one workload with both programs loaded, every effect of a packet observed whole.
+//!
+//! Owns how a run is made and what is seen of it; what should be seen is [`model`]'s and the tests' own.
+
+mod model;
+mod packets;
+mod plans;
+mod reject;
+mod shapes;
+mod state;
+
+use super::{World, workload};
+use crate::options::{Capacities, Options};
+use crate::sys::Store;
+use crate::{Dataplane, Event, EventReader, Program, TestPacket};
+use enforcer_common::abi::{COUNTERS, Settings};
+use enforcer_common::event::{DnsEvent, Kind};
+use enforcer_common::flow::{Flow, FlowKey};
+use enforcer_common::policy::Endpoint;
+use enforcer_core::plan::Plan;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use std::collections::BTreeMap;
+
+/// The packet goes on.
+pub(super) const OK: i32 = 0;
+/// It is dropped.
+pub(super) const SHOT: i32 = 2;
+/// It is answered: its answer is sent back.
+pub(super) const REDIRECT: i32 = 7;
+
+/// A flow event without its time, which no test can know.
+pub(super) type Told = (Kind, FlowKey, Flow);
+
+/// Everything one packet did, times set to 0.
+#[derive(PartialEq, Debug)]
+pub(super) struct Observed {
+    pub(super) code: i32,
+    /// What was added to the counters, by index; those that stood still are left out.
+    pub(super) counters: BTreeMap<u32, u64>,
+    pub(super) told: Vec<Told>,
+    /// Both flow tables after it.
+    pub(super) flows: BTreeMap<FlowKey, Flow>,
+    pub(super) refusals: BTreeMap<FlowKey, Flow>,
+}
+
+/// One attached workload, `a`.
+pub(super) struct Lab {
+    pub(super) dataplane: Dataplane,
+    pub(super) interface: u32,
+    events: EventReader,
+    /// DNS events of all packets so far.
+    pub(super) answers: Vec<DnsEvent>,
+    /// Counters before the next packet.
+    counters: [u64; COUNTERS as usize],
+    _world: World,
+}
+
+impl Lab {
+    /// The programs with nothing in force yet.
+    pub(super) fn new() -> Self {
+        let world = World::enter();
+        let interface = world.pair("a");
+        // No event may be missing because of others.
+        let settings = Settings { events_per_second: u32::MAX, ..Settings::DEFAULT };
+        let small = Capacities { flows: 4096, refusals: 4096, learned: 4096, ..Capacities::default() };
+        let options =
+            Options { pin_directory: world.pins(), capacities: small, settings, ..Options::default() };
+        let mut dataplane = Dataplane::open(&options).expect("the data plane opens");
+        dataplane.attach(&workload("a"), interface).expect("a is attached");
+        let events = dataplane.events().expect("nobody has them");
+        let mut lab =
+            Self { dataplane, interface, events, answers: Vec::new(), counters: [0; 64], _world: world };
+        lab.counters_moved();
+        lab
+    }
+
+    /// The programs under a plan.
+    pub(super) fn with(plan: &Plan) -> Self {
+        let mut lab = Self::new();
+        lab.apply(plan);
+        lab
+    }
+
+    pub(super) fn apply(&mut self, plan: &Plan) {
+        self.dataplane.apply(plan).expect("the plan fits");
+    }
+
+    /// The workload as the kernel knows it.
+    pub(super) fn endpoint(&self) -> Endpoint {
+        self.dataplane.mirror.endpoints[&self.interface]
+    }
+
+    /// How often it learned something.
+    pub(super) fn epoch(&self) -> u32 {
+        self.dataplane.maps.learn_epochs.get(&self.endpoint().slot).expect("maps can be read").unwrap_or(0)
+    }
+
+    /// Runs a program on a packet: what it returned and made of it.
+    pub(super) fn run(&mut self, from_workload: bool, octets: &[u8]) -> (i32, Vec<u8>) {
+        let program = if from_workload { Program::FromWorkload } else { Program::ToWorkload };
+        let packet = TestPacket { octets, interface: self.interface, repeat: 1 };
+        let outcome = self.dataplane.test_run(program, &packet).expect("it runs");
+        (outcome.code, outcome.octets)
+    }
+
+    /// Runs a program on a packet: its fate alone.
+    pub(super) fn code(&mut self, from_workload: bool, octets: &[u8]) -> i32 {
+        self.run(from_workload, octets).0
+    }
+
+    /// Runs a program on a packet and looks at everything it did.
+    pub(super) fn observe(&mut self, from_workload: bool, octets: &[u8]) -> Observed {
+        let code = self.code(from_workload, octets);
+        Observed {
+            code,
+            counters: self.counters_moved(),
+            told: self.told(),
+            flows: self.flows(),
+            refusals: self.refusals(),
+        }
+    }
+
+    /// What was told since the last time, times set to 0.
+    pub(super) fn told(&mut self) -> Vec<Told> {
+        let (mut told, answers) = (Vec::new(), &mut self.answers);
+        self.events.poll(|event| match event {
+            Event::Flow(kind, event) => told.push((kind, event.key, timeless(&event.flow))),
+            Event::Dns { header, .. } => answers.push(header),
+        });
+        assert_eq!(self.events.malformed(), 0);
+        told
+    }
+
+    /// What was added to the counters since the last time.
+    pub(super) fn counters_moved(&mut self) -> BTreeMap<u32, u64> {
+        let mut moved = BTreeMap::new();
+        for (index, before) in (0..).zip(&mut self.counters) {
+            let values = self.dataplane.maps.counters.get(&index, 0).expect("counters can be read");
+            let now: u64 = values.iter().sum();
+            if now != *before {
+                moved.insert(index, now - *before);
+            }
+            *before = now;
+        }
+        moved
+    }
+
+    /// Admitted flows, times set to 0.
+    pub(super) fn flows(&self) -> BTreeMap<FlowKey, Flow> {
+        entries(|visit| self.dataplane.maps.flows.for_each(visit))
+    }
+
+    /// Refused flows, times set to 0.
+    pub(super) fn refusals(&self) -> BTreeMap<FlowKey, Flow> {
+        entries(|visit| self.dataplane.maps.refusals.for_each(visit))
+    }
+
+    /// The only admitted flow.
+    pub(super) fn flow(&self) -> Flow {
+        let flows = self.flows();
+        assert_eq!(flows.len(), 1, "{flows:?}");
+        flows.into_values().next().expect("there is one")
+    }
+
+    /// Forgets flows and fragments.
+    pub(super) fn forget_flows(&mut self) {
+        let maps = &self.dataplane.maps;
+        clear(&maps.flows);
+        clear(&maps.refusals);
+        clear(&maps.fragments);
+    }
+
+    /// Forgets flows, fragments, questions and learned addresses.
+    pub(super) fn forget(&mut self) {
+        self.forget_flows();
+        clear(&self.dataplane.maps.questions);
+        clear(&self.dataplane.maps.learned);
+    }
+}
+
+fn clear<K: aya::Pod, V: aya::Pod>(store: &Store<K, V>) {
+    let mut keys = Vec::new();
+    store.for_each(|key, _| keys.push(*key)).expect("maps can be read");
+    for key in keys {
+        store.delete(&key).expect("maps can be written");
+    }
+}
+
+fn entries(
+    walk: impl FnOnce(&mut dyn FnMut(&FlowKey, &Flow)) -> std::io::Result<()>,
+) -> BTreeMap<FlowKey, Flow> {
+    let mut entries = BTreeMap::new();
+    walk(&mut |key, flow| {
+        entries.insert(*key, timeless(flow));
+    })
+    .expect("maps can be read");
+    entries
+}
+
+fn timeless(flow: &Flow) -> Flow {
+    Flow { started: 0, last_seen: 0, ..*flow }
+}
+
+/// A runner of property tests that share one [`Lab`]. Its seed is printed; `ENFORCER_TEST_SEED` repeats one.
+pub(super) fn runner(cases: u32) -> TestRunner {
+    let seed = match std::env::var("ENFORCER_TEST_SEED") {
+        Ok(text) => text.parse().expect("ENFORCER_TEST_SEED is a number"),
+        Err(_) => crate::monotonic_ns() ^ u64::from(std::process::id()) << 40,
+    };
+    println!("ENFORCER_TEST_SEED={seed}");
+    let mut octets = [0; 32];
+    octets[..8].copy_from_slice(&seed.to_le_bytes());
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 4096, ..Config::default() };
+    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &octets))
+}
