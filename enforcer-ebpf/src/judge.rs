@@ -9,7 +9,7 @@ use crate::skb::{self, Context};
 use crate::walk::{self, AGAIN, DROP, PASS, REJECT, UNKNOWN};
 use crate::work::{Work, work};
 use aya_ebpf::maps::lpm_trie::Key;
-use enforcer_common::abi::Counter;
+use enforcer_common::abi::{Counter, capacity};
 use enforcer_common::address::Address;
 use enforcer_common::decide::{Attempt, Decision, Direction, Tables, decide};
 use enforcer_common::event::Kind as Told;
@@ -60,19 +60,20 @@ impl Tables for Maps {
     }
 }
 
-/// Decides about the packet in `work`, whose key is there too.
+/// Decides about the packet of this kind in the work space, whose key is there too; `is_new` when neither table knows
+/// its flow.
 #[inline(always)]
-pub fn judge(skb: Context, work: &Work, from_workload: u32) -> i32 {
-    let mut fate = match work.packet.kind {
+pub fn judge(skb: Context, kind: Kind, is_new: bool, from_workload: u32) -> i32 {
+    let mut fate = match kind {
         Kind::LinkControl | Kind::RouterControl => judge_link(skb, from_workload),
         Kind::IcmpError => judge_error(skb, from_workload),
         Kind::LaterFragment => judge_fragment(skb, from_workload),
-        _ => judge_flow(skb, from_workload),
+        _ => judge_flow(skb, is_new as u32, from_workload),
     };
     if fate == AGAIN {
         fate = judge_again(skb, from_workload);
     }
-    if matches!(work.packet.kind, Kind::FirstFragment) && fate == PASS {
+    if matches!(kind, Kind::FirstFragment) && fate == PASS {
         remember_fragment(skb);
     }
     fate
@@ -117,9 +118,12 @@ pub extern "C" fn load_endpoint(interface: u32) -> u32 {
         }
         tries += 1;
     }
+    // Nobody's: its events have the budget of the last slot, and no revision is 0.
     work.endpoint.mode = Mode::Enforce as u8;
     work.endpoint.address_count = 0;
     work.endpoint.id = 0;
+    work.endpoint.slot = capacity::ENDPOINTS - 1;
+    work.endpoint.revision = 0;
     0
 }
 
@@ -234,12 +238,14 @@ pub extern "C" fn judge_fragment(skb: Context, from_workload: u32) -> i32 {
 /// A packet with ports of its own.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn judge_flow(skb: Context, from_workload: u32) -> i32 {
+pub extern "C" fn judge_flow(skb: Context, is_new: u32, from_workload: u32) -> i32 {
     let Some(work) = work() else { return DROP };
     let from_workload = from_workload != 0;
-    let fate = walk::known(skb, from_workload as u32);
-    if fate != UNKNOWN {
-        return fate;
+    if is_new == 0 {
+        let fate = walk::known(skb, from_workload as u32);
+        if fate != UNKNOWN {
+            return fate;
+        }
     }
     if load_endpoint(skb::interface(skb)) == 0 {
         return refuse_packet(skb, Reason::EndpointNotReady as u32, from_workload as u32);
@@ -247,7 +253,9 @@ pub extern "C" fn judge_flow(skb: Context, from_workload: u32) -> i32 {
     if from_workload && !sender_is_own(work) {
         return refuse_packet(skb, Reason::SpoofedSource as u32, 1);
     }
-    if let Some(flow) = FLOWS.get_ptr_mut(&work.key) {
+    if is_new == 0
+        && let Some(flow) = FLOWS.get_ptr_mut(&work.key)
+    {
         // SAFETY: a map element.
         let flow = unsafe { &mut *flow };
         let opens = walk::opens_anew(flow, work.packet.protocol, work.packet.tcp_flags);

@@ -29,11 +29,18 @@ pub const UNKNOWN: i32 = -2;
 
 const NANOSECONDS: u64 = 1_000_000_000;
 
+/// Nothing is known of a packet.
+const UNREAD: u32 = 0;
+/// It is in the work space.
+const READ: u32 = 1;
+/// So it is, and neither table knows its flow.
+const NEVER_SEEN: u32 = 2;
+
 /// Decides about one packet.
 #[inline(always)]
 pub fn walk(skb: Context, from_workload: bool) -> i32 {
     let Some(octets) = Direct::new(skb) else {
-        return end(skb, walk_slowly(skb, 0, from_workload as u32), from_workload);
+        return end(skb, walk_slowly(skb, UNREAD, from_workload as u32), from_workload);
     };
     if let Some(packet) = packet::quick_v4(&octets) {
         return walk_quickly(skb, packet, from_workload);
@@ -41,13 +48,14 @@ pub fn walk(skb: Context, from_workload: bool) -> i32 {
     if let Some(packet) = packet::quick_v6(&octets) {
         return walk_quickly(skb, packet, from_workload);
     }
-    end(skb, walk_slowly(skb, 0, from_workload as u32), from_workload)
+    end(skb, walk_slowly(skb, UNREAD, from_workload as u32), from_workload)
 }
 
 /// The way of a packet of the common layout: done when its flow is known.
 #[inline(always)]
 fn walk_quickly(skb: Context, packet: Packet, from_workload: bool) -> i32 {
     let key = key_of(skb, &packet, from_workload);
+    let mut known = READ;
     if let Some(flow) = FLOWS.get_ptr_mut(&key) {
         // SAFETY: a map element; counts of concurrent runs are added atomically.
         let flow = unsafe { &mut *flow };
@@ -64,10 +72,12 @@ fn walk_quickly(skb: Context, packet: Packet, from_workload: bool) -> i32 {
         if refusal.flags & drops != 0 && is_standing(refusal) {
             return refused(skb, refusal, from_workload);
         }
+    } else {
+        known = NEVER_SEEN;
     }
     let Some(work) = work() else { return DROP };
     work.packet = packet;
-    end(skb, walk_slowly(skb, 1, from_workload as u32), from_workload)
+    end(skb, walk_slowly(skb, known, from_workload as u32), from_workload)
 }
 
 /// What is left to do with a packet that took the slow way: DNS is read, by the program of its direction.
@@ -84,16 +94,17 @@ fn end(skb: Context, fate: i32, from_workload: bool) -> i32 {
     PASS
 }
 
-/// The way of packets of unknown flows, of other layouts (then not `is_read` yet), and of DNS.
+/// The way of packets of unknown flows, of other layouts, and of DNS. `known` is what was found out about it so far:
+/// [`UNREAD`], [`READ`] or [`NEVER_SEEN`].
 ///
 /// Global, like every function that takes plain values here and finds its work by itself: the verifier reads
 /// it once, not once per path that leads to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn walk_slowly(skb: Context, is_read: u32, from_workload: u32) -> i32 {
+pub extern "C" fn walk_slowly(skb: Context, known: u32, from_workload: u32) -> i32 {
     let Some(work) = work() else { return DROP };
     work.flow.flags = 0;
-    if is_read == 0 {
+    if known == UNREAD {
         let mut reason = read_network(skb);
         if reason == 0 {
             reason = read_transport(skb);
@@ -106,7 +117,7 @@ pub extern "C" fn walk_slowly(skb: Context, is_read: u32, from_workload: u32) ->
         }
     }
     work.key = key_of(skb, &work.packet, from_workload != 0);
-    let fate = judge::judge(skb, work, from_workload);
+    let fate = judge::judge(skb, work.packet.kind, known == NEVER_SEEN, from_workload);
     if fate == REJECT {
         return reject::reject(skb, from_workload);
     }
