@@ -5,7 +5,7 @@
 //! global: the verifier reads them once, on their own, and they find the message by themselves.
 
 use crate::events::{count, wake_flags};
-use crate::maps::{EVENTS, LEARN_EPOCHS, LEARNED, MESSAGE, QUESTIONS, SETTINGS};
+use crate::maps::{EVENTS, LEARN_EPOCHS, LEARNED, MESSAGE, QUESTIONS, RESOLVERS, SETTINGS};
 use crate::names;
 use crate::skb::{self, Context, hide};
 use crate::work::work;
@@ -159,12 +159,15 @@ unsafe fn number16(message: *mut Message, at: u32) -> u32 {
     }
 }
 
-/// Remembers what a workload asks.
+/// Remembers what a workload asks. Whether it is still trusted whom it asks may have changed since the flow began.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn dns_ask(skb: Context, at: u32, length: u32) -> u32 {
     let Some(work) = work() else { return 0 };
     let (flow, key) = (&work.flow, &work.key);
+    if RESOLVERS.get_ptr(&key.remote).is_none() {
+        return 0;
+    }
     let Some(message) = copy(skb, at, length) else { return 0 };
     // SAFETY: the map element of this CPU.
     let (first, transaction) = unsafe { (octet(message, 2), number16(message, 0) as u16) };
@@ -346,7 +349,7 @@ pub extern "C" fn dns_step() -> i32 {
             (&raw mut (*message).offset).write_volatile(offset + 1 + label);
             return 0;
         }
-        if label != 0 && label < 0xc0 {
+        if label != 0 && (label < 0xc0 || !points_back(message, offset)) {
             return 2;
         }
         let record = offset + if label == 0 { 1 } else { 2 };
@@ -358,7 +361,9 @@ pub extern "C" fn dns_step() -> i32 {
         if data + data_length > length {
             return 2;
         }
-        note_address(message, record, data_length);
+        if !note_address(message, record, data_length) {
+            return 2;
+        }
         (&raw mut (*message).offset).write_volatile(data + data_length);
         let left = (&raw const (*message).records).read_volatile() - 1;
         (&raw mut (*message).records).write_volatile(left);
@@ -366,20 +371,34 @@ pub extern "C" fn dns_step() -> i32 {
     }
 }
 
-/// Notes an A or AAAA record.
+/// True when the pointer at an offset leads to somewhere before it and behind the header (RFC 1035, section 4.1.4).
 ///
 /// # Safety
 ///
 /// As [`octet`].
 #[inline(always)]
-unsafe fn note_address(message: *mut Message, record: u32, data_length: u32) {
+unsafe fn points_back(message: *mut Message, offset: u32) -> bool {
+    // SAFETY: by contract.
+    let target = unsafe { number16(message, offset) } & 0x3fff;
+    target >= HEADER && target < offset
+}
+
+/// Notes an A or AAAA record; false when its data is no address.
+///
+/// # Safety
+///
+/// As [`octet`].
+#[inline(always)]
+unsafe fn note_address(message: *mut Message, record: u32, data_length: u32) -> bool {
     // SAFETY: the map element of this CPU; the index is masked to the array.
     unsafe {
         let kind = number16(message, record);
-        let is_v4 = kind == TYPE_A && data_length == 4;
-        let is_v6 = kind == TYPE_AAAA && data_length == 16;
-        if number16(message, record + 2) != CLASS_IN || !(is_v4 || is_v6) {
-            return;
+        let is_v6 = kind == TYPE_AAAA;
+        if number16(message, record + 2) != CLASS_IN || !(kind == TYPE_A || is_v6) {
+            return true;
+        }
+        if data_length != if is_v6 { 16 } else { 4 } {
+            return false;
         }
         let ttl = (number16(message, record + 4) as u64) << 16 | number16(message, record + 6) as u64;
         let found = (&raw const (*message).found_count).read_volatile();
@@ -388,6 +407,7 @@ unsafe fn note_address(message: *mut Message, record: u32, data_length: u32) {
         *(&raw mut (*message).found).cast::<u64>().add(index) = entry;
         (&raw mut (*message).found_count).write_volatile(found + 1);
     }
+    true
 }
 
 /// Learns every address that was noted; false when there was none.

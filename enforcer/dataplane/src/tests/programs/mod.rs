@@ -2,6 +2,9 @@
 //!
 //! Owns how a run is made and what is seen of it; what should be seen is [`model`]'s and the tests' own.
 
+mod answers;
+mod dns;
+mod messages;
 mod model;
 mod packets;
 mod plans;
