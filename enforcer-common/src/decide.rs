@@ -3,8 +3,8 @@
 
 use crate::address::Address;
 use crate::policy::{
-    ANY_PEER, Action, Endpoint, HOST_BIT, LEARNED_SLOTS, Learned, LearnedKey, MAX_STAGES, Mode, Rule,
-    RuleKey, Stages,
+    ANY_PEER, ANY_ROWS, Action, Endpoint, HOST_BIT, IDENTITY_ROWS, LEARNED_SLOTS, Learned, LearnedKey,
+    MAX_STAGES, Mode, NAME_ROWS, Rule, RuleKey, Stages,
 };
 use crate::verdict::{Reason, Verdict};
 
@@ -127,13 +127,15 @@ fn first_match<T: Tables>(
     if stages.count == 0 {
         return nothing;
     }
-    let classes = live_classes(tables, endpoint, attempt);
+    let named = tables.opaque(stages.peers.into()) & u32::from(NAME_ROWS) != 0;
+    let classes = if named { live_classes(tables, endpoint, attempt) } else { [0; LEARNED_SLOTS + 1] };
     let mut stage = 0;
     while stage < MAX_STAGES {
-        if stage >= stages.count {
+        if stage >= stages.count as u32 {
             break;
         }
-        let best = best_of_stage(tables, attempt, identity, &classes, stages.first + stage, nothing);
+        let table = Stages { first: stages.first + stage, ..stages };
+        let best = best_of_stage(tables, attempt, identity, &classes, table, nothing);
         if best.rank != NONE && best.action != Action::Pass as u32 {
             return best;
         }
@@ -167,12 +169,20 @@ fn best_of_stage<T: Tables>(
     attempt: &Attempt,
     identity: u32,
     classes: &[u32; LEARNED_SLOTS + 1],
-    table: u32,
+    stage: Stages,
     nothing: Best,
 ) -> Best {
+    let table = stage.first;
     let mut best = nothing;
-    consider(tables, attempt, table, ANY_PEER, false, &mut best);
-    consider(tables, attempt, table, identity, false, &mut best);
+    if tables.opaque(stage.peers.into()) & u32::from(ANY_ROWS) != 0 {
+        consider(tables, attempt, table, ANY_PEER, false, &mut best);
+    }
+    if tables.opaque(stage.peers.into()) & u32::from(IDENTITY_ROWS) != 0 {
+        consider(tables, attempt, table, identity, false, &mut best);
+    }
+    if tables.opaque(stage.peers.into()) & u32::from(NAME_ROWS) == 0 {
+        return best;
+    }
     let mut i = 0;
     while i < LEARNED_SLOTS + 1 {
         let class = tables.opaque(classes[i]);

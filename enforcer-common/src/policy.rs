@@ -89,7 +89,27 @@ pub struct Stages {
     /// Number of the first stage's table.
     pub first: u32,
     /// How many stages follow one another, at most [`MAX_STAGES`].
-    pub count: u32,
+    pub count: u16,
+    /// Kinds of peers that have rows in any of them, as [`peer_kind`] bits: no other is looked up.
+    pub peers: u16,
+}
+
+/// Bit of [`Stages::peers`] for rows of [`ANY_PEER`].
+pub const ANY_ROWS: u16 = 1;
+/// Bit of [`Stages::peers`] for rows of identities.
+pub const IDENTITY_ROWS: u16 = 2;
+/// Bit of [`Stages::peers`] for rows of name classes.
+pub const NAME_ROWS: u16 = 4;
+
+/// The bit of [`Stages::peers`] that goes with a peer number.
+pub const fn peer_kind(peer: u32) -> u16 {
+    if peer == ANY_PEER {
+        ANY_ROWS
+    } else if peer & NAME_BIT != 0 && peer & HOST_BIT == 0 {
+        NAME_ROWS
+    } else {
+        IDENTITY_ROWS
+    }
 }
 
 /// What is done with what no tier decides.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use enforcer_common::decide::Direction;
 use enforcer_common::name;
-use enforcer_common::policy::{Mode, Rule, RuleKey};
+use enforcer_common::policy::{Mode, Rule, RuleKey, Stages, peer_kind};
 use ipnet::IpNet;
 use serde::Serialize;
 
@@ -53,6 +53,15 @@ pub struct EndpointPlan {
 pub struct Table {
     /// Sorted rows by stage.
     pub stages: Vec<Vec<Row>>,
+}
+
+impl Table {
+    /// How its stages are named to the kernel when the first of them has this number.
+    pub fn stages_from(&self, first: u32) -> Stages {
+        let rows = self.stages.iter().flatten();
+        let peers = rows.fold(0, |peers, row| peers | peer_kind(row.peer));
+        Stages { first, count: self.stages.len() as u16, peers }
+    }
 }
 
 /// One row of a stage: a longest-prefix-match entry.

@@ -96,7 +96,7 @@ impl HostTables {
         let mut next = 1;
         let mut placed = Vec::new();
         for table in &plan.tables {
-            let first = next;
+            placed.push(table.stages_from(next));
             for rows in &table.stages {
                 for row in rows {
                     let (key, bits) = row.key(next);
@@ -104,7 +104,6 @@ impl HostTables {
                 }
                 next += 1;
             }
-            placed.push(Stages { first, count: next - first });
         }
         placed
     }

@@ -2,7 +2,7 @@
 //! revisions, endpoints, slots. Reads and writes no map.
 
 use super::plan::Step;
-use enforcer_common::policy::{Endpoint, Stages};
+use enforcer_common::policy::Endpoint;
 use enforcer_core::object::WorkloadId;
 use enforcer_core::plan::{Automaton, Table};
 use ipnet::IpNet;
@@ -154,9 +154,4 @@ pub(crate) fn rows_of(table: &Table) -> usize {
 /// Number of a table's last stage.
 pub(crate) fn last_of(first: u32, table: &Table) -> u32 {
     first + (table.stages.len() as u32).saturating_sub(1)
-}
-
-/// The stages of a table that begins at `first`.
-pub(crate) fn stages_of(first: u32, table: &Table) -> Stages {
-    Stages { first, count: table.stages.len() as u32 }
 }

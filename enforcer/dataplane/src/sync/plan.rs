@@ -6,7 +6,7 @@
 //! that no answer is learned under a class that the new tables do not know.
 
 use super::assign::{Assignment, Target, next_free};
-use super::mirror::{Mirror, Prefixes, last_of, rows_of, stages_of};
+use super::mirror::{Mirror, Prefixes, last_of, rows_of};
 use crate::error::{ApplyError, Overflow};
 use enforcer_common::abi::{capacity, map};
 use enforcer_common::policy::{Endpoint, MAX_ADDRESSES, MAX_STAGES, Stages, WORLD};
@@ -178,7 +178,7 @@ fn tables<'a>(
             first
         });
         known.insert(table, first);
-        placed.insert(index, stages_of(first, table));
+        placed.insert(index, table.stages_from(first));
     }
     Ok(placed)
 }

@@ -30,7 +30,7 @@ struct Model {
 impl Model {
     fn view(&self, endpoint: &Endpoint) -> (Vec<Vec<Row>>, Prefixes) {
         let stages = [endpoint.egress, endpoint.ingress];
-        let numbers = stages.iter().flat_map(|stages| stages.first..stages.first + stages.count);
+        let numbers = stages.iter().flat_map(|stages| stages.first..stages.first + u32::from(stages.count));
         let tables = numbers.map(|number| self.rows.get(&number).cloned().unwrap_or_default()).collect();
         (tables, self.generations.get(&endpoint.generation).cloned().unwrap_or_default())
     }
