@@ -179,7 +179,7 @@ fn an_expired_name_admits_nothing_new() {
     let learn = |lab: &mut Lab, expiry| {
         lab.dataplane.learn(&workload("a"), far(true), CLASSES[0], expiry).expect("it is learned");
     };
-    learn(&mut lab, now - 1);
+    learn(&mut lab, now - 10);
     assert_eq!(lab.code(true, &out(&tcp(1, 443, SYN, 0))), SHOT);
     learn(&mut lab, now + 600);
     assert_eq!(lab.code(true, &out(&tcp(1, 443, SYN, 0))), OK);
