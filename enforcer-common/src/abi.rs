@@ -171,6 +171,9 @@ pub struct Question {
 /// Seconds within which an answer must follow its question.
 pub const ANSWER_SECONDS: u64 = 30;
 
+/// Longest time to live of a DNS answer that is believed, seconds: seven days.
+pub const MAX_TTL: u32 = 7 * 86_400;
+
 /// Tokens for refusal events of one workload.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

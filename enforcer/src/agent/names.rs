@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use enforcer_common::abi::Settings;
+use enforcer_common::abi::{MAX_TTL, Settings};
 use hickory_proto::ProtoError;
 
 /// Pairs of workload and address that are kept; those that end first make room.
@@ -59,9 +59,9 @@ pub fn parse(message: &[u8]) -> Result<Answer, ProtoError> {
     Ok(Answer { name, addresses })
 }
 
-/// Until when an address opens new flows that was answered at second `now`.
+/// Until when an address opens new flows that was answered at second `now`, as the kernel reckons it.
 pub fn until(ttl: u32, settings: &Settings, now: u32) -> u32 {
-    now.saturating_add(ttl.max(settings.min_ttl).saturating_add(settings.grace))
+    now.saturating_add(ttl.min(MAX_TTL).max(settings.min_ttl).saturating_add(settings.grace))
 }
 
 impl Names {
@@ -239,6 +239,13 @@ mod tests {
         assert_eq!((names.len(), names.evicted()), (8, 1));
         assert!(names.of(1, ip("192.0.2.7"), 1000).is_empty());
         assert!(!names.of(1, ip("192.0.2.8"), 1000).is_empty());
+    }
+
+    #[test]
+    fn a_time_to_live_is_believed_within_bounds() {
+        assert_eq!(until(0, &SETTINGS, 1000), 1000 + SETTINGS.min_ttl + SETTINGS.grace);
+        assert_eq!(until(60, &SETTINGS, 1000), 1000 + 60 + SETTINGS.grace);
+        assert_eq!(until(u32::MAX, &SETTINGS, 1000), 1000 + 7 * 86_400 + SETTINGS.grace);
     }
 
     #[test]
