@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use enforcer_core::record::Record;
 
 /// Records kept when nothing else is said.
-pub const CAPACITY: usize = 16_384;
+pub const CAPACITY: usize = 8_192;
 
 /// A bounded queue that forgets its oldest record; records are numbered from 0 as they come.
 #[derive(Debug)]
