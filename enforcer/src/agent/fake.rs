@@ -22,6 +22,8 @@ pub(crate) struct FakeKernel {
     /// Plans that came into force.
     pub(crate) plans: Vec<Plan>,
     pub(crate) resolvers: Vec<IpAddr>,
+    /// Plans that were in force when the resolvers were first told.
+    pub(crate) plans_before_resolvers: Option<usize>,
     pub(crate) learned: Vec<(WorkloadId, IpAddr, u32, u32)>,
     pub(crate) events: VecDeque<Event>,
     pub(crate) sweep: Sweep,
@@ -82,6 +84,7 @@ impl Kernel for FakeKernel {
         })
     }
     fn set_resolvers(&mut self, resolvers: &[IpAddr]) -> Result<(), Error> {
+        self.plans_before_resolvers.get_or_insert(self.plans.len());
         self.resolvers = resolvers.to_vec();
         Ok(())
     }

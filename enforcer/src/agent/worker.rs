@@ -166,7 +166,8 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         Found { objects, problems, resolved, hosts, resolv_conf }
     }
 
-    /// Compiles what was found and hands it to the kernel: programs first, then names that change class, then policy.
+    /// Compiles what was found and hands it to the kernel: programs first, then names that change class and whose
+    /// answers count, then policy: the first flow that it lets ask is read as DNS.
     fn enforce(&mut self, now: &Moment) {
         self.force.attach_problems = attach::attach(&mut self.kernel, &self.links, &self.found.resolved);
         let surroundings = Surroundings {
@@ -177,6 +178,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         let settled = self.accepted.settle(&self.found.objects, &surroundings);
         self.problems_seen += assess::tell_problems(&self.force.refused, &settled.problems);
         self.learn(&settled, now);
+        let distrust = self.trust(&settled.snapshot);
         match self.kernel.apply(&settled.plan) {
             Ok(applied) => self.note_applied(settled, applied, now),
             Err(error) => {
@@ -186,7 +188,9 @@ impl<K: Kernel, L: Links> Worker<K, L> {
                 self.force.refused = settled.problems;
             }
         }
-        self.trust();
+        if let Some(distrust) = distrust {
+            self.force.failure.get_or_insert(distrust);
+        }
     }
 
     /// Gives valid names the class they have in the plan to come, before it comes.
@@ -221,17 +225,20 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         self.force.failure = None;
     }
 
-    fn trust(&mut self) {
-        let given = &self.options.resolvers;
-        let trusted = resolvers::trusted(given, &self.force.snapshot, &self.found.resolv_conf);
+    /// Tells the kernel whose answers count; returns why it could not be told.
+    fn trust(&mut self, snapshot: &Snapshot) -> Option<String> {
+        let trusted = resolvers::trusted(&self.options.resolvers, snapshot, &self.found.resolv_conf);
         if trusted == self.force.resolvers {
-            return;
+            return None;
         }
         match self.kernel.set_resolvers(&trusted) {
-            Ok(()) => self.force.resolvers = trusted,
+            Ok(()) => {
+                self.force.resolvers = trusted;
+                None
+            }
             Err(error) => {
                 tracing::error!(error = chain(&error), "failed to set the trusted resolvers");
-                self.force.failure.get_or_insert(chain(&error));
+                Some(chain(&error))
             }
         }
     }

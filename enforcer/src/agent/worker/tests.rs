@@ -175,6 +175,7 @@ fn a_directory_is_brought_into_force_once() {
     assert!(directories.contains(&node.directory.path().to_owned()));
     assert_eq!(node.worker.kernel.attached, [(update(), 5)].into());
     assert_eq!(node.worker.kernel.resolvers, ["10.0.0.53".parse::<std::net::IpAddr>().expect("an address")]);
+    assert_eq!(node.worker.kernel.plans_before_resolvers, Some(0), "trusted before anybody may ask");
     let plan = &node.worker.kernel.plans[0];
     let endpoint = &plan.endpoints[&update()];
     assert_eq!((endpoint.mode, endpoint.addresses.len()), (Mode::Enforce, 1), "no link-local address");
