@@ -207,6 +207,9 @@ pub struct Status {
     pub maps: Vec<MapStatus>,
     /// Packets dropped by reason, for every reason that occurred.
     pub drops: BTreeMap<String, u64>,
+    /// DNS answers read by outcome, since the kernel's maps were made; outcomes that did not occur are left out.
+    #[serde(default)]
+    pub dns_answers: BTreeMap<String, u64>,
     /// Everything that was lost, by kind; kinds that did not occur are left out.
     pub losses: BTreeMap<String, u64>,
     /// The ring of flow records.

@@ -107,6 +107,11 @@ impl<K: Kernel, L: Links> Worker<K, L> {
                 .map(|f| MapStatus { name: f.map.to_owned(), used: f.entries, capacity: f.capacity })
                 .collect(),
             drops: counters.drops.iter().map(|(reason, count)| (reason.text().to_owned(), *count)).collect(),
+            dns_answers: counters
+                .dns_answers
+                .iter()
+                .map(|(o, count)| (o.text().to_owned(), *count))
+                .collect(),
             losses,
             flows: self.flows(),
         }

@@ -49,6 +49,7 @@ pub fn lines(status: &Status) -> String {
         page.item(format_args!("{:<16} {:>9} of {:<9} {percent:>5.1} %", map.name, map.used, map.capacity));
     }
     counts(&mut page, "Packets dropped", &status.drops);
+    counts(&mut page, "DNS answers", &status.dns_answers);
     counts(&mut page, "Losses", &status.losses);
     page.title("Flow records");
     let flows = &status.flows;

@@ -345,6 +345,18 @@ fn losses_are_alarms_and_told_to_followers() {
 }
 
 #[test]
+fn answers_are_told_by_outcome() {
+    let mut node = Node::ready();
+    node.worker.kernel.counters.dns_answers = [(DnsOutcome::Learned, 5), (DnsOutcome::TooLong, 2)].into();
+    let status = node.status();
+    assert_eq!(status.dns_answers, [("learned".to_owned(), 5), ("too-long".to_owned(), 2)].into());
+    let text = anstream::adapter::strip_str(&crate::cli::status::lines(&status)).to_string();
+    let lines: Vec<_> = text.lines().map(str::trim).skip_while(|line| *line != "DNS answers").collect();
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!((words(lines[1]), words(lines[2])), (words("learned 5"), words("too-long 2")), "{text}");
+}
+
+#[test]
 fn an_explanation_is_the_decision_in_force() {
     let node = Node::ready();
     let ask = |to: &str, port| {
