@@ -45,10 +45,13 @@ fn conversation() -> impl Strategy<Value = (Message, Message)> {
     let asked = select(&["exact.example.", "ExacT.Example.", "a.wild.example.", "api-7.glob.example."][..]);
     let section = |most| proptest::collection::vec(any_record(), 0..most);
     let kind = select(&[RecordType::A, RecordType::AAAA, RecordType::HTTPS][..]);
-    (any::<u16>(), asked, kind, section(24), section(3), section(3)).prop_map(
-        |(id, asked, kind, answers, authorities, additionals)| {
+    let id = (any::<u16>(), any::<bool>());
+    (id, asked, kind, section(24), section(3), section(3)).prop_map(
+        |((id, is_lowered), asked, kind, answers, authorities, additionals)| {
+            // Some resolvers give the name back in lower case.
+            let echoed = if is_lowered { asked.to_ascii_lowercase() } else { asked.to_owned() };
+            let mut reply = answer(&question(id, &echoed, kind), answers);
             let asked = question(id, asked, kind);
-            let mut reply = answer(&asked, answers);
             reply.add_authorities(authorities);
             reply.add_additionals(additionals);
             (asked, reply)

@@ -186,10 +186,54 @@ fn least(octets: &[u8]) -> usize {
     }
 }
 
+/// The pieces of one packet, in order.
+fn pieces(pair: Pair, from_workload: bool, transport: Transport, unusual: &Unusual) -> Vec<Sent> {
+    let piece = |fragment| {
+        let unusual = Unusual { fragment: Some(fragment), ..unusual.clone() };
+        Sent { from_workload, octets: packet(pair, from_workload, transport, &unusual) }
+    };
+    [(0, true, 9), (3, true, 9), (6, false, 9)].map(piece).to_vec()
+}
+
+/// A connection as far as it goes: opened, used, closed by both sides.
+fn connection(pair: Pair, from_workload: bool, length: usize) -> Vec<Sent> {
+    let steps = [(true, 0x02), (false, 0x12), (true, 0x10), (true, 0x11), (false, 0x11), (true, 0x10)];
+    let step = |(is_there, flags): (bool, u8)| {
+        let from_workload = from_workload == is_there;
+        let octets = packet(pair, from_workload, Transport::Tcp(flags), &Unusual::default());
+        Sent { from_workload, octets }
+    };
+    steps.into_iter().take(length).map(step).collect()
+}
+
+/// A packet and the error about it.
+fn complaint(pair: Pair, from_workload: bool, transport: Transport, sender: Option<usize>) -> Vec<Sent> {
+    let octets = packet(pair, from_workload, transport, &Unusual::default());
+    let error = error(pair, !from_workload, transport, sender);
+    vec![Sent { from_workload, octets }, Sent { from_workload: !from_workload, octets: error }]
+}
+
+/// Packets that belong together, or one by itself.
+fn burst(pairs: Vec<Pair>) -> impl Strategy<Value = Vec<Sent>> {
+    let pair = || (select(pairs.clone()), any::<bool>());
+    let sender = proptest::option::of(0..REMOTES.len());
+    prop_oneof![
+        6 => sent(pairs.clone()).prop_map(|sent| vec![sent]),
+        1 => (pair(), transport(), unusual()).prop_map(|((pair, from), transport, unusual)| {
+            pieces(pair, from, transport, &unusual)
+        }),
+        1 => (pair(), 1_usize..7).prop_map(|((pair, from), length)| connection(pair, from, length)),
+        1 => (pair(), transport(), sender).prop_map(|((pair, from), transport, sender)| {
+            complaint(pair, from, transport, sender)
+        }),
+    ]
+}
+
 /// Packets of few conversations, so that they meet each other.
 fn traffic() -> impl Strategy<Value = Vec<Sent>> {
     proptest::collection::vec(pair(), 1..4)
-        .prop_flat_map(|pairs| proptest::collection::vec(sent(pairs), 1..12))
+        .prop_flat_map(|pairs| proptest::collection::vec(burst(pairs), 1..9))
+        .prop_map(|bursts| bursts.concat())
 }
 
 /// What is known of a packet that could not be read depends on where reading stopped: left out.
