@@ -6,7 +6,7 @@
 
 mod learn;
 
-use crate::events::{count, wake_flags};
+use crate::events::{QUIETLY, count};
 use crate::maps::{EVENTS, MESSAGE, QUESTIONS, RESOLVERS};
 use crate::names;
 use crate::skb::{self, Context, hide};
@@ -413,7 +413,7 @@ fn tell(message: *mut Message) {
     let failed = unsafe {
         let length = (hide((*message).length as u64) & MASK) + size_of::<DnsEvent>() as u64;
         let ring = (&raw const EVENTS).cast_mut().cast();
-        bpf_ringbuf_output(ring, message.cast(), length, wake_flags(length))
+        bpf_ringbuf_output(ring, message.cast(), length, QUIETLY)
     };
     if failed != 0 {
         count(Counter::RingFull as u32, 1);

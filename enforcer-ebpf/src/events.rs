@@ -1,9 +1,8 @@
-//! Telling userspace, and counting what is not told. Never wakes it for a single event: it polls, and is woken
-//! only when the ring buffer fills up.
+//! Telling userspace, and counting what is not told. Never wakes it: it polls.
 
 use crate::maps::{COUNTERS, EVENT_BUDGETS, EVENTS, SETTINGS};
-use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
-use enforcer_common::abi::{Counter, capacity};
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
+use enforcer_common::abi::Counter;
 use enforcer_common::event::{FlowEvent, Kind};
 use enforcer_common::flow::{Flow, FlowKey};
 
@@ -16,16 +15,9 @@ pub fn count(index: u32, by: u64) {
     }
 }
 
-/// Octets that wait in the ring buffer when its reader is woken: a quarter of it, and each further one.
-const WAKE: u64 = capacity::EVENTS as u64 / 4;
-
-/// How the reader is to be told of an event of `length` octets: it polls, and only the event that completes a quarter
-/// of the ring wakes it.
-#[inline(always)]
-pub fn wake_flags(length: u64) -> u64 {
-    let waiting = EVENTS.query(BPF_RB_AVAIL_DATA as u64);
-    if (waiting & (WAKE - 1)) + length > WAKE { BPF_RB_FORCE_WAKEUP as u64 } else { BPF_RB_NO_WAKEUP as u64 }
-}
+/// The reader polls and is never woken: a wake-up costs more than everything else a flow does, and between two polls
+/// the ring has room for tens of thousands of events.
+pub const QUIETLY: u64 = BPF_RB_NO_WAKEUP as u64;
 
 /// Tells what happened to a flow; false when the ring buffer is full, which is counted.
 #[inline(always)]
@@ -44,7 +36,7 @@ pub fn tell(kind: Kind, time: u64, key: &FlowKey, flow: &Flow) -> bool {
         (*event).padding_key = 0;
         (*event).flow = *flow;
     }
-    entry.submit(wake_flags(size_of::<FlowEvent>() as u64));
+    entry.submit(QUIETLY);
     true
 }
 

@@ -14,7 +14,7 @@ use enforcer_common::address::Address;
 use enforcer_common::decide::{Attempt, Decision, Direction, Tables, decide};
 use enforcer_common::event::Kind as Told;
 use enforcer_common::flow::{
-    self, Count, FLAG_DNS, FLAG_DROPS_RECEIVED, FLAG_DROPS_SENT, Flow, Fragment, FragmentKey, tcp,
+    self, Count, FLAG_DNS, FLAG_DROPS_RECEIVED, FLAG_DROPS_SENT, Fragment, FragmentKey, tcp,
 };
 use enforcer_common::packet::{Kind, TCP, UDP};
 use enforcer_common::policy::{
@@ -339,6 +339,8 @@ fn judge_first(skb: Context, from_workload: bool) -> i32 {
 #[inline(never)]
 pub extern "C" fn ask() -> u32 {
     let Some(work) = work() else { return 0 };
+    // Before the decision: what is learned after it must find the refusal outdated.
+    work.flow.epoch = LEARN_EPOCHS.get(work.endpoint.slot).copied().unwrap_or(0);
     work.decision = decide(&Maps { passed: &raw mut work.passed }, &work.endpoint, &work.attempt);
     0
 }
@@ -379,26 +381,25 @@ pub extern "C" fn describe(skb: Context, from_workload: u32) -> u32 {
         && work.key.remote_port == DNS_PORT
         && matches!(work.attempt.direction, Direction::Egress)
         && RESOLVERS.get_ptr(&work.key.remote).is_some();
-    work.flow = Flow {
-        revision: work.endpoint.revision,
-        slot: work.endpoint.slot,
-        endpoint: work.endpoint.id,
-        rule: work.decision.rule,
-        identity: work.decision.identity,
-        name_class: work.decision.name_class,
-        port: work.attempt.port,
-        idle_seconds: flow::idle_seconds(work.packet.protocol, tcp),
-        verdict: work.decision.verdict as u8,
-        reason: work.decision.reason as u8,
-        direction: work.attempt.direction as u8,
-        tcp,
-        flags: if asks_resolver { FLAG_DNS } else { 0 },
-        epoch: LEARN_EPOCHS.get(work.endpoint.slot).copied().unwrap_or(0),
-        started: now,
-        last_seen: now,
-        sent: if from_workload { one } else { none },
-        received: if from_workload { none } else { one },
-    };
+    // Field by field, in place: a whole one would be made on the stack and copied.
+    let flow = &mut work.flow;
+    flow.revision = work.endpoint.revision;
+    flow.slot = work.endpoint.slot;
+    flow.endpoint = work.endpoint.id;
+    flow.rule = work.decision.rule;
+    flow.identity = work.decision.identity;
+    flow.name_class = work.decision.name_class;
+    flow.port = work.attempt.port;
+    flow.idle_seconds = flow::idle_seconds(work.packet.protocol, tcp);
+    flow.verdict = work.decision.verdict as u8;
+    flow.reason = work.decision.reason as u8;
+    flow.direction = work.attempt.direction as u8;
+    flow.tcp = tcp;
+    flow.flags = if asks_resolver { FLAG_DNS } else { 0 };
+    flow.started = now;
+    flow.last_seen = now;
+    flow.sent = if from_workload { one } else { none };
+    flow.received = if from_workload { none } else { one };
     0
 }
 

@@ -48,11 +48,16 @@ pub fn now() -> u64 {
 /// Adds one to the last two octets of an IPv4 destination and the source port behind it, taken as one number.
 #[inline(always)]
 pub fn renumber(skb: Context) -> bool {
-    const AT: u32 = 32;
-    let Some(number) = Loaded(skb).load::<4>(AT) else { return false };
-    let next = u32::from_be_bytes(number).wrapping_add(1).to_be_bytes();
-    // SAFETY: the helper reads four octets.
-    unsafe { bpf_skb_store_bytes(skb.cast(), AT, next.as_ptr().cast(), 4, 0) == 0 }
+    const AT: usize = 32;
+    // SAFETY: the verifier knows the context and turns these fields into packet pointers.
+    let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
+    if data + AT + 4 > end {
+        return false;
+    }
+    let number = (data + AT) as *mut u32;
+    // SAFETY: in bounds by the check.
+    unsafe { *number = u32::from_be(*number).wrapping_add(1).to_be() };
+    true
 }
 
 /// Writes the tick count and the monotonic clock into the packet, for the loader to relate them.

@@ -55,7 +55,7 @@ fn spread(values: &[f64]) -> [f64; 3] {
 /// The lines as a Markdown table.
 pub(crate) fn table(title: &str, baseline: &str, figures: &[Figure]) -> String {
     let mut text =
-        format!("### {title}\n\n| what | ns | ÷ {baseline} | least-greatest |\n|---|---:|---:|---:|\n");
+        format!("## {title}\n\n| what | ns | ÷ {baseline} | least-greatest |\n|---|---:|---:|---:|\n");
     for figure in figures {
         let _ = match figure.ratio {
             Some([median, least, greatest]) => writeln!(

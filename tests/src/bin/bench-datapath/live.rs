@@ -1,6 +1,6 @@
 //! What real traffic costs: the same packets from a pod through the node to the internet, on nodes that differ only in
 //! what stands at the pod's interface. Client and server are sockets of one thread pinned to one CPU, so that a round
-//! trip is a walk through the kernel and no wake-up.
+//! trip is a walk through the kernel and no wake-up; the agent reads events on the other.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,6 +16,9 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::figures::{Figure, Series};
 
+/// The CPU that packets are sent and received on, and the one for everything else.
+const MEASURED: usize = 0;
+const REST: usize = 1;
 /// Prefixes that policy names, /26 each from 198.18.0.0 on.
 const ELEMENTS: u32 = 1_000;
 /// Packets, round trips and connections of one measurement.
@@ -84,13 +87,15 @@ struct Ends {
 /// # Errors
 /// Without root, nft, or the agent's binary.
 pub(crate) fn measure(rounds: usize) -> Result<Vec<(&'static str, Vec<Figure>)>> {
+    // The agent and everything else starts where it does not share the CPU that is measured.
+    pin_to(REST)?;
     let worlds = Guard::ALL.map(|_| Lab::builder().pod("client").mode("client", "enforce").start());
     let worlds = worlds.into_iter().collect::<Result<Vec<_>>>()?;
     let mut kept = Vec::new();
     for (guard, world) in Guard::ALL.into_iter().zip(&worlds) {
         kept.push(stand(guard, world)?);
     }
-    pin_to_first_cpu()?;
+    pin_to(MEASURED)?;
     let ends = worlds.iter().map(open).collect::<Result<Vec<_>>>()?;
     let mut series: BTreeMap<(usize, Guard), Series> = BTreeMap::new();
     for _ in 0..rounds {
@@ -186,10 +191,11 @@ fn ruleset(interface: &str) -> String {
     )
 }
 
-fn pin_to_first_cpu() -> Result<()> {
+/// Pins this thread, and what it starts, to one CPU.
+fn pin_to(cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
-    set.set(0);
-    sched_setaffinity(None, &set).context("failed to pin to one CPU")
+    set.set(cpu);
+    sched_setaffinity(None, &set).with_context(|| format!("failed to pin to CPU {cpu}; two are needed"))
 }
 
 fn open(world: &Lab) -> Result<Ends> {
