@@ -129,8 +129,8 @@ impl Dataplane {
         let classifier = load::classifier(&mut self.object, name)?;
         let fd =
             classifier.fd().map_err(|source| Error::Program { program: name, source: Box::new(source) })?;
-        let request =
-            RunRequest { packet: packet.octets, interface: packet.interface, repeat: packet.repeat };
+        let TestPacket { octets, interface, repeat } = *packet;
+        let request = RunRequest { packet: octets, interface, segment: 0, repeat };
         let (code, octets, duration_ns) =
             sys::run(fd.as_fd(), &request).map_err(|source| Error::TestRun { program: name, source })?;
         Ok(TestOutcome { code: code as i32, octets, duration_ns })

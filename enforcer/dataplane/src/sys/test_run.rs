@@ -28,6 +28,8 @@ unsafe impl Attribute for TestRunAttribute {}
 const CONTEXT_WORDS: usize = 48;
 /// Index of `ifindex` in it.
 const CONTEXT_INTERFACE: usize = 10;
+/// Index of `gso_size` in it.
+const CONTEXT_SEGMENT: usize = 44;
 /// How much a program may make a packet longer.
 const GROWTH: usize = 256;
 
@@ -38,6 +40,8 @@ pub(crate) struct RunRequest<'a> {
     pub(crate) packet: &'a [u8],
     /// `ifindex` the program sees; an interface of this network namespace.
     pub(crate) interface: u32,
+    /// Octets of one segment when the packet is a super-packet of several, 0 otherwise.
+    pub(crate) segment: u32,
     /// How often it runs, at least once.
     pub(crate) repeat: u32,
 }
@@ -46,6 +50,7 @@ pub(crate) struct RunRequest<'a> {
 pub(crate) fn run(program: BorrowedFd<'_>, request: &RunRequest<'_>) -> io::Result<(u32, Vec<u8>, u32)> {
     let mut context = [0_u32; CONTEXT_WORDS];
     context[CONTEXT_INTERFACE] = request.interface;
+    context[CONTEXT_SEGMENT] = request.segment;
     let mut out = vec![0_u8; request.packet.len() + GROWTH];
     let mut attribute = TestRunAttribute {
         program_fd: program.as_raw_fd() as u32,

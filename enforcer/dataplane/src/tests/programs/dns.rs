@@ -24,10 +24,13 @@ const LEAST: u32 = 5;
 const GRACE: u32 = 30;
 /// Longest lifetime taken from an answer, seconds.
 pub(super) const MOST: u32 = 7 * 86_400;
-const PORT: u16 = 40_000;
+/// The port it asks from.
+pub(super) const PORT: u16 = 40_000;
+/// A name that has a class.
+pub(super) const NAMED: &str = "exact.example.";
 const PATTERNS: [&str; 4] = ["exact.example", "*.wild.example", "api-*.glob.example", "*.deep.wild.example"];
 
-fn resolver(v4: bool) -> IpAddr {
+pub(super) fn resolver(v4: bool) -> IpAddr {
     address(if v4 { "10.0.0.53" } else { "2001:db8::53" })
 }
 
@@ -49,7 +52,7 @@ pub(super) fn lab() -> Lab {
 }
 
 /// The workload asks.
-fn ask(lab: &mut Lab, message: &[u8]) {
+pub(super) fn workload_asks(lab: &mut Lab, message: &[u8]) {
     assert_eq!(lab.code(true, &plain(near(true), resolver(true), &udp(PORT, 53, message))), OK);
 }
 
@@ -111,7 +114,7 @@ pub(super) fn assert_learned(lab: &Lab, given: &[Given], class: u32) {
 
 /// Asks, and gets `message`: what became of it.
 pub(super) fn exchange(lab: &mut Lab, asked: &Message, message: &[u8]) -> Option<DnsOutcome> {
-    ask(lab, &octets(asked));
+    workload_asks(lab, &octets(asked));
     tell(lab, message)
 }
 
@@ -192,9 +195,9 @@ fn what_was_not_asked_teaches_nothing() {
     // Before any flow to the resolver nothing is read at all.
     assert_eq!(tell(&mut lab, &right), None);
     lab.forget();
-    ask(&mut lab, &octets(&question(1, "other.example.", RecordType::A)));
+    workload_asks(&mut lab, &octets(&question(1, "other.example.", RecordType::A)));
     assert_eq!(tell(&mut lab, &right), Some(DnsOutcome::Unsolicited));
-    ask(&mut lab, &octets(&asked));
+    workload_asks(&mut lab, &octets(&asked));
     for wrong in [
         question(8, "exact.example.", RecordType::A),
         question(7, "exact.example.", RecordType::AAAA),
@@ -223,7 +226,7 @@ fn an_answer_must_come_in_time() {
     for (age, outcome) in
         [(ANSWER_SECONDS + 1, DnsOutcome::Unsolicited), (ANSWER_SECONDS - 1, DnsOutcome::Learned)]
     {
-        ask(&mut lab, &octets(&asked));
+        workload_asks(&mut lab, &octets(&asked));
         let questions = &lab.dataplane.maps.questions;
         let mut pending = Vec::new();
         questions.for_each(|key, held| pending.push((*key, *held))).expect("maps can be read");
@@ -338,7 +341,7 @@ fn only_the_one_who_asked_learns() {
     lab.apply(&plan);
     let asked = question(7, "exact.example.", RecordType::A);
     let reply = octets(&answer(&asked, vec![record("exact.example.", 60, address("203.0.113.1"))]));
-    ask(&mut lab, &octets(&asked));
+    workload_asks(&mut lab, &octets(&asked));
     // The other workload has a flow of the same port, and asked something else under the same number.
     let other = udp(PORT, 53, &octets(&question(7, "other.example.", RecordType::A)));
     let outwards = plain(address("10.0.0.2"), resolver(true), &other);

@@ -9,6 +9,7 @@ mod model;
 mod packets;
 mod plans;
 mod reject;
+mod segments;
 mod shapes;
 mod state;
 
