@@ -117,9 +117,10 @@ impl Kernel for FakeKernel {
     }
 }
 
-/// Network namespaces and their interfaces.
+/// Network namespaces, their interfaces and the host's addresses.
 #[derive(Debug, Default)]
 pub(crate) struct FakeLinks {
+    pub(crate) host: RefCell<Vec<IpAddr>>,
     pub(crate) sides: RefCell<BTreeMap<PathBuf, HostSide>>,
 }
 
@@ -161,6 +162,6 @@ impl Links for FakeLinks {
         Ok(self.sides.borrow().values().any(|side| side.interface.index == index).then(|| interface(index)))
     }
     fn host_addresses(&self) -> Result<Vec<IpAddr>, LinkError> {
-        Ok(vec!["10.0.0.1".parse().expect("an address"), "127.0.0.1".parse().expect("an address")])
+        Ok(self.host.borrow().clone())
     }
 }

@@ -72,10 +72,11 @@ fn workload(entry: &WorkloadEntry, addresses: Vec<IpAddr>, local: bool) -> Workl
     }
 }
 
-/// Addresses of this node that mean it to others: no loopback, nothing that is valid on one link only.
+/// Addresses that this node speaks from: those of all its interfaces but the loopback's. Link-local ones are among
+/// them, since it may have no other towards a workload; a workload that uses one as its source is dropped as spoofed.
 pub fn host_addresses(links: &impl Links) -> Result<Vec<IpAddr>, String> {
     let mut addresses = links.host_addresses().map_err(|error| chain(&error))?;
-    addresses.retain(|address| !address.is_loopback() && !is_link_local(*address));
+    addresses.retain(|address| !address.is_loopback());
     addresses.sort_unstable();
     addresses.dedup();
     Ok(addresses)
@@ -101,4 +102,22 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::host_addresses;
+    use crate::agent::fake::FakeLinks;
+
+    #[test]
+    fn every_address_the_node_speaks_from_is_its_own() {
+        let links = FakeLinks::default();
+        *links.host.borrow_mut() = ["fe80::1", "10.0.0.1", "169.254.1.1", "127.0.0.1", "169.254.1.1"]
+            .map(|address| address.parse().expect("an address"))
+            .to_vec();
+        let texts = |addresses: Vec<IpAddr>| addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(texts(host_addresses(&links).expect("read")), ["10.0.0.1", "169.254.1.1", "fe80::1"]);
+    }
 }

@@ -165,8 +165,7 @@ fn wire(node: &Namespace, pod: &Pod) -> Result<()> {
     connect(node, interface, namespace)?;
     node.ip(&format!(
         "addr add {GATEWAY_V4}/32 dev {interface}\naddr add {GATEWAY_V6}/64 dev {interface} nodad\n\
-         route add {v4}/32 dev {interface} src {}\nroute add {v6}/128 dev {interface} src {}\n",
-        NODE[0], NODE[1]
+         route add {v4}/32 dev {interface}\nroute add {v6}/128 dev {interface}\n"
     ))?;
     namespace.ip(&format!(
         "addr add {v4}/32 dev eth0\naddr add {v6}/128 dev eth0 nodad\n\
