@@ -89,17 +89,18 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 
 /// Takes the socket and the kernel, brings the source into force, and stays.
 async fn serve(options: &Options) -> anyhow::Result<()> {
+    let (wake, inbox) = mpsc::channel(8);
+    watch::signals(&wake)?;
     let listener = Listener::bind(&options.socket)
         .with_context(|| format!("failed to listen at {}", options.socket.display()))?;
     let kernel = kernel::Host::open(&options.pin_directory).context("failed to take hold of the kernel")?;
     let (news, receiver) = channel::channel(0);
     let mut worker = Worker::new(options, kernel, kernel::HostLinks, Moment::now())?;
-    let directories = worker.reload(&Moment::now());
+    let tree = watch::start(&wake, &options.source)?;
+    tree.watch(worker.reload(&Moment::now()));
     announce(&worker);
     let worker = Rc::new(RefCell::new(worker));
     spawn_local(listener.serve(Rc::clone(&worker), receiver));
-    let (wake, inbox) = mpsc::channel(8);
-    let tree = watch::start(&wake, &options.source, directories)?;
     turn(&worker, inbox, &tree, &news).await;
     worker.borrow_mut().finish(&Moment::now());
     drop(news);

@@ -42,20 +42,11 @@ impl Tree {
     }
 }
 
-/// Starts every task; returns the tree, to which directories are added as they appear.
+/// Handles SIGTERM and SIGINT from now on. What comes before the loop listens waits for it.
 ///
 /// # Errors
-/// When the kernel refuses a watch or a signal handler.
-pub fn start(wake: &Sender<Wake>, root: &Path, directories: Vec<PathBuf>) -> anyhow::Result<Tree> {
-    let watcher = Rc::new(Watcher::new().context("failed to watch files")?);
-    let tree = Tree { watcher: Rc::clone(&watcher), root: root.to_owned() };
-    tree.watch(directories);
-    spawn_local(files(watcher, wake.clone()));
-    let links = link::Watch::open().context("failed to watch interfaces")?;
-    let readable = links.as_fd().try_clone_to_owned().context("failed to watch interfaces")?;
-    #[expect(deprecated, reason = "an OwnedFd is one descriptor for life, which is all that `register` asks")]
-    let readable = AsyncFd::new(readable).context("failed to watch interfaces")?;
-    spawn_local(interfaces(links, readable, wake.clone()));
+/// When the kernel refuses a signal handler.
+pub fn signals(wake: &Sender<Wake>) -> anyhow::Result<()> {
     for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
         let mut signal = signal(kind).context("failed to handle signals")?;
         let wake = wake.clone();
@@ -65,6 +56,24 @@ pub fn start(wake: &Sender<Wake>, root: &Path, directories: Vec<PathBuf>) -> any
             let _ = wake.send(Wake::Stop).await;
         });
     }
+    Ok(())
+}
+
+/// Watches the root, so that nothing which changes after its first reading is missed, and the interfaces; returns the
+/// tree, to which directories are added as they appear.
+///
+/// # Errors
+/// When the kernel refuses a watch.
+pub fn start(wake: &Sender<Wake>, root: &Path) -> anyhow::Result<Tree> {
+    let watcher = Rc::new(Watcher::new().context("failed to watch files")?);
+    let tree = Tree { watcher: Rc::clone(&watcher), root: root.to_owned() };
+    tree.watch(Vec::new());
+    spawn_local(files(watcher, wake.clone()));
+    let links = link::Watch::open().context("failed to watch interfaces")?;
+    let readable = links.as_fd().try_clone_to_owned().context("failed to watch interfaces")?;
+    #[expect(deprecated, reason = "an OwnedFd is one descriptor for life, which is all that `register` asks")]
+    let readable = AsyncFd::new(readable).context("failed to watch interfaces")?;
+    spawn_local(interfaces(links, readable, wake.clone()));
     Ok(tree)
 }
 

@@ -34,6 +34,17 @@ fn enforcement_stays_when_the_agent_ends_and_goes_when_it_is_uninstalled() -> Re
 }
 
 #[test]
+fn an_agent_that_is_told_to_end_as_it_becomes_ready_ends_well() -> Result<()> {
+    let lab = Lab::builder().start()?;
+    let mut agent = lab.agent()?;
+    for _ in 0..10 {
+        agent.terminate()?;
+        agent.start_again()?;
+    }
+    agent.terminate()
+}
+
+#[test]
 fn a_workload_that_cannot_be_found_is_told_and_the_others_are_enforced() -> Result<()> {
     let lab = Lab::builder().pod("app").mode("app", "enforce").start()?;
     let list = std::fs::read_to_string(lab.workloads())?;
