@@ -1,8 +1,9 @@
 //! The node agent: sources in, kernel out, records to whoever asks. Owns the one loop; what each turn does
 //! is in [`worker`].
 //!
-//! States of the loop: polling (events came lately, short pauses) and idle (longer pauses). It leaves on SIGTERM or
-//! SIGINT; what is enforced stays.
+//! States of the loop: flooded (more events are likely to wait, no pause), polling (events came lately, short
+//! pauses) and idle (longer pauses). Between two turns, whoever wakes it is heard in each of them. It leaves on
+//! SIGTERM or SIGINT; what is enforced stays.
 
 pub mod assess;
 pub mod attach;
@@ -45,11 +46,15 @@ use worker::Worker;
 const BUSY: Duration = Duration::from_millis(10);
 /// Longest pause.
 const IDLE: Duration = Duration::from_millis(50);
+/// Events of one turn from which more are likely to wait.
+const MANY: usize = 1024;
 /// Pause between two walks over the flow tables.
 const SWEEP: Duration = Duration::from_secs(2);
 
 /// How long followers have to take the last records.
 const FAREWELL: Duration = Duration::from_millis(50);
+/// How long the flow log has for its last lines.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// What the agent is told.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -102,9 +107,13 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     let worker = Rc::new(RefCell::new(worker));
     spawn_local(listener.serve(Rc::clone(&worker), receiver));
     turn(&worker, inbox, &tree, &news).await;
-    worker.borrow_mut().finish(&Moment::now());
+    worker.borrow_mut().catch_up(&Moment::now());
     drop(news);
     tokio::time::sleep(FAREWELL).await;
+    let lines = worker.borrow().books.log.as_ref().map_or(0, |log| log.close(LAST_LINES));
+    if lines > 0 {
+        tracing::warn!(lines, "nobody took the last lines of the flow log");
+    }
     tracing::info!("ended; what was enforced stays in force");
     Ok(())
 }
@@ -128,7 +137,11 @@ async fn turn<K: Kernel, L: Links>(
     let mut next_sweep = Instant::now() + SWEEP;
     loop {
         let events = worker.borrow_mut().drain(&Moment::now());
-        pause = if events > 0 { BUSY } else { (pause * 2).min(IDLE) };
+        pause = match events {
+            0 => (pause * 2).clamp(BUSY, IDLE),
+            1..MANY => BUSY,
+            _ => Duration::ZERO,
+        };
         if Instant::now() >= next_sweep {
             worker.borrow_mut().sweep(&Moment::now());
             if worker.borrow().is_due() {
@@ -140,6 +153,8 @@ async fn turn<K: Kernel, L: Links>(
             let next = worker.borrow().seen();
             std::mem::replace(seen, next) != next
         });
+        // Without a pause nobody else would be served: neither the socket nor those who wake this loop.
+        tokio::task::yield_now().await;
         match timeout(pause, inbox.recv()).await {
             Err(_) => {}
             Ok(Some(Wake::Source | Wake::Links)) => {

@@ -20,8 +20,8 @@ pub enum Event {
     },
 }
 
-/// Most records taken in one poll, so that a flood cannot hold the caller for ever.
-const POLL_LIMIT: usize = 65_536;
+/// Most records taken in one poll: a few milliseconds' work, so that a flood keeps the caller from nothing else.
+const POLL_LIMIT: usize = 2048;
 
 /// Reads events; there is one per data plane.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl EventReader {
         Self { ring: Ring(ring), malformed: 0 }
     }
 
-    /// Hands over what lies in the ring, in order, at most 65,536 records; returns how many records there were.
+    /// Hands over what lies in the ring, in order, at most 2,048 records; returns how many records there were.
     /// Never blocks.
     pub fn poll(&mut self, mut visit: impl FnMut(Event)) -> usize {
         let mut count = 0;

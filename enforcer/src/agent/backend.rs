@@ -39,7 +39,7 @@ impl<K: Kernel, L: Links> Backend for Worker<K, L> {
     }
 
     fn begin(&mut self, request: &FlowsRequest) -> (u64, u64) {
-        self.drain(&Moment::now());
+        self.catch_up(&Moment::now());
         let ring = &self.books.ring;
         let first = match request.last {
             None => ring.first(),
@@ -124,6 +124,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             ("events-malformed", self.kernel.malformed() + self.books.unknown),
             ("dns-answers-unread", self.books.unread_dns),
             ("names-evicted", self.books.names.evicted()),
+            ("flow-log-dropped", self.books.log.as_ref().map_or(0, |log| log.dropped())),
             ("flow-log-failed", self.books.log.as_ref().map_or(0, |log| log.failed())),
         ];
         kernel

@@ -1,54 +1,115 @@
-//! The flow log: every record as a line of JSON, appended. Owns the file and the count of lines that could not
-//! be written; never stops the agent.
+//! The flow log: every record as a line of JSON, appended. Owns the file, the thread that writes it and the counts of
+//! lines that are missing; never stops the agent: what whoever reads or stores it cannot take in time is dropped.
+//!
+//! Lines gather in one bounded buffer. The writer takes all of it at once and writes while the next lines gather, so
+//! at most two buffers are in memory.
 
 use std::fs::OpenOptions;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use enforcer_core::record::Record;
 
+/// Octets that wait for the writer at most; about three thousand lines.
+const ROOM: usize = 2 << 20;
+/// Octets that are worth waking the writer in the middle of a turn.
+const WORTHWHILE: usize = 64 << 10;
+
 /// Where records are logged.
+#[derive(Debug)]
 pub struct FlowLog {
     path: PathBuf,
-    output: BufWriter<Box<dyn Write>>,
-    failed: u64,
+    line: Vec<u8>,
+    shared: Arc<Shared>,
 }
 
-impl std::fmt::Debug for FlowLog {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FlowLog")
-            .field("path", &self.path)
-            .field("failed", &self.failed)
-            .finish_non_exhaustive()
-    }
+/// What the agent and the writer share.
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Lines came, or the log is closed.
+    filled: Condvar,
+    /// Everything that came was written.
+    emptied: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Vec<u8>,
+    /// Lines of `waiting`.
+    lines: u64,
+    /// Lines in the writer's hands.
+    writing: u64,
+    is_closed: bool,
+    dropped: u64,
+    failed: u64,
 }
 
 impl FlowLog {
     /// Opens the log; `-` is standard output. A new file is for the owner and the group only.
     ///
     /// # Errors
-    /// When the file cannot be opened for appending.
+    /// When the file cannot be opened for appending, or no thread can be started.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let output: Box<dyn Write> = if path == Path::new("-") {
+        let output: Box<dyn Write + Send> = if path == Path::new("-") {
             Box::new(io::stdout())
         } else {
             Box::new(OpenOptions::new().create(true).append(true).mode(0o640).open(path)?)
         };
-        Ok(Self { path: path.to_owned(), output: BufWriter::new(output), failed: 0 })
+        Self::to(path, output)
     }
 
-    /// Appends a record.
+    fn to(path: &Path, output: Box<dyn Write + Send>) -> io::Result<Self> {
+        let shared = Arc::<Shared>::default();
+        let (theirs, place) = (Arc::clone(&shared), path.to_owned());
+        thread::Builder::new().name("flow-log".to_owned()).spawn(move || theirs.write(output, &place))?;
+        Ok(Self { path: path.to_owned(), line: Vec::new(), shared })
+    }
+
+    /// Appends a record; drops and counts it when there is no room. Never waits for the writer.
     pub fn append(&mut self, record: &Record) {
-        let written = serde_json::to_writer(&mut self.output, record).map_err(io::Error::from);
-        let result = written.and_then(|()| self.output.write_all(b"\n"));
-        self.note(result);
+        self.line.clear();
+        let written = serde_json::to_writer(&mut self.line, record);
+        self.line.push(b'\n');
+        let mut queue = self.shared.lock();
+        if let Err(error) = written {
+            queue.failed += 1;
+            return tracing::error!(%error, "failed to write a flow record as JSON");
+        }
+        if queue.waiting.len() + self.line.len() > ROOM {
+            if queue.dropped == 0 {
+                tracing::warn!(path = %self.path.display(), "the flow log is read or stored too slowly; records are lost there");
+            }
+            queue.dropped += 1;
+            return;
+        }
+        let before = queue.waiting.len() / WORTHWHILE;
+        queue.waiting.extend_from_slice(&self.line);
+        queue.lines += 1;
+        if queue.waiting.len() / WORTHWHILE > before {
+            self.shared.filled.notify_one();
+        }
     }
 
-    /// Hands over what was appended.
-    pub fn flush(&mut self) {
-        let result = self.output.flush();
-        self.note(result);
+    /// Has the writer take what was appended.
+    pub fn flush(&self) {
+        self.shared.filled.notify_one();
+    }
+
+    /// Closes the log and waits for what was appended to be written, at most `patience`; returns how many lines
+    /// nobody took.
+    pub fn close(&self, patience: Duration) -> u64 {
+        let mut queue = self.shared.lock();
+        queue.is_closed = true;
+        self.shared.filled.notify_one();
+        let is_busy = |queue: &mut Queue| queue.writing + queue.lines > 0;
+        let waited = self.shared.emptied.wait_timeout_while(queue, patience, is_busy);
+        let (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        queue.writing + queue.lines
     }
 
     /// Where it is.
@@ -56,17 +117,108 @@ impl FlowLog {
         &self.path
     }
 
-    /// Records or flushes that failed.
-    pub fn failed(&self) -> u64 {
-        self.failed
+    /// Lines that were dropped because those before them were not taken.
+    pub fn dropped(&self) -> u64 {
+        self.shared.lock().dropped
     }
 
-    fn note(&mut self, result: io::Result<()>) {
-        if let Err(error) = result {
-            if self.failed == 0 {
-                tracing::error!(path = %self.path.display(), %error, "failed to write the flow log; records are lost");
+    /// Lines that could not be written.
+    pub fn failed(&self) -> u64 {
+        self.shared.lock().failed
+    }
+}
+
+impl Drop for FlowLog {
+    /// The writer ends once it has written what is there.
+    fn drop(&mut self) {
+        self.shared.lock().is_closed = true;
+        self.shared.filled.notify_one();
+    }
+}
+
+impl Shared {
+    /// The writer: everything that waits, over and over, until the log is closed.
+    fn write(&self, mut output: Box<dyn Write + Send>, path: &Path) {
+        let mut chunk = Vec::new();
+        loop {
+            let queue = self.lock();
+            let is_idle = |queue: &mut Queue| queue.waiting.is_empty() && !queue.is_closed;
+            let mut queue = self.filled.wait_while(queue, is_idle).unwrap_or_else(PoisonError::into_inner);
+            if queue.waiting.is_empty() {
+                return;
             }
-            self.failed += 1;
+            std::mem::swap(&mut queue.waiting, &mut chunk);
+            queue.writing = std::mem::take(&mut queue.lines);
+            drop(queue);
+            let written = output.write_all(&chunk).and_then(|()| output.flush());
+            chunk.clear();
+            chunk.shrink_to(WORTHWHILE);
+            self.note(written, path);
         }
+    }
+
+    fn note(&self, written: io::Result<()>, path: &Path) {
+        let mut queue = self.lock();
+        let lines = std::mem::take(&mut queue.writing);
+        if let Err(error) = written {
+            if queue.failed == 0 {
+                tracing::error!(path = %path.display(), %error, "failed to write the flow log; records are lost there");
+            }
+            queue.failed += lines;
+        }
+        if queue.waiting.is_empty() {
+            self.emptied.notify_all();
+        }
+    }
+
+    /// Whoever panicked while holding the lock has only moved whole lines and counted.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+    use crate::testing::record;
+
+    /// Far longer than a write takes.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_pipe_that_nobody_reads_costs_lines_and_never_time() {
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let mut log = FlowLog::to(Path::new("-"), Box::new(writer)).expect("a thread");
+        let mut appended = 0;
+        while log.dropped() == 0 {
+            log.append(&record(|r| r.revision = appended));
+            log.flush();
+            appended += 1;
+        }
+        let read = thread::spawn(move || {
+            let mut text = String::new();
+            reader.read_to_string(&mut text).map(|_| text)
+        });
+        assert_eq!(log.close(PATIENCE), 0, "everything else is taken at last");
+        drop(log);
+        let text = read.join().expect("no panic").expect("text");
+        let revisions: Vec<u32> = text
+            .lines()
+            .map(|line| serde_json::from_str::<Record>(line).expect("whole lines").revision)
+            .collect();
+        assert_eq!(revisions, (0..appended - 1).collect::<Vec<_>>(), "in order, but for the one dropped");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted() {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        drop(reader);
+        let mut log = FlowLog::to(Path::new("-"), Box::new(writer)).expect("a thread");
+        log.append(&record(|_| ()));
+        log.append(&record(|_| ()));
+        assert_eq!(log.close(PATIENCE), 0);
+        assert_eq!((log.failed(), log.dropped()), (2, 0));
     }
 }

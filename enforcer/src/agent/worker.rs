@@ -35,6 +35,9 @@ const RELOAD_SWEEPS: u32 = 5;
 /// Sweeps between two looks at how full the maps are: it walks them.
 const FILL_SWEEPS: u32 = 15;
 
+/// Turns that are enough for everything in a full ring buffer.
+const CATCH_UP_TURNS: usize = 16;
+
 /// The agent's state.
 #[derive(Debug)]
 pub struct Worker<K, L> {
@@ -266,7 +269,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         }
     }
 
-    /// Enters the events that came; returns how many.
+    /// Enters the events that came, a bounded number of them; returns how many.
     pub fn drain(&mut self, now: &Moment) -> usize {
         let books = &mut self.books;
         let events = self.kernel.poll(&mut |event| books.take(event, now));
@@ -275,7 +278,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
                 tracing::warn!(workload = %again.workload, error = chain(&error), "failed to keep a name");
             }
         }
-        if let Some(log) = self.books.log.as_mut().filter(|_| events > 0) {
+        if let Some(log) = self.books.log.as_ref().filter(|_| events > 0) {
             log.flush();
         }
         events
@@ -288,7 +291,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             Ok(sweep) => self.books.take_ended(&sweep, now),
             Err(error) => tracing::warn!(error = chain(&error), "failed to walk the flow tables"),
         }
-        if let Some(log) = &mut self.books.log {
+        if let Some(log) = &self.books.log {
             log.flush();
         }
         self.books.names.expire(now.seconds());
@@ -346,11 +349,12 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         (enforced, problems.iter().sum())
     }
 
-    /// Enters what is left and closes the log.
-    pub fn finish(&mut self, now: &Moment) {
-        self.drain(now);
-        if let Some(log) = &mut self.books.log {
-            log.flush();
+    /// Enters what is in the ring buffer, in as many turns as a full one takes.
+    pub fn catch_up(&mut self, now: &Moment) {
+        for _ in 0..CATCH_UP_TURNS {
+            if self.drain(now) == 0 {
+                return;
+            }
         }
     }
 }

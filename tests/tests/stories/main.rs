@@ -4,6 +4,7 @@
 mod egress;
 mod errors;
 mod first_syn;
+mod flood;
 mod forged;
 mod harness;
 mod ingress;
