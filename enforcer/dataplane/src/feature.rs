@@ -14,8 +14,10 @@ struct Feature {
 }
 
 /// Features without a probe of their own, asked after those that have one: the release is the last resort.
-const BY_RELEASE: [(&str, &str); 2] =
-    [("64-bit compare-and-exchange in programs", "5.12"), ("reading longest-prefix-match maps in batches", "5.13")];
+const BY_RELEASE: [(&str, &str); 2] = [
+    ("64-bit compare-and-exchange in programs", "5.12"),
+    ("reading longest-prefix-match maps in batches", "5.13"),
+];
 
 const FEATURES: [Feature; 5] = [
     Feature { name: "LRU hash maps", since: "4.10", is_present: || has_map(MapType::LruHash) },
