@@ -156,26 +156,53 @@ pub struct Endpoint {
     pub seal: u32,
 }
 
-/// Key of the identity of an address: longest prefix over the address inside one generation.
+/// Key of the identity of an address: longest prefix over the address inside one generation and family.
+///
+/// IPv4 octets come first, zeros behind them, and the family is a bit of the generation: so the prefixes of
+/// either family are as long as they are written, and a walk down the tree compares eight octets a step.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct IdentityKey {
-    /// Generation, network order.
-    pub generation: [u8; 4],
-    /// The address; IPv4 prefixes are 96 bits longer than written.
-    pub address: Address,
+    /// Generation and [`IdentityKey::V4_BIT`], network order.
+    generation: [u8; 4],
+    /// The octets of the address.
+    octets: [u32; 4],
 }
 
 impl IdentityKey {
     /// Bits before the address begins.
     pub const GENERATION_BITS: u32 = 32;
-    /// Prefix length of a look-up.
-    pub const ALL_BITS: u32 = 160;
+    /// Bit of the generation that marks IPv4; generations are below it.
+    pub const V4_BIT: u32 = 1 << 31;
 
-    /// The key of one address.
+    /// The key of an address, or of the first address of a prefix.
     #[inline(always)]
     pub const fn new(generation: u32, address: Address) -> Self {
-        Self { generation: generation.to_be_bytes(), address }
+        if address.is_v4() {
+            Self { generation: (generation | Self::V4_BIT).to_be_bytes(), octets: [address.0[3], 0, 0, 0] }
+        } else {
+            Self { generation: generation.to_be_bytes(), octets: address.0 }
+        }
+    }
+
+    /// Prefix length of a look-up of this address.
+    #[inline(always)]
+    pub const fn bits(address: &Address) -> u32 {
+        Self::GENERATION_BITS + if address.is_v4() { 32 } else { 128 }
+    }
+
+    /// The generation.
+    pub const fn generation(&self) -> u32 {
+        u32::from_be_bytes(self.generation) & !Self::V4_BIT
+    }
+
+    /// The address.
+    pub const fn address(&self) -> Address {
+        if u32::from_be_bytes(self.generation) & Self::V4_BIT != 0 {
+            Address::v4(self.octets[0].to_ne_bytes())
+        } else {
+            Address(self.octets)
+        }
     }
 }
 
@@ -199,4 +226,20 @@ pub const LEARNED_SLOTS: usize = 4;
 pub struct Learned {
     /// The slots, in no order.
     pub slots: [u64; LEARNED_SLOTS],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::IdentityKey;
+    use crate::address::Address;
+
+    #[test]
+    fn an_identity_key_gives_back_what_it_was_made_of() {
+        for address in
+            [Address::v4([192, 0, 2, 7]), Address::v6([0x20; 16]), Address::v4([0; 4]), Address::v6([0; 16])]
+        {
+            let key = IdentityKey::new(77, address);
+            assert_eq!((key.generation(), key.address()), (77, address));
+        }
+    }
 }

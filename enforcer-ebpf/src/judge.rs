@@ -35,7 +35,7 @@ struct Maps {
 impl Tables for Maps {
     #[inline(always)]
     fn identity(&self, generation: u32, address: &Address) -> u32 {
-        let key = Key::new(IdentityKey::ALL_BITS, IdentityKey::new(generation, *address));
+        let key = Key::new(IdentityKey::bits(address), IdentityKey::new(generation, *address));
         IDENTITIES.get(&key).copied().unwrap_or(WORLD)
     }
 
@@ -334,13 +334,19 @@ fn judge_first(skb: Context, from_workload: bool) -> i32 {
     settle(skb, from_workload as u32)
 }
 
+/// Notes how often the workload has learned a new address so far.
+#[inline(always)]
+fn note_epoch(work: &mut Work) {
+    work.flow.epoch = LEARN_EPOCHS.get(work.endpoint.slot).copied().unwrap_or(0);
+}
+
 /// Puts the attempt in `work` to the tables.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn ask() -> u32 {
     let Some(work) = work() else { return 0 };
     // Before the decision: what is learned after it must find the refusal outdated.
-    work.flow.epoch = LEARN_EPOCHS.get(work.endpoint.slot).copied().unwrap_or(0);
+    note_epoch(work);
     work.decision = decide(&Maps { passed: &raw mut work.passed }, &work.endpoint, &work.attempt);
     0
 }
@@ -455,6 +461,7 @@ pub extern "C" fn refuse_packet(skb: Context, reason: u32, from_workload: u32) -
     work.attempt.direction = if from_workload { Direction::Egress } else { Direction::Ingress };
     work.attempt.port = work.packet.service;
     count(reason as u32, 1);
+    note_epoch(work);
     describe(skb, from_workload as u32);
     if may_tell_refusal(work.flow.slot, work.flow.last_seen) {
         tell(Told::Dropped, work.flow.last_seen, &work.key, &work.flow);

@@ -3,7 +3,6 @@
 use super::mirror::{Highest, Mirror};
 use crate::maps::Maps;
 use aya::maps::lpm_trie::Key;
-use enforcer_common::address::V4_OFFSET;
 use enforcer_common::policy::{Endpoint, IdentityKey, Rule, RuleKey, Stages};
 use enforcer_core::plan::{Row, Table};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -105,17 +104,11 @@ fn row(key: &Key<RuleKey>, rule: &Rule) -> (u32, Row) {
 fn prefix(key: &Key<IdentityKey>) -> (u32, IpNet) {
     let data = key.data();
     let bits = key.prefix_len().saturating_sub(IdentityKey::GENERATION_BITS);
-    let net = match IpAddr::from(data.address) {
-        IpAddr::V4(address) if bits >= V4_OFFSET => {
-            let length = (bits - V4_OFFSET).min(32) as u8;
-            IpNet::V4(Ipv4Net::new(address, length).expect("32 bits at most"))
+    let net = match IpAddr::from(data.address()) {
+        IpAddr::V4(address) => IpNet::V4(Ipv4Net::new(address, bits.min(32) as u8).expect("32 bits at most")),
+        IpAddr::V6(address) => {
+            IpNet::V6(Ipv6Net::new(address, bits.min(128) as u8).expect("128 bits at most"))
         }
-        IpAddr::V4(address) => v6(address.to_ipv6_mapped(), bits),
-        IpAddr::V6(address) => v6(address, bits),
     };
-    (u32::from_be_bytes(data.generation), net)
-}
-
-fn v6(address: std::net::Ipv6Addr, bits: u32) -> IpNet {
-    IpNet::V6(Ipv6Net::new(address, bits.min(128) as u8).expect("128 bits at most"))
+    (data.generation(), net)
 }

@@ -6,7 +6,7 @@ use crate::maps::Maps;
 use crate::sys;
 use aya::maps::lpm_trie::Key;
 use enforcer_common::abi::capacity;
-use enforcer_common::address::{Address, V4_OFFSET};
+use enforcer_common::address::Address;
 use enforcer_common::policy::{Endpoint, IdentityKey, Rule, RuleKey};
 use enforcer_core::plan::{Automaton, Table};
 use ipnet::IpNet;
@@ -105,8 +105,7 @@ fn rule_keys(first: u32, table: &Table) -> Vec<Key<RuleKey>> {
 
 fn identity_keys(generation: u32, prefixes: &Prefixes) -> Vec<Key<IdentityKey>> {
     let key = |net: &IpNet| {
-        let mapped = if net.network().is_ipv4() { V4_OFFSET } else { 0 };
-        let bits = IdentityKey::GENERATION_BITS + mapped + u32::from(net.prefix_len());
+        let bits = IdentityKey::GENERATION_BITS + u32::from(net.prefix_len());
         Key::new(bits, IdentityKey::new(generation, Address::from(net.network())))
     };
     prefixes.iter().map(|(net, _)| key(net)).collect()
