@@ -259,7 +259,8 @@ pub extern "C" fn judge_flow(skb: Context, is_new: u32, from_workload: u32) -> i
         // SAFETY: a map element.
         let flow = unsafe { &mut *flow };
         let opens = walk::opens_anew(flow, work.packet.protocol, work.packet.tcp_flags);
-        if flow.revision != work.endpoint.revision && !tcp::is_closed(flow.tcp) && !opens {
+        let is_over = opens || tcp::is_closed(flow.tcp) || walk::is_idle(flow, skb::now());
+        if flow.revision != work.endpoint.revision && !is_over {
             return AGAIN;
         }
         if flow.tcp & tcp::TOLD == 0 {

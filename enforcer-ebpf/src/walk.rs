@@ -179,10 +179,13 @@ pub fn key_of(skb: Context, packet: &Packet, from_workload: bool) -> FlowKey {
 /// True when what the flow table says of an admitted flow still holds for this packet.
 #[inline(always)]
 pub fn is_current(flow: &Flow, protocol: u8, tcp_flags: u8, now: u64) -> bool {
-    let idle = now.saturating_sub(flow.last_seen);
-    is_of_revision(flow)
-        && !opens_anew(flow, protocol, tcp_flags)
-        && idle <= flow.idle_seconds as u64 * NANOSECONDS
+    is_of_revision(flow) && !opens_anew(flow, protocol, tcp_flags) && !is_idle(flow, now)
+}
+
+/// True when no packet came for so long that the flow is over.
+#[inline(always)]
+pub fn is_idle(flow: &Flow, now: u64) -> bool {
+    now.saturating_sub(flow.last_seen) > flow.idle_seconds as u64 * NANOSECONDS
 }
 
 /// True when a packet opens a connection where none is open: the last one is over, or it was met under way and nobody

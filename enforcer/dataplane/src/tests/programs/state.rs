@@ -112,6 +112,41 @@ fn flows_end_when_they_have_been_idle_for_their_time() {
     assert_eq!(sweep(&mut lab, 121), (0, vec![(17, End::Idle)]));
 }
 
+/// Makes the only flow look `seconds` older.
+fn age(lab: &Lab, seconds: u64) {
+    let flows = &lab.dataplane.maps.flows;
+    let mut found = Vec::new();
+    flows.for_each(|key, flow| found.push((*key, *flow))).expect("maps can be read");
+    let [(key, mut flow)] = found[..] else { panic!("{found:?}") };
+    flow.last_seen -= seconds * SECOND;
+    flows.set(&key, &flow).expect("maps can be written");
+}
+
+#[test]
+fn what_comes_after_the_idle_time_is_a_flow_of_its_own() {
+    let named = Row { peer: CLASSES[0], ..row(17, 443, Action::Allow) };
+    let mut lab = Lab::with(&ruled(Mode::Enforce, &[named], &[]));
+    let packet = out(&udp(1000, 443, b""));
+    lab.dataplane.learn(&workload("a"), far(true), CLASSES[0], u32::MAX).expect("it is learned");
+    assert_eq!([lab.code(true, &packet), lab.code(true, &packet)], [OK; 2]);
+    age(&lab, 119);
+    assert_eq!((lab.code(true, &packet), lab.flow().sent.packets), (OK, 3));
+    age(&lab, 121);
+    lab.told();
+    assert_eq!((lab.code(true, &packet), lab.flow().sent.packets), (OK, 1));
+    let [(Kind::Ended, _, ended), (Kind::Admitted, ..)] = lab.told()[..] else {
+        panic!("it ended and began")
+    };
+    assert_eq!(ended.sent.packets, 3);
+    // Policy changes, too, and the name is gone: what is over does not go on under it.
+    age(&lab, 121);
+    super::clear(&lab.dataplane.maps.learned);
+    lab.apply(&ruled(Mode::Enforce, &[named, row(17, 80, Action::Allow)], &[]));
+    assert_eq!(lab.code(true, &packet), SHOT);
+    assert_eq!(kinds(&mut lab), [Kind::Ended, Kind::Refused]);
+    assert!(lab.flows().is_empty());
+}
+
 #[test]
 fn a_change_of_policy_cuts_what_it_denies_and_leaves_the_rest_counting() {
     let rows = [row(6, 80, Action::Allow), row(6, 443, Action::Allow)];
