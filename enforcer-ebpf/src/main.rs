@@ -4,7 +4,10 @@
 //! be told to the sender by [`reject`]; DNS is read by [`dns`]. Nothing here judges by itself:
 //! that is `enforcer_common::decide`.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
-#![cfg_attr(target_arch = "bpf", allow(static_mut_refs, unreachable_pub, missing_docs))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(unreachable_pub, reason = "maps and programs are found by the loader")
+)]
 
 #[cfg(target_arch = "bpf")]
 mod dns;
