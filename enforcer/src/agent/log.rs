@@ -2,7 +2,8 @@
 //! lines that are missing; never stops the agent: what whoever reads or stores it cannot take in time is dropped.
 //!
 //! Lines gather in one bounded buffer. The writer takes all of it at once and writes while the next lines gather, so
-//! at most two buffers are in memory.
+//! at most two buffers are in memory. Both are made whole at the start, so that growing leaves no holes in the heap;
+//! pages that are never filled cost nothing.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -14,8 +15,8 @@ use std::time::Duration;
 
 use enforcer_core::record::Record;
 
-/// Octets that wait for the writer at most; about three thousand lines.
-const ROOM: usize = 2 << 20;
+/// Octets that wait for the writer at most: more lines than one turn makes.
+const ROOM: usize = 3 << 19;
 /// Octets that are worth waking the writer in the middle of a turn.
 const WORTHWHILE: usize = 64 << 10;
 
@@ -65,6 +66,7 @@ impl FlowLog {
 
     fn to(path: &Path, output: Box<dyn Write + Send>) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
+        shared.lock().waiting.reserve_exact(ROOM);
         let (theirs, place) = (Arc::clone(&shared), path.to_owned());
         thread::Builder::new().name("flow-log".to_owned()).spawn(move || theirs.write(output, &place))?;
         Ok(Self { path: path.to_owned(), line: Vec::new(), shared })
@@ -139,7 +141,7 @@ impl Drop for FlowLog {
 impl Shared {
     /// The writer: everything that waits, over and over, until the log is closed.
     fn write(&self, mut output: Box<dyn Write + Send>, path: &Path) {
-        let mut chunk = Vec::new();
+        let mut chunk = Vec::with_capacity(ROOM);
         loop {
             let queue = self.lock();
             let is_idle = |queue: &mut Queue| queue.waiting.is_empty() && !queue.is_closed;
@@ -152,7 +154,6 @@ impl Shared {
             drop(queue);
             let written = output.write_all(&chunk).and_then(|()| output.flush());
             chunk.clear();
-            chunk.shrink_to(WORTHWHILE);
             self.note(written, path);
         }
     }

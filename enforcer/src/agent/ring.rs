@@ -19,7 +19,9 @@ pub struct FlowRing {
 impl FlowRing {
     /// An empty ring for `capacity` records, at least one.
     pub fn new(capacity: usize) -> Self {
-        Self { records: VecDeque::new(), capacity: capacity.max(1), first: 0 }
+        // Growing would leave holes in the heap that nothing fills again; room that is not used costs nothing.
+        let records = VecDeque::with_capacity(capacity.min(CAPACITY));
+        Self { records, capacity: capacity.max(1), first: 0 }
     }
 
     /// Adds a record; the oldest one makes room.
