@@ -5,12 +5,10 @@ use super::{MASK, MAX_FOUND, Message, message};
 use crate::events::count;
 use crate::maps::{LEARN_EPOCHS, LEARNED, SETTINGS};
 use crate::skb::hide;
-use enforcer_common::abi::Counter;
+use enforcer_common::abi::{Counter, MAX_TTL};
 use enforcer_common::address::Address;
 use enforcer_common::policy::{LEARNED_SLOTS, Learned, LearnedKey};
 
-/// Longest lifetime taken from an answer, seconds.
-const MAX_TTL: u32 = 7 * 86_400;
 /// Tries to place a class while other CPUs place theirs.
 const MAX_TRIES: u32 = 4;
 

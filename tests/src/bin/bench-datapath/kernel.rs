@@ -21,8 +21,9 @@ const REPEAT: u32 = 200_000;
 const FLOWS: u32 = 4_000;
 /// Nanoseconds after which every flow is idle.
 const DAY: u64 = 86_400_000_000_000;
-/// Prefixes that policy admits.
-const PREFIXES: u32 = 1_000;
+/// Prefixes that policy admits, two rows each: few, as most policies have, and many.
+const FEW: u32 = 1;
+const MANY: u32 = 1_000;
 
 const LOCAL_V4: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 9);
 const LOCAL_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0, 0, 0, 0, 0, 9);
@@ -59,26 +60,30 @@ fn in_namespace(options: &Options, rounds: usize) -> Result<Vec<Figure>> {
     let mut dataplane = Dataplane::open(options)?;
     let workload = WorkloadId::new("bench", "client");
     dataplane.attach(&workload, interface)?;
-    dataplane.apply(&plan(&workload))?;
+    let plans = [(FEW, plan(&workload, FEW)), (MANY, plan(&workload, MANY))];
     let events = dataplane.events()?;
     let mut bench = Bench { dataplane, events, interface, next_port: 0 };
     let mut empty = Vec::new();
-    let mut series: BTreeMap<&'static str, Series> = BTreeMap::new();
+    let mut series: BTreeMap<String, Series> = BTreeMap::new();
     for _ in 0..rounds {
-        bench.establish()?;
         let base = bench.repeat(Program::Empty, &tcp_v4(Segment::Data, true, 40_000, 443))?;
         empty.push(base);
+        for (prefixes, plan) in &plans {
+            bench.dataplane.apply(plan)?;
+            for (what, port) in [("admitted", 443), ("refused", 81)] {
+                let cost = bench.never_seen(port)?;
+                let what = format!("never-seen flow, {what}, policy of {prefixes} prefixes");
+                series.entry(what).or_default().push(cost, base);
+            }
+        }
+        bench.establish()?;
         for (what, program, packet) in subjects() {
             let cost = bench.repeat(program, &packet)?;
-            series.entry(what).or_default().push(cost, base);
-        }
-        for (what, port) in [("never-seen flow, admitted", 443), ("never-seen flow, refused", 81)] {
-            let cost = bench.never_seen(port)?;
-            series.entry(what).or_default().push(cost, base);
+            series.entry(what.to_owned()).or_default().push(cost, base);
         }
     }
     let mut figures = vec![Figure::absolute("empty program", &empty)];
-    figures.extend(series.into_iter().map(|(what, series)| series.figure(what)));
+    figures.extend(series.into_iter().map(|(what, series)| series.figure(&what)));
     Ok(figures)
 }
 
@@ -141,17 +146,17 @@ impl Bench {
     }
 }
 
-/// One workload under `enforce` that may reach a thousand prefixes on TCP 443 and UDP 53.
-fn plan(workload: &WorkloadId) -> Plan {
+/// One workload under `enforce` that may reach so many prefixes, the remote address's first, on TCP 443 and UDP 53.
+fn plan(workload: &WorkloadId, prefixes: u32) -> Plan {
     let prefix = |index: u32| {
-        let first = (172 << 24) + (16 << 16) + (index << 8);
+        let first = (172 << 24) + (16 << 16) + ((index + 7) << 8);
         format!("{}/24", Ipv4Addr::from(first)).parse().expect("a prefix")
     };
     let row = |peer, protocol, port| {
         let rule = Rule { rank: peer, rule: peer, action: 1, tier_default: 0, padding: [0; 2] };
         Row { peer, protocol: Some(protocol), port, port_bits: 16, rule }
     };
-    let numbers = FIRST_IDENTITY..FIRST_IDENTITY + PREFIXES;
+    let numbers = FIRST_IDENTITY..FIRST_IDENTITY + prefixes;
     let mut identities: Vec<_> =
         numbers.clone().map(|number| (prefix(number - FIRST_IDENTITY), number)).collect();
     identities.push(("2001:db8::/32".parse().expect("a prefix"), FIRST_IDENTITY));
