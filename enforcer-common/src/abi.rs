@@ -91,7 +91,7 @@ pub mod capacity {
     /// States in one half of the name automaton.
     pub const NAME_STATES: u32 = 1 << 14;
     /// Octets of the ring buffer.
-    pub const EVENTS: u32 = 1 << 22;
+    pub const EVENTS: u32 = 1 << 20;
 }
 
 /// Programs as they are named in the object file.
