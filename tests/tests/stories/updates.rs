@@ -152,7 +152,12 @@ fn a_bad_file_keeps_what_was_and_is_told_with_its_place() -> Result<()> {
     lab.policy("app.yaml", &policy(&[]))?;
     let deadline = Instant::now() + PATIENCE;
     while lab.pod("app").visit("github.com", 443, Family::V4).is_connected() {
-        assert!(Instant::now() < deadline, "the corrected file never took effect");
+        let said = || agent.log().read(|lines| lines.join("\n"));
+        assert!(
+            Instant::now() < deadline,
+            "the corrected file never took effect; the agent said:\n{}",
+            said()
+        );
     }
     Ok(())
 }
