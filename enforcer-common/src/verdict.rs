@@ -61,12 +61,6 @@ numbered! {
         ModeDefault = 3 "mode-default",
         /// The node itself speaks to its own workload (kubelet probes).
         FromHost = 4 "from-host",
-        /// Neighbour discovery, multicast listener discovery or ARP of the link itself.
-        LinkControl = 5 "link-control",
-        /// An ICMP error about a flow that is admitted.
-        Related = 6 "related",
-        /// A refusal made by the enforcer itself on its way to the sender.
-        OwnReject = 7 "own-reject",
 
         /// The packet ends before its headers do.
         Truncated = 16 "truncated",
