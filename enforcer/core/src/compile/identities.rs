@@ -1,10 +1,11 @@
-//! Divides all addresses into classes: two addresses share an identity when no peer in use tells them apart.
+//! Divides all addresses into classes: two addresses share an identity when no rule in use tells them apart.
 //!
 //! Every prefix that some peer, workload or node names is a point where the class may change; prefixes
 //! are walked from wide to narrow, each inheriting what holds around it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use enforcer_common::policy::{FIRST_IDENTITY, HOST_BIT, WORLD};
 use ipnet::IpNet;
@@ -20,14 +21,14 @@ use crate::snapshot::Snapshot;
 pub(super) struct Identities<'a> {
     /// Prefixes and identities as the plan holds them.
     pub(super) prefixes: Vec<(IpNet, u32)>,
-    peers: BTreeMap<&'a Peer, Vec<u32>>,
+    peers: BTreeMap<&'a Peer, Rc<[u32]>>,
     ports: BTreeMap<PortName<'a>, BTreeMap<u32, Vec<u16>>>,
 }
 
 impl<'a> Identities<'a> {
-    /// The identities of a peer's addresses, ascending.
+    /// The identities of the addresses of a peer and of its group, ascending.
     pub(super) fn of_peer(&self, peer: &Peer) -> &[u32] {
-        self.peers.get(peer).map_or(&[], Vec::as_slice)
+        self.peers.get(peer).map_or(&[], |identities| identities)
     }
 
     /// The identities whose workloads have a port of this name, and which ports that is.
@@ -153,7 +154,12 @@ fn shield_ipv4(changes: &mut BTreeMap<IpNet, Change>) {
     }
 }
 
-/// What tells a class from others.
+/// The groups of these peers, ascending.
+fn groups(used: &Used<'_>, peers: &[u32]) -> Vec<u32> {
+    peers.iter().map(|peer| used.groups[*peer as usize]).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// What tells a class from others: the groups of peers it belongs to, and its ports.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Signature {
     host: bool,
@@ -170,7 +176,7 @@ struct Region {
 /// Walks the prefixes from wide to narrow; returns those at which the identity changes, and the classes.
 fn walk(used: &Used<'_>, changes: &BTreeMap<IpNet, Change>) -> (Vec<(IpNet, u32)>, HashMap<Signature, u32>) {
     let outside: Vec<u32> = entity(used, Entity::Internet).into_iter().collect();
-    let world = Signature { host: false, facts: Facts { peers: outside.clone(), ports: Vec::new() } };
+    let world = Signature { host: false, facts: Facts { peers: groups(used, &outside), ports: Vec::new() } };
     let mut classes = HashMap::from([(world, WORLD)]);
     let mut prefixes = Vec::new();
     let mut around: Vec<Region> = Vec::new();
@@ -185,7 +191,7 @@ fn walk(used: &Used<'_>, changes: &BTreeMap<IpNet, Change>) -> (Vec<(IpNet, u32)
         let removed: HashSet<&u32> = change.remove.iter().collect();
         let kept = inherited.iter().filter(|peer| !removed.contains(peer));
         let peers: Vec<u32> = kept.chain(&change.add).collect::<BTreeSet<_>>().into_iter().copied().collect();
-        let facts = Facts { peers: peers.clone(), ports: change.ports.clone() };
+        let facts = Facts { peers: groups(used, &peers), ports: change.ports.clone() };
         let next = FIRST_IDENTITY + u32::try_from(classes.len() - 1).expect("fewer than 2^30 identities");
         let identity = *classes
             .entry(Signature { host: change.host, facts })
@@ -204,17 +210,18 @@ fn index<'a>(
     prefixes: Vec<(IpNet, u32)>,
     classes: HashMap<Signature, u32>,
 ) -> Identities<'a> {
-    let mut by_peer: Vec<Vec<u32>> = vec![Vec::new(); used.peers.len()];
+    let mut by_group: Vec<Vec<u32>> = vec![Vec::new(); used.peers.len()];
     let mut by_port: Vec<BTreeMap<u32, Vec<u16>>> = vec![BTreeMap::new(); used.ports.len()];
     for (signature, identity) in classes {
-        signature.facts.peers.iter().for_each(|peer| by_peer[*peer as usize].push(identity));
+        signature.facts.peers.iter().for_each(|group| by_group[*group as usize].push(identity));
         for (name, port) in signature.facts.ports {
             by_port[name as usize].entry(identity).or_default().push(port);
         }
     }
-    by_peer.iter_mut().for_each(|identities| identities.sort_unstable());
-    let peers =
-        used.peers.iter().map(|(peer, number)| (*peer, std::mem::take(&mut by_peer[*number as usize])));
+    by_group.iter_mut().for_each(|identities| identities.sort_unstable());
+    let groups: Vec<Rc<[u32]>> = by_group.into_iter().map(Rc::from).collect();
+    let of = |number: &u32| Rc::clone(&groups[used.groups[*number as usize] as usize]);
+    let peers = used.peers.iter().map(|(peer, number)| (*peer, of(number)));
     let ports =
         used.ports.iter().map(|(name, number)| (*name, std::mem::take(&mut by_port[*number as usize])));
     Identities { prefixes, peers: peers.collect(), ports: ports.collect() }

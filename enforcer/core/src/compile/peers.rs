@@ -20,6 +20,9 @@ pub(super) type PortName<'a> = (Protocol, &'a str);
 pub(super) struct Used<'a> {
     /// Number by peer.
     pub(super) peers: BTreeMap<&'a Peer, u32>,
+    /// Group by number of peer: peers that every rule names together or not at all. No rule tells their addresses
+    /// apart, so they share identities and rows.
+    pub(super) groups: Vec<u32>,
     /// Number by port name that egress rules ask for.
     pub(super) ports: BTreeMap<PortName<'a>, u32>,
 }
@@ -27,19 +30,34 @@ pub(super) struct Used<'a> {
 /// Collects the peers of all rules in use.
 pub(super) fn collect<'a>(order: &Order<'a>, used: &BTreeSet<Use>) -> Used<'a> {
     let mut all = Used::default();
+    let mut named_in: Vec<Vec<u32>> = Vec::new();
+    let mut rules = 0;
     for &(policy, direction) in used {
         for rule in order.rules(policy, direction).into_iter().flatten() {
             if let Peers::OneOf(peers) = &rule.peers {
                 let identified =
                     peers.iter().filter(|peer| !matches!(peer, Peer::Name(_) | Peer::Entity(Entity::All)));
-                identified.for_each(|peer| number(&mut all.peers, peer));
+                for peer in identified {
+                    number(&mut all.peers, peer);
+                    named_in.resize_with(all.peers.len(), Vec::new);
+                    named_in[all.peers[peer] as usize].push(rules);
+                }
+                rules += 1;
             }
             if let (Direction::Egress, Ports::OneOf(ports)) = (direction, &rule.ports) {
                 port_names(ports).for_each(|name| number(&mut all.ports, name));
             }
         }
     }
+    let mut groups = HashMap::new();
+    named_in.iter_mut().for_each(Vec::dedup);
+    all.groups = named_in.into_iter().map(|rules| group(&mut groups, rules)).collect();
     all
+}
+
+fn group(groups: &mut HashMap<Vec<u32>, u32>, rules: Vec<u32>) -> u32 {
+    let next = u32::try_from(groups.len()).expect("fewer groups than peers");
+    *groups.entry(rules).or_insert(next)
 }
 
 fn number<K: Ord>(numbers: &mut BTreeMap<K, u32>, key: K) {
