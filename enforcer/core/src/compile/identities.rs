@@ -53,7 +53,7 @@ pub(super) fn divide<'a>(
     }
     shield_ipv4(&mut changes);
     let (prefixes, classes) = walk(used, &changes);
-    index(used, prefixes, classes)
+    index(used, merge(prefixes), classes)
 }
 
 /// What is different inside a prefix from around it.
@@ -202,6 +202,31 @@ fn walk(used: &Used<'_>, changes: &BTreeMap<IpNet, Change>) -> (Vec<(IpNet, u32)
         around.push(Region { prefix: *prefix, peers, identity });
     }
     (prefixes, classes)
+}
+
+/// Puts halves of one prefix that have the same identity together. What the whole had is gone with them: nothing of it
+/// is left outside its halves.
+fn merge(prefixes: Vec<(IpNet, u32)>) -> Vec<(IpNet, u32)> {
+    let mut lengths = vec![BTreeMap::new(); 129];
+    for (prefix, identity) in prefixes {
+        lengths[usize::from(prefix.prefix_len())].insert(prefix, identity);
+    }
+    let mut merged = Vec::new();
+    while let Some(longest) = lengths.pop() {
+        let mut waiting: Option<(IpNet, u32)> = None;
+        for (prefix, identity) in longest {
+            match (waiting, prefix.supernet()) {
+                (Some((half, same)), Some(whole)) if same == identity && half.supernet() == Some(whole) => {
+                    lengths[usize::from(whole.prefix_len())].insert(whole, identity);
+                    waiting = None;
+                }
+                _ => merged.extend(waiting.replace((prefix, identity))),
+            }
+        }
+        merged.extend(waiting);
+    }
+    merged.sort_unstable();
+    merged
 }
 
 /// Turns classes into what tables ask for: the identities of a peer and of a port name.

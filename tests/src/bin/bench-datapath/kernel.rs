@@ -21,7 +21,7 @@ const REPEAT: u32 = 200_000;
 const FLOWS: u32 = 4_000;
 /// Nanoseconds after which every flow is idle.
 const DAY: u64 = 86_400_000_000_000;
-/// Prefixes that policy admits, two rows each: few, as most policies have, and many.
+/// Prefixes that one rule admits: few, as most do, and many.
 const FEW: u32 = 1;
 const MANY: u32 = 1_000;
 
@@ -156,11 +156,10 @@ fn plan(workload: &WorkloadId, prefixes: u32) -> Plan {
         let rule = Rule { rank: peer, rule: peer, action: 1, tier_default: 0, padding: [0; 2] };
         Row { peer, protocol: Some(protocol), port, port_bits: 16, rule }
     };
-    let numbers = FIRST_IDENTITY..FIRST_IDENTITY + prefixes;
-    let mut identities: Vec<_> =
-        numbers.clone().map(|number| (prefix(number - FIRST_IDENTITY), number)).collect();
+    // As the compiler numbers them: one rule names all, so they share an identity.
+    let mut identities: Vec<_> = (0..prefixes).map(|index| (prefix(2 * index), FIRST_IDENTITY)).collect();
     identities.push(("2001:db8::/32".parse().expect("a prefix"), FIRST_IDENTITY));
-    let rows = numbers.flat_map(|number| [row(number, 6, 443), row(number, 17, 53)]).collect();
+    let rows = vec![row(FIRST_IDENTITY, 6, 443), row(FIRST_IDENTITY, 17, 53)];
     let endpoint = EndpointPlan {
         mode: Mode::Enforce,
         addresses: vec![IpAddr::V4(LOCAL_V4), IpAddr::V6(LOCAL_V6)],

@@ -21,7 +21,7 @@ machines this is measured on are shared and noisy: ratios tell, nanoseconds do n
 
 *Programs alone* runs the kernel programs by `BPF_PROG_TEST_RUN`, 200,000 times a round: established flows with
 accounting, a refused packet of a flow that was refused before, and the first packets of 4,000 flows, decision, flow
-table entry and event included (a prefix has two rows; all but the never-seen flows have the policy of 1,000). The other tables are real traffic from a pod through
+table entry and event included (all but the never-seen flows have the policy of 1,000). The other tables are real traffic from a pod through
 a node to a server, client and server on one CPU, on nodes that differ only in what stands at the pod's interface: the
 enforcer with its agent reading events and 1,000 prefixes allowed, nftables with connection tracking and a set of the
 same prefixes.
