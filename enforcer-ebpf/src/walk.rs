@@ -39,14 +39,13 @@ const NEVER_SEEN: u32 = 2;
 /// Decides about one packet.
 #[inline(always)]
 pub fn walk(skb: Context, from_workload: bool) -> i32 {
-    let Some(octets) = Direct::new(skb) else {
-        return end(skb, walk_slowly(skb, UNREAD, from_workload as u32), from_workload);
-    };
-    if let Some(packet) = packet::quick_v4(&octets) {
-        return walk_quickly(skb, packet, from_workload);
-    }
-    if let Some(packet) = packet::quick_v6(&octets) {
-        return walk_quickly(skb, packet, from_workload);
+    if let Some(octets) = Direct::new(skb) {
+        if let Some(packet) = packet::quick_v4(&octets) {
+            return walk_quickly(skb, packet, from_workload);
+        }
+        if let Some(packet) = packet::quick_v6(&octets) {
+            return walk_quickly(skb, packet, from_workload);
+        }
     }
     end(skb, walk_slowly(skb, UNREAD, from_workload as u32), from_workload)
 }
