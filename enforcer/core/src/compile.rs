@@ -72,6 +72,7 @@ pub fn compile_within(snapshot: &Snapshot, limits: &Limits) -> Compiled {
             addresses: addresses(workload, &mut refused),
             egress: tables.table(workload, policies, Direction::Egress, &mut refused),
             ingress: tables.table(workload, policies, Direction::Ingress, &mut refused),
+            staged: None,
         };
         endpoints.insert(workload.id.clone(), endpoint);
     }

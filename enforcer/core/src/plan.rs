@@ -46,6 +46,17 @@ pub struct EndpointPlan {
     pub egress: Option<usize>,
     /// Index of the table for flows others begin; `None` when no policy selects it for them.
     pub ingress: Option<usize>,
+    /// What is evaluated beside; `None` when no staged policy concerns the workload.
+    pub staged: Option<StagedPlan>,
+}
+
+/// What would be enforced for a workload if every staged policy were: what they replace and remove is left out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StagedPlan {
+    /// As [`EndpointPlan::egress`].
+    pub egress: Option<usize>,
+    /// As [`EndpointPlan::ingress`].
+    pub ingress: Option<usize>,
 }
 
 /// The rows of one workload class and direction, in 1 to [`enforcer_common::policy::MAX_STAGES`] stages.

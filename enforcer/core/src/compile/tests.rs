@@ -67,6 +67,7 @@ fn the_egress_story_compiles_to_two_tables() {
         ],
         egress,
         ingress: None,
+        staged: None,
     };
     let expected = BTreeMap::from([
         (WorkloadId::new("alerts", "alerts"), endpoint(4, Some(0))),

@@ -125,7 +125,7 @@ prop_compose! {
             let table = table.index(tables.len());
             let addresses = vec![IpAddr::from([10, 0, 0, number as u8])];
             let ingress = has_ingress.then_some(0);
-            (workload(number), EndpointPlan { mode: Mode::Enforce, addresses, egress: Some(table), ingress })
+            (workload(number), EndpointPlan { mode: Mode::Enforce, addresses, egress: Some(table), ingress, staged: None })
         };
         Plan {
             endpoints: endpoints.into_iter().map(endpoint).collect(),
@@ -210,7 +210,8 @@ proptest! {
 fn small_plan(ports: u16) -> Plan {
     let rows = (0..ports).map(|port| Row { port, ..row(16, u32::from(port)) }).collect();
     let addresses = vec![IpAddr::from([10, 0, 0, 1])];
-    let endpoint = EndpointPlan { mode: Mode::Enforce, addresses, egress: Some(0), ingress: None };
+    let endpoint =
+        EndpointPlan { mode: Mode::Enforce, addresses, egress: Some(0), ingress: None, staged: None };
     Plan {
         endpoints: BTreeMap::from([(workload(0), endpoint)]),
         tables: vec![Table { stages: vec![rows] }],

@@ -92,6 +92,7 @@ pub(crate) fn two_workloads(ports: &[u16]) -> Plan {
         addresses: vec![IpAddr::from([10, 0, 0, last])],
         egress: Some(table),
         ingress: None,
+        staged: None,
     };
     let rows = ports.iter().map(|port| row(0, *port)).collect();
     Plan {

@@ -165,6 +165,7 @@ fn plan(workload: &WorkloadId, prefixes: u32) -> Plan {
         addresses: vec![IpAddr::V4(LOCAL_V4), IpAddr::V6(LOCAL_V6)],
         egress: Some(0),
         ingress: None,
+        staged: None,
     };
     Plan {
         endpoints: BTreeMap::from([(workload.clone(), endpoint)]),

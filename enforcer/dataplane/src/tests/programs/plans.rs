@@ -88,7 +88,8 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
                 })
             };
             let (egress, ingress) = (add(egress), add(ingress));
-            let endpoint = EndpointPlan { mode, addresses: OWN.map(address).to_vec(), egress, ingress };
+            let endpoint =
+                EndpointPlan { mode, addresses: OWN.map(address).to_vec(), egress, ingress, staged: None };
             let prefix = |(prefix, identity): (&str, u32)| (prefix.parse().expect("a prefix"), identity);
             Case { plan: plan(endpoint, tables, identities.into_iter().map(prefix).collect()), learned }
         },
