@@ -1,7 +1,7 @@
 //! The compiler: a snapshot becomes the numbered plan of one node. Pure and deterministic; every policy is either
 //! in the plan or among the refusals.
 //!
-//! `order` puts tiers and policies into their one order, `subjects` finds who is selected, `peers` and
+//! `lower` resolves peers that are given by other objects, `order` puts tiers and policies into their one order, `subjects` finds who is selected, `peers` and
 //! `identities` divide the addresses into classes, `names` does so for names, `tables` flattens
 //! the rules. Source of the meaning: `policy.md`.
 
@@ -18,6 +18,7 @@ use crate::refusal::{ObjectRef, Refusal};
 use crate::snapshot::Snapshot;
 
 mod identities;
+mod lower;
 mod names;
 mod numbers;
 mod order;
@@ -57,7 +58,8 @@ pub fn compile(snapshot: &Snapshot) -> Compiled {
 /// Compiles a snapshot for this node within `limits`.
 pub fn compile_within(snapshot: &Snapshot, limits: &Limits) -> Compiled {
     let mut refused = Vec::new();
-    let order = order::order(snapshot, &mut refused);
+    let lowered = lower::lower(snapshot);
+    let order = order::order(snapshot, &lowered, &mut refused);
     let selected = subjects::select(snapshot, &order);
     let used = used(&order, &selected);
     let mut numbers = numbers::number(&order, &used);

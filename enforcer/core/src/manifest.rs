@@ -12,11 +12,14 @@ use crate::object;
 use crate::policy::{Policy, Tier};
 use crate::refusal::{ObjectRef, Refusal};
 
+pub use cluster_network::ClusterNetworkPolicySpec;
 pub use metadata::Metadata;
 pub use network::NetworkPolicySpec;
 pub use segment::{ClusterSegmentPolicySpec, SegmentPolicySpec};
 pub use tier::TierSpec;
 
+mod cluster_network;
+mod cluster_network_rules;
 mod metadata;
 mod network;
 mod ports;
@@ -72,6 +75,8 @@ pub enum Kind {
     Namespace,
     /// `networking.k8s.io/v1` NetworkPolicy.
     NetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
+    ClusterNetworkPolicy,
     /// `enforcer.dev/v1alpha1` SegmentPolicy.
     SegmentPolicy,
     /// `enforcer.dev/v1alpha1` ClusterSegmentPolicy.
@@ -94,9 +99,10 @@ pub struct UnknownKind {
 }
 
 impl Kind {
-    const ALL: [(&'static str, &'static str, Self); 5] = [
+    const ALL: [(&'static str, &'static str, Self); 6] = [
         ("v1", "Namespace", Self::Namespace),
         ("networking.k8s.io/v1", "NetworkPolicy", Self::NetworkPolicy),
+        ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", Self::ClusterNetworkPolicy),
         ("enforcer.dev/v1alpha1", "SegmentPolicy", Self::SegmentPolicy),
         ("enforcer.dev/v1alpha1", "ClusterSegmentPolicy", Self::ClusterSegmentPolicy),
         ("enforcer.dev/v1alpha1", "Tier", Self::Tier),
@@ -122,6 +128,7 @@ impl Kind {
         Ok(match self {
             Self::Namespace => Manifest::Namespace(Deserialize::deserialize(document)?),
             Self::NetworkPolicy => Manifest::NetworkPolicy(Deserialize::deserialize(document)?),
+            Self::ClusterNetworkPolicy => Manifest::ClusterNetworkPolicy(Deserialize::deserialize(document)?),
             Self::SegmentPolicy => Manifest::SegmentPolicy(Deserialize::deserialize(document)?),
             Self::ClusterSegmentPolicy => Manifest::ClusterSegmentPolicy(Deserialize::deserialize(document)?),
             Self::Tier => Manifest::Tier(Deserialize::deserialize(document)?),
@@ -172,6 +179,8 @@ pub enum Manifest {
     Namespace(Document<IgnoredAny>),
     /// A NetworkPolicy.
     NetworkPolicy(Document<NetworkPolicySpec>),
+    /// A ClusterNetworkPolicy.
+    ClusterNetworkPolicy(Document<ClusterNetworkPolicySpec>),
     /// A SegmentPolicy.
     SegmentPolicy(Document<SegmentPolicySpec>),
     /// A ClusterSegmentPolicy.
@@ -197,6 +206,7 @@ impl Manifest {
         match self {
             Self::Namespace(document) => document.object(),
             Self::NetworkPolicy(document) => document.object(),
+            Self::ClusterNetworkPolicy(document) => document.object(),
             Self::SegmentPolicy(document) => document.object(),
             Self::ClusterSegmentPolicy(document) => document.object(),
             Self::Tier(document) => document.object(),
@@ -212,6 +222,9 @@ impl Manifest {
         let object = match self {
             Self::Namespace(document) => metadata::namespace(document, &mut report).map(Object::Namespace),
             Self::NetworkPolicy(document) => network::policy(document, &mut report).map(Object::Policy),
+            Self::ClusterNetworkPolicy(document) => {
+                cluster_network::policy(document, &mut report).map(Object::Policy)
+            }
             Self::SegmentPolicy(document) => segment::policy(document, &mut report).map(Object::Policy),
             Self::ClusterSegmentPolicy(document) => {
                 segment::cluster_policy(document, &mut report).map(Object::Policy)

@@ -60,6 +60,26 @@ pub struct Workload {
     pub local: bool,
 }
 
+/// A node of the cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// True for the node that enforces: the entity `Host`; the others are `RemoteNode`.
+    pub local: bool,
+}
+
+impl Node {
+    /// Value of a label.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels.get(key).map(String::as_str)
+    }
+}
+
 /// A namespace: its labels choose the mode and are what namespace selectors match.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Namespace {

@@ -130,6 +130,8 @@ impl Automaton {
 pub enum RuleKind {
     /// A rule of a `networking.k8s.io/v1` NetworkPolicy.
     NetworkPolicy,
+    /// A rule of a `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
+    ClusterNetworkPolicy,
     /// A rule of an `enforcer.dev/v1alpha1` SegmentPolicy.
     SegmentPolicy,
     /// A rule of an `enforcer.dev/v1alpha1` ClusterSegmentPolicy.
@@ -145,6 +147,7 @@ impl RuleKind {
     pub const fn text(self) -> &'static str {
         match self {
             Self::NetworkPolicy => "NetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
             Self::SegmentPolicy => "SegmentPolicy",
             Self::ClusterSegmentPolicy => "ClusterSegmentPolicy",
             Self::Tier => "Tier",

@@ -44,6 +44,8 @@ impl PolicyId {
 pub enum PolicyKind {
     /// `networking.k8s.io/v1` NetworkPolicy.
     Network,
+    /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
+    ClusterNetwork,
     /// `enforcer.dev/v1alpha1` SegmentPolicy.
     Segment,
     /// `enforcer.dev/v1alpha1` ClusterSegmentPolicy.
@@ -54,6 +56,7 @@ impl From<PolicyKind> for RuleKind {
     fn from(kind: PolicyKind) -> Self {
         match kind {
             PolicyKind::Network => Self::NetworkPolicy,
+            PolicyKind::ClusterNetwork => Self::ClusterNetworkPolicy,
             PolicyKind::Segment => Self::SegmentPolicy,
             PolicyKind::ClusterSegment => Self::ClusterSegmentPolicy,
         }
@@ -142,6 +145,8 @@ pub enum Peer {
         /// But in none of these.
         except: BTreeSet<IpNet>,
     },
+    /// Nodes by their labels.
+    Nodes(LabelSelector),
     /// Addresses learned for a name.
     Name(crate::fqdn::Pattern),
     /// A kind of address.
@@ -227,6 +232,10 @@ pub struct Tier {
 impl Tier {
     /// Tier of policies that name none.
     pub const DEFAULT: &'static str = "default";
+    /// Tier of ClusterNetworkPolicy objects that nobody overrides.
+    pub const ADMIN: &'static str = "admin";
+    /// Tier of ClusterNetworkPolicy objects that anybody overrides.
+    pub const BASELINE: &'static str = "baseline";
     /// Tier of every NetworkPolicy and of nothing else.
     pub const KUBERNETES: &'static str = "kubernetes";
 
@@ -234,10 +243,10 @@ impl Tier {
     pub fn built_in() -> [Self; 4] {
         let tier = |name: &str, order, default_action| Self { name: name.to_owned(), order, default_action };
         [
-            tier("admin", 100, DefaultAction::Pass),
+            tier(Self::ADMIN, 100, DefaultAction::Pass),
             tier(Self::KUBERNETES, 1_000_000, DefaultAction::Deny),
             tier(Self::DEFAULT, 1_500_000, DefaultAction::Deny),
-            tier("baseline", 2_000_000, DefaultAction::Pass),
+            tier(Self::BASELINE, 2_000_000, DefaultAction::Pass),
         ]
     }
 }

@@ -224,6 +224,10 @@ fn means(snapshot: &Snapshot, question: &Question, peer: &Peer) -> bool {
         Peer::Block { cidr, except } => {
             cidr.contains(&remote) && !except.iter().any(|exception| exception.contains(&remote))
         }
+        Peer::Nodes(selector) => snapshot.nodes.values().any(|node| {
+            selector.matches(|key| node.label(key))
+                && node.addresses.iter().any(|address| address.to_canonical() == remote)
+        }),
         Peer::Name(pattern) => {
             question.direction == Direction::Egress && question.names.iter().any(|name| pattern.matches(name))
         }
@@ -270,11 +274,11 @@ fn has_port(
 }
 
 fn is_host(snapshot: &Snapshot, address: IpAddr) -> bool {
-    snapshot.hosts.iter().any(|host| host.to_canonical() == address)
+    snapshot.hosts().any(|host| host.to_canonical() == address)
 }
 
 fn is_remote_node(snapshot: &Snapshot, address: IpAddr) -> bool {
-    !is_host(snapshot, address) && snapshot.remote_nodes.iter().any(|node| node.to_canonical() == address)
+    !is_host(snapshot, address) && snapshot.remote_nodes().any(|node| node.to_canonical() == address)
 }
 
 /// The workload that has an address: no node's; a local one before others, then by name.

@@ -7,7 +7,7 @@ use enforcer_common::policy::Mode;
 use ipnet::IpNet;
 
 use crate::manifest::Object;
-use crate::object::{Namespace, Workload, WorkloadId};
+use crate::object::{Namespace, Node, Workload, WorkloadId};
 use crate::policy::{Policy, PolicyId, Tier};
 
 /// Everything known at one moment. Policies in it are valid; only what depends on other objects (does the tier
@@ -22,10 +22,8 @@ pub struct Snapshot {
     pub policies: BTreeMap<PolicyId, Policy>,
     /// Tiers beside the built-in ones, by name.
     pub tiers: BTreeMap<String, Tier>,
-    /// Addresses of this node: the entity `Host`.
-    pub hosts: Vec<IpAddr>,
-    /// Addresses of the other nodes: the entity `RemoteNode`.
-    pub remote_nodes: Vec<IpAddr>,
+    /// Nodes by name, this one among them.
+    pub nodes: BTreeMap<String, Node>,
     /// Networks of the cluster beside its workloads and nodes (services, pods to come): no Internet.
     pub cluster_networks: Vec<IpNet>,
     /// Mode of namespaces that do not choose one.
@@ -40,8 +38,7 @@ impl Snapshot {
             namespaces: BTreeMap::new(),
             policies: BTreeMap::new(),
             tiers: BTreeMap::new(),
-            hosts: Vec::new(),
-            remote_nodes: Vec::new(),
+            nodes: BTreeMap::new(),
             cluster_networks: Vec::new(),
             default_mode,
         }
@@ -60,6 +57,16 @@ impl Snapshot {
                 self.tiers.insert(tier.name.clone(), tier);
             }
         }
+    }
+
+    /// Addresses of this node: the entity `Host`.
+    pub fn hosts(&self) -> impl Iterator<Item = IpAddr> {
+        self.nodes.values().filter(|node| node.local).flat_map(|node| &node.addresses).copied()
+    }
+
+    /// Addresses of the other nodes: the entity `RemoteNode`, but for those that this node has too.
+    pub fn remote_nodes(&self) -> impl Iterator<Item = IpAddr> {
+        self.nodes.values().filter(|node| !node.local).flat_map(|node| &node.addresses).copied()
     }
 
     /// Value of a label of a namespace, the implied name label included.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use enforcer_common::policy::Mode;
 use enforcer_core::compile::{Compiled, compile};
 use enforcer_core::manifest;
+use enforcer_core::object::Node;
 use enforcer_core::plan::Plan;
 use enforcer_core::refusal::{ObjectRef, Refusal};
 use enforcer_core::snapshot::Snapshot;
@@ -43,6 +44,8 @@ pub struct Settled {
 pub struct Surroundings<'a> {
     /// The workloads as they were found.
     pub workloads: &'a [Resolved],
+    /// Name of this node.
+    pub node: &'a str,
     /// Addresses of this node.
     pub hosts: &'a [IpAddr],
     /// Mode of namespaces that choose none.
@@ -104,7 +107,13 @@ fn place(objects: &Objects, refusal: &Refusal) -> Problem {
 
 fn snapshot(objects: &BTreeMap<ObjectRef, Arc<Object>>, surroundings: &Surroundings<'_>) -> Snapshot {
     let mut snapshot = Snapshot::new(surroundings.default_mode);
-    snapshot.hosts = surroundings.hosts.to_vec();
+    let this = Node {
+        name: surroundings.node.to_owned(),
+        labels: BTreeMap::new(),
+        addresses: surroundings.hosts.to_vec(),
+        local: true,
+    };
+    snapshot.nodes.insert(this.name.clone(), this);
     for resolved in surroundings.workloads {
         snapshot.workloads.insert(resolved.workload.id.clone(), resolved.workload.clone());
     }

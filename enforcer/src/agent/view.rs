@@ -65,7 +65,7 @@ impl View {
                 self.by_endpoint.insert(endpoint, attachment.workload.clone());
             }
         }
-        self.hosts = snapshot.hosts.iter().copied().collect();
+        self.hosts = snapshot.hosts().collect();
         self.add_rules(plan);
     }
 

@@ -175,6 +175,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         self.force.attach_problems = attach::attach(&mut self.kernel, &self.links, &self.found.resolved);
         let surroundings = Surroundings {
             workloads: &self.found.resolved,
+            node: &self.options.node,
             hosts: &self.found.hosts,
             default_mode: self.options.default_mode,
         };

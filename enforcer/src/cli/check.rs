@@ -49,7 +49,8 @@ pub fn report(args: &CheckArgs) -> Report {
     }
     let (objects, mut problems) = store.settle();
     let workloads = workloads(&objects);
-    let surroundings = Surroundings { workloads: &workloads, hosts: &[], default_mode: Mode::Policy };
+    let surroundings =
+        Surroundings { workloads: &workloads, node: "", hosts: &[], default_mode: Mode::Policy };
     problems.extend(Accepted::default().settle(&objects, &surroundings).problems);
     problems.sort();
     Report { objects: objects.len(), problems }

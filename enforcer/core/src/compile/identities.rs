@@ -76,10 +76,10 @@ enum Owner<'a> {
 /// A node's address is the node's, whoever else has it; of two workloads a local one has it, then the first by name.
 fn owners<'a>(snapshot: &'a Snapshot, refused: &mut Vec<Refusal>) -> BTreeMap<IpAddr, Owner<'a>> {
     let mut owners = BTreeMap::new();
-    for address in &snapshot.hosts {
+    for address in snapshot.hosts() {
         owners.insert(address.to_canonical(), Owner::Host);
     }
-    for address in &snapshot.remote_nodes {
+    for address in snapshot.remote_nodes() {
         owners.entry(address.to_canonical()).or_insert(Owner::RemoteNode);
     }
     let local = snapshot.workloads.values().filter(|workload| workload.local);

@@ -1,5 +1,6 @@
 //! The one order of all policies: tiers by order and name, policies by order, namespace, name and kind.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use enforcer_common::decide::Direction;
@@ -33,8 +34,12 @@ impl<'a> Order<'a> {
     }
 }
 
-/// Puts the snapshot's policies in order; those of a tier that does not exist are refused.
-pub(super) fn order<'a>(snapshot: &'a Snapshot, refused: &mut Vec<Refusal>) -> Order<'a> {
+/// Puts the lowered policies of a snapshot in order; those of a tier that does not exist are refused.
+pub(super) fn order<'a>(
+    snapshot: &Snapshot,
+    lowered: &'a [Cow<'a, Policy>],
+    refused: &mut Vec<Refusal>,
+) -> Order<'a> {
     let mut by_name: BTreeMap<String, Tier> = snapshot.tiers.clone();
     by_name.extend(Tier::built_in().map(|tier| (tier.name.clone(), tier)));
     let mut tiers: Vec<Tier> = by_name.into_values().collect();
@@ -42,7 +47,7 @@ pub(super) fn order<'a>(snapshot: &'a Snapshot, refused: &mut Vec<Refusal>) -> O
     let places: HashMap<&str, usize> =
         tiers.iter().enumerate().map(|(i, tier)| (tier.name.as_str(), i)).collect();
     let mut policies = Vec::new();
-    for policy in snapshot.policies.values() {
+    for policy in lowered.iter().map(Cow::as_ref) {
         match places.get(policy.tier.as_str()) {
             Some(tier) => policies.push(Placed { policy, tier: *tier }),
             None => refused.push(Refusal {

@@ -162,6 +162,6 @@ fn means(snapshot: &Snapshot, peer: &Peer, workload: &Workload) -> bool {
     match peer {
         Peer::Workloads { workloads, .. } => workloads.matches(|tag| tag.value(snapshot, workload)),
         Peer::ServiceAccount { name, .. } => workload.service_account.as_ref() == Some(name),
-        Peer::Block { .. } | Peer::Name(_) | Peer::Entity(_) => false,
+        Peer::Block { .. } | Peer::Nodes(_) | Peer::Name(_) | Peer::Entity(_) => false,
     }
 }

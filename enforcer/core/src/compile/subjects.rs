@@ -8,7 +8,7 @@ use crate::policy::NamespaceScope;
 use crate::snapshot::Snapshot;
 
 /// Every local workload with the policies that select it, in their order.
-pub(super) fn select<'a>(snapshot: &'a Snapshot, order: &Order<'a>) -> Vec<(&'a Workload, Vec<usize>)> {
+pub(super) fn select<'a>(snapshot: &'a Snapshot, order: &Order<'_>) -> Vec<(&'a Workload, Vec<usize>)> {
     let mut by_namespace: HashMap<&str, Vec<usize>> = HashMap::new();
     let mut selected = Vec::new();
     for workload in snapshot.workloads.values().filter(|workload| workload.local) {

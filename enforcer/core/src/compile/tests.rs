@@ -7,7 +7,7 @@ use enforcer_common::policy::{ANY_PEER, Action, FIRST_IDENTITY, HOST_BIT, MAX_ST
 
 use super::{Limits, compile, compile_within};
 use crate::fixture::{add, egress, snapshot};
-use crate::object::WorkloadId;
+use crate::object::{Node, WorkloadId};
 use crate::plan::{EndpointPlan, Plan, Row};
 use crate::snapshot::Snapshot;
 
@@ -107,7 +107,13 @@ fn identities_nest_and_only_differences_are_written() {
     )]);
     add(&mut snapshot, "a", "db", &["10.1.0.5"]);
     add(&mut snapshot, "a", "other", &["10.1.0.6"]);
-    snapshot.hosts = vec![IpAddr::from([10, 0, 0, 254])];
+    let host = Node {
+        name: "here".to_owned(),
+        labels: BTreeMap::new(),
+        addresses: vec![IpAddr::from([10, 0, 0, 254])],
+        local: true,
+    };
+    snapshot.nodes.insert(host.name.clone(), host);
     let plan = compile(&snapshot).plan;
     let (block, host) = (FIRST_IDENTITY, (FIRST_IDENTITY + 1) | HOST_BIT);
     // One rule names the database and the small block, and no other names either: nothing tells them apart.

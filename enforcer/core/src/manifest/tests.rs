@@ -14,6 +14,8 @@ use crate::policy::{
 };
 use crate::protocol::Protocol;
 
+mod cluster_network;
+
 fn read(text: &str) -> Result<Object, Vec<String>> {
     let value: serde_json::Value = serde_saphyr::from_str(text).expect("the test writes YAML");
     read_value(&value).map_err(|refusals| refusals.iter().map(ToString::to_string).collect())
@@ -242,6 +244,7 @@ impl Refused {
             return self.document.clone().expect("a document where there is no kind");
         };
         let (group, metadata) = match kind.as_str() {
+            "ClusterNetworkPolicy" => ("policy.networking.k8s.io/v1alpha2", json!({"name": "p"})),
             "NetworkPolicy" => ("networking.k8s.io/v1", json!({"name": "p", "namespace": "a"})),
             "SegmentPolicy" => ("enforcer.dev/v1alpha1", json!({"name": "p", "namespace": "a"})),
             _ => ("enforcer.dev/v1alpha1", json!({"name": "p"})),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use enforcer_common::decide::Direction;
 use enforcer_common::policy::Mode;
-use enforcer_core::object::{NamedPort, Namespace, Workload, WorkloadId};
+use enforcer_core::object::{NamedPort, Namespace, Node, Workload, WorkloadId};
 use enforcer_core::policy::{DefaultAction, Tier};
 use enforcer_core::protocol::Protocol;
 use enforcer_core::snapshot::Snapshot;
@@ -83,44 +83,38 @@ pub(crate) struct Flow {
 
 /// Any snapshot.
 pub(crate) fn snapshots() -> impl Strategy<Value = Snapshot> {
-    let addresses = || vec(address(), 0..3);
     let networks = subsequence(&["10.0.0.0/29", "10.0.0.0/28", "fd00::/120", "192.0.2.0/24"][..], 0..3);
     (
         btree_map(select(&NAMESPACES[..]), labels(&["env", "team"], &["x", "y"]), 0..=2),
         vec(workload(), 1..8),
         vec(tier(), 0..7),
         vec(policies::policy(), 1..20),
-        addresses(),
-        addresses(),
+        vec(node(), 0..4),
         networks,
         (
             mode(),
             btree_map(select(&NAMESPACES[..]), select(&["observe", "policy", "enforce", "x"][..]), 0..3),
         ),
     )
-        .prop_map(
-            |(namespaces, workloads, tiers, policies, hosts, remote_nodes, networks, (mode, modes))| {
-                let mut snapshot = Snapshot::new(mode);
-                for (name, mut labels) in namespaces {
-                    let chosen =
-                        modes.get(name).map(|mode| (Namespace::MODE_LABEL.to_owned(), (*mode).to_owned()));
-                    labels.extend(chosen);
-                    snapshot.namespaces.insert(name.to_owned(), Namespace { name: name.to_owned(), labels });
-                }
-                snapshot.workloads =
-                    workloads.into_iter().map(|workload| (workload.id.clone(), workload)).collect();
-                if let Some(first) = snapshot.workloads.values_mut().next() {
-                    first.local = true;
-                }
-                snapshot.tiers = tiers.into_iter().map(|tier| (tier.name.clone(), tier)).collect();
-                snapshot.policies = policies.into_iter().map(|policy| (policy.id.clone(), policy)).collect();
-                snapshot.hosts = hosts;
-                snapshot.remote_nodes = remote_nodes;
-                snapshot.cluster_networks =
-                    networks.iter().map(|net| net.parse().expect("a prefix")).collect();
-                snapshot
-            },
-        )
+        .prop_map(|(namespaces, workloads, tiers, policies, nodes, networks, (mode, modes))| {
+            let mut snapshot = Snapshot::new(mode);
+            for (name, mut labels) in namespaces {
+                let chosen =
+                    modes.get(name).map(|mode| (Namespace::MODE_LABEL.to_owned(), (*mode).to_owned()));
+                labels.extend(chosen);
+                snapshot.namespaces.insert(name.to_owned(), Namespace { name: name.to_owned(), labels });
+            }
+            snapshot.workloads =
+                workloads.into_iter().map(|workload| (workload.id.clone(), workload)).collect();
+            if let Some(first) = snapshot.workloads.values_mut().next() {
+                first.local = true;
+            }
+            snapshot.tiers = tiers.into_iter().map(|tier| (tier.name.clone(), tier)).collect();
+            snapshot.policies = policies.into_iter().map(|policy| (policy.id.clone(), policy)).collect();
+            snapshot.nodes = nodes.into_iter().map(|node| (node.name.clone(), node)).collect();
+            snapshot.cluster_networks = networks.iter().map(|net| net.parse().expect("a prefix")).collect();
+            snapshot
+        })
 }
 
 /// Any flow. It is known under at most two names, whose classes always fit the slots of an address.
@@ -178,6 +172,13 @@ fn workload() -> impl Strategy<Value = Workload> {
                 local,
             }
         })
+}
+
+fn node() -> impl Strategy<Value = Node> {
+    let labels = labels(&["zone", "pool"], &["x", "y"]);
+    (0..4u8, labels, vec(address(), 0..3), prop::bool::weighted(0.3)).prop_map(
+        |(number, labels, addresses, local)| Node { name: format!("n{number}"), labels, addresses, local },
+    )
 }
 
 fn tier() -> impl Strategy<Value = Tier> {

@@ -52,9 +52,25 @@ const PREFIXES: [&str; 22] = [
     "2001:db8::/32",
 ];
 
-/// Any policy: a NetworkPolicy in one case of three.
+/// Any policy, of every kind as often.
 pub(super) fn policy() -> impl Strategy<Value = Policy> {
-    prop_oneof![1 => network_policy(), 1 => segment_policy(), 1 => cluster_policy()]
+    prop_oneof![network_policy(), cluster_network_policy(), segment_policy(), cluster_policy()]
+}
+
+fn cluster_network_policy() -> impl Strategy<Value = Policy> {
+    let action = || select(&[Action::Allow, Action::Deny, Action::Pass][..]);
+    let rules = |named| option::of(vec(rule(action().boxed(), named), 1..4));
+    let tier = select(&[Tier::ADMIN, Tier::BASELINE][..]);
+    (namespace_labels(), 0..4u8, tier, 0..3u32, tags(), rules(true), rules(false)).prop_map(
+        |(namespaces, number, tier, order, workloads, egress, ingress)| Policy {
+            id: id(None, number, PolicyKind::ClusterNetwork),
+            tier: tier.to_owned(),
+            order,
+            subject: Subject { namespaces: NamespaceScope::Matching(namespaces), workloads },
+            egress,
+            ingress,
+        },
+    )
 }
 
 fn network_policy() -> impl Strategy<Value = Policy> {
@@ -144,6 +160,7 @@ fn peer(names: u32) -> impl Strategy<Value = Peer> {
     prop_oneof![
         3 => workloads,
         1 => account,
+        1 => selector(select(&["zone", "pool"][..]).prop_map(str::to_owned)).prop_map(Peer::Nodes),
         4 => block(),
         1 => select(entities.to_vec()).prop_map(Peer::Entity),
         names => name,
