@@ -86,7 +86,7 @@ pub fn compile_within(snapshot: &Snapshot, limits: &Limits) -> Compiled {
     let plan = Plan {
         endpoints,
         tables,
-        identities: identities.prefixes,
+        identities: identities.prefixes.into_iter().collect(),
         names: names.automaton,
         rules: numbers.infos,
         patterns: names.patterns,

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use enforcer_common::address::Address;
 use enforcer_common::decide::{Attempt, Direction};
@@ -186,7 +187,7 @@ fn addresses(snapshot: &Snapshot, query: &Query) -> Result<(Option<IpAddr>, IpAd
 fn side(snapshot: &Snapshot, question: &Question) -> Result<Side, Error> {
     let unknown = || Error::UnknownWorkload(question.workload.clone());
     let mut snapshot = snapshot.clone();
-    snapshot.workloads.get_mut(&question.workload).ok_or_else(unknown)?.local = true;
+    Arc::make_mut(snapshot.workloads.get_mut(&question.workload).ok_or_else(unknown)?).local = true;
     let plan = compile(&snapshot).plan;
     let mut tables = HostTables::new(&plan);
     for name in &question.names {

@@ -37,14 +37,14 @@ pub(crate) fn add(snapshot: &mut Snapshot, namespace: &str, name: &str, addresse
     let id = WorkloadId::new(namespace, name);
     let workload = Workload {
         id: id.clone(),
-        labels: BTreeMap::from([("app".to_owned(), name.to_owned())]),
+        labels: BTreeMap::from([("app".to_owned(), name.to_owned())]).into(),
         service_account: None,
         controller: None,
         addresses: addresses.iter().map(|text| text.parse().expect("an address")).collect(),
         ports: vec![NamedPort { name: "http".to_owned(), protocol: Protocol::TCP, port: 8080 }],
         local: true,
     };
-    snapshot.workloads.insert(id, workload);
+    snapshot.workloads.insert(id, workload.into());
 }
 
 /// The egress story with its workloads.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -46,8 +47,8 @@ pub struct NamedPort {
 pub struct Workload {
     /// Its name.
     pub id: WorkloadId,
-    /// Its own labels.
-    pub labels: BTreeMap<String, String>,
+    /// Its own labels; workloads with the same ones may share them.
+    pub labels: Arc<BTreeMap<String, String>>,
     /// Service account, where there is one.
     pub service_account: Option<String>,
     /// What controls it, as `Kind/name` (`Deployment/web`).

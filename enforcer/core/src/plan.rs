@@ -25,8 +25,8 @@ pub struct Plan {
     pub tables: Vec<Table>,
     /// Prefixes and their identity: from [`enforcer_common::policy::FIRST_IDENTITY`], with
     /// [`enforcer_common::policy::HOST_BIT`] for this node's addresses, [`enforcer_common::policy::WORLD`] for the
-    /// rest of the world inside another prefix; sorted, every prefix once.
-    pub identities: Vec<(IpNet, u32)>,
+    /// rest of the world inside another prefix.
+    pub identities: BTreeMap<IpNet, u32>,
     /// Name automaton.
     pub names: Automaton,
     /// What each rule number stands for.

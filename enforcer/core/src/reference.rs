@@ -287,7 +287,7 @@ pub(crate) fn owner(snapshot: &Snapshot, address: IpAddr) -> Option<&Workload> {
         return None;
     }
     let has = |workload: &&Workload| workload.addresses.iter().any(|own| own.to_canonical() == address);
-    let holders = || snapshot.workloads.values().filter(has);
+    let holders = || snapshot.workloads.values().map(|workload| &**workload).filter(has);
     holders().find(|workload| workload.local).or_else(|| holders().next())
 }
 

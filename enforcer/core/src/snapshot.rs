@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use enforcer_common::policy::Mode;
 use ipnet::IpNet;
@@ -15,7 +16,7 @@ use crate::policy::{Policy, PolicyId, Tier};
 #[derive(Clone, PartialEq, Debug)]
 pub struct Snapshot {
     /// Workloads of the whole cluster.
-    pub workloads: BTreeMap<WorkloadId, Workload>,
+    pub workloads: BTreeMap<WorkloadId, Arc<Workload>>,
     /// Namespaces by name; one that is missing has no labels but its name.
     pub namespaces: BTreeMap<String, Namespace>,
     /// Policies of every kind.

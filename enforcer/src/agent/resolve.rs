@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use enforcer_core::object::Workload;
 
@@ -13,7 +14,7 @@ use crate::source::workload::{Place, WorkloadEntry};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Resolved {
     /// What policy needs to know of it.
-    pub workload: Workload,
+    pub workload: Arc<Workload>,
     /// Index and name of its host-side interface.
     pub interface: Option<(u32, String)>,
     /// Why it cannot be enforced as it is.
@@ -38,7 +39,7 @@ pub fn resolve<'a>(
             let is_here = entry.place != Place::Elsewhere;
             let nameless = "its interface has no address yet; it may send nothing until it has one";
             let problem = problem.or((is_here && addresses.is_empty()).then(|| nameless.to_owned()));
-            Resolved { workload: workload(entry, addresses, is_here), interface, problem }
+            Resolved { workload: workload(entry, addresses, is_here).into(), interface, problem }
         })
         .collect()
 }
@@ -63,7 +64,7 @@ fn find(entry: &WorkloadEntry, links: &impl Links) -> Result<Found, String> {
 fn workload(entry: &WorkloadEntry, addresses: Vec<IpAddr>, local: bool) -> Workload {
     Workload {
         id: entry.id.clone(),
-        labels: entry.labels.clone(),
+        labels: Arc::clone(&entry.labels),
         service_account: entry.service_account.clone(),
         controller: entry.controller.clone(),
         addresses,

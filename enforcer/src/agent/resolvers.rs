@@ -49,14 +49,14 @@ mod tests {
             let id = WorkloadId::new(namespace, "dns");
             let workload = Workload {
                 id: id.clone(),
-                labels: BTreeMap::from([("k8s-app".into(), "kube-dns".into())]),
+                labels: BTreeMap::from([("k8s-app".into(), "kube-dns".into())]).into(),
                 service_account: None,
                 controller: None,
                 addresses: vec![address.parse().expect("an address")],
                 ports: Vec::new(),
                 local: true,
             };
-            snapshot.workloads.insert(id, workload);
+            snapshot.workloads.insert(id, workload.into());
         }
         let configuration =
             "search a.example\n#nameserver 192.0.2.9\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\n";

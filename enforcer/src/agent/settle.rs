@@ -115,7 +115,7 @@ fn snapshot(objects: &BTreeMap<ObjectRef, Arc<Object>>, surroundings: &Surroundi
     };
     snapshot.nodes.insert(this.name.clone(), this);
     for resolved in surroundings.workloads {
-        snapshot.workloads.insert(resolved.workload.id.clone(), resolved.workload.clone());
+        snapshot.workloads.insert(resolved.workload.id.clone(), Arc::clone(&resolved.workload));
     }
     for object in objects.values() {
         match &**object {

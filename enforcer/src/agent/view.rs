@@ -31,17 +31,18 @@ pub struct View {
 impl View {
     /// Replaces the facts by those of a plan and what is attached.
     pub fn update(&mut self, snapshot: &Snapshot, plan: &Plan, attached: &[Attachment]) {
-        let exact: HashMap<IpNet, u32> = plan.identities.iter().copied().collect();
         let subjects: BTreeMap<&WorkloadId, Subject> = snapshot
             .workloads
             .values()
             .map(|workload| {
-                let identity =
-                    workload.addresses.first().and_then(|address| exact.get(&IpNet::from(*address)));
+                let identity = workload
+                    .addresses
+                    .first()
+                    .and_then(|address| plan.identities.get(&IpNet::from(*address)));
                 let subject = Subject {
                     namespace: workload.id.namespace.as_str().into(),
                     workload: workload.id.name.as_str().into(),
-                    labels: Arc::new(workload.labels.clone()),
+                    labels: Arc::clone(&workload.labels),
                     identity: Some(identity.map_or(WORLD, |identity| identity & !HOST_BIT)),
                 };
                 (&workload.id, subject)

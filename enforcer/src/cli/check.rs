@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use enforcer_common::policy::Mode;
 use enforcer_core::object::Workload;
@@ -69,14 +70,14 @@ fn resolved(entry: &WorkloadEntry) -> Resolved {
     let addresses: Vec<IpAddr> = entry.addresses.clone().unwrap_or_default();
     let workload = Workload {
         id: entry.id.clone(),
-        labels: entry.labels.clone(),
+        labels: Arc::clone(&entry.labels),
         service_account: entry.service_account.clone(),
         controller: entry.controller.clone(),
         addresses,
         ports: entry.ports.clone(),
         local: true,
     };
-    Resolved { workload, interface: None, problem: None }
+    Resolved { workload: workload.into(), interface: None, problem: None }
 }
 
 fn lines(report: &Report) -> String {

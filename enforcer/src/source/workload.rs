@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use enforcer_core::object::{NamedPort, WorkloadId};
 use enforcer_core::protocol::Protocol;
@@ -18,7 +19,7 @@ pub struct WorkloadEntry {
     /// Its name.
     pub id: WorkloadId,
     /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Arc<BTreeMap<String, String>>,
     /// Service account, where there is one.
     pub service_account: Option<String>,
     /// What controls it, as `Kind/name`.
@@ -118,7 +119,7 @@ pub fn parse(entry: &serde_json::Value) -> Result<WorkloadEntry, Invalid> {
     let place = place(&written, invalid)?;
     Ok(WorkloadEntry {
         id: WorkloadId::new(written.namespace, written.name),
-        labels: written.labels,
+        labels: written.labels.into(),
         service_account: written.service_account,
         controller: written.controller,
         place,
@@ -166,7 +167,7 @@ mod tests {
         }));
         let expected = WorkloadEntry {
             id: WorkloadId::new("payment", "payment"),
-            labels: BTreeMap::from([("app".into(), "payment".into())]),
+            labels: BTreeMap::from([("app".into(), "payment".into())]).into(),
             service_account: None,
             controller: None,
             place: Place::NetworkNamespace { path: "/run/netns/payment".into(), interface: "eth0".into() },

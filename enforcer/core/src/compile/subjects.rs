@@ -19,7 +19,7 @@ pub(super) fn select<'a>(snapshot: &'a Snapshot, order: &Order<'_>) -> Vec<(&'a 
             let subject = &order.policies[**policy].policy.subject;
             subject.workloads.matches(|tag| tag.value(snapshot, workload))
         };
-        selected.push((workload, candidates.iter().filter(selects).copied().collect()));
+        selected.push((&**workload, candidates.iter().filter(selects).copied().collect()));
     }
     selected
 }

@@ -64,7 +64,7 @@ fn an_address_of_a_workload_is_that_workload() {
 #[test]
 fn remote_workloads_are_explained_too() {
     let mut snapshot = egress();
-    snapshot.workloads.values_mut().for_each(|workload| workload.local = false);
+    snapshot.workloads.values_mut().for_each(|workload| std::sync::Arc::make_mut(workload).local = false);
     let explanation = explain(&snapshot, &query("alerts", "events.pagerduty.com", "443")).expect("known");
     assert_eq!(explanation.verdict(), Verdict::Forwarded);
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use enforcer_common::decide::Direction;
 use enforcer_common::policy::Mode;
@@ -105,9 +106,9 @@ pub(crate) fn snapshots() -> impl Strategy<Value = Snapshot> {
                 snapshot.namespaces.insert(name.to_owned(), Namespace { name: name.to_owned(), labels });
             }
             snapshot.workloads =
-                workloads.into_iter().map(|workload| (workload.id.clone(), workload)).collect();
+                workloads.into_iter().map(|workload| (workload.id.clone(), Arc::new(workload))).collect();
             if let Some(first) = snapshot.workloads.values_mut().next() {
-                first.local = true;
+                Arc::make_mut(first).local = true;
             }
             snapshot.tiers = tiers.into_iter().map(|tier| (tier.name.clone(), tier)).collect();
             snapshot.policies = policies.into_iter().map(|policy| (policy.id.clone(), policy)).collect();
@@ -164,7 +165,7 @@ fn workload() -> impl Strategy<Value = Workload> {
         .prop_map(|((namespace, number), labels, account, controller, addresses, ports, local)| {
             Workload {
                 id: WorkloadId::new(namespace, format!("w{number}")),
-                labels,
+                labels: labels.into(),
                 service_account: account.map(str::to_owned),
                 controller: controller.map(str::to_owned),
                 addresses: addresses.into_iter().collect::<BTreeSet<_>>().into_iter().collect(),

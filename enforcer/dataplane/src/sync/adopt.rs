@@ -1,6 +1,6 @@
 //! Rebuilds the mirror from maps that an earlier process left. Reads only.
 
-use super::mirror::{Highest, Mirror};
+use super::mirror::{Highest, Mirror, Prefixes};
 use crate::maps::Maps;
 use aya::maps::lpm_trie::Key;
 use enforcer_common::policy::{Endpoint, IdentityKey, Rule, RuleKey, Stages};
@@ -16,12 +16,11 @@ pub(crate) fn mirror(maps: &Maps) -> io::Result<Mirror> {
     maps.endpoints.for_each(|interface, endpoint| {
         endpoints.insert(*interface, *endpoint);
     })?;
-    let mut generations: BTreeMap<u32, Vec<(IpNet, u32)>> = BTreeMap::new();
+    let mut generations: BTreeMap<u32, Prefixes> = BTreeMap::new();
     maps.identities.for_each(|key, identity| {
         let (generation, net) = prefix(key);
-        generations.entry(generation).or_default().push((net, *identity));
+        generations.entry(generation).or_default().insert(net, *identity);
     })?;
-    generations.values_mut().for_each(|prefixes| prefixes.sort_unstable());
     let mut stages: BTreeMap<u32, Vec<Row>> = BTreeMap::new();
     maps.rules.for_each(|key, rule| {
         let (table, row) = row(key, rule);
@@ -65,7 +64,7 @@ pub(crate) fn tables(
 fn highest(
     maps: &Maps,
     endpoints: &BTreeMap<u32, Endpoint>,
-    generations: &BTreeMap<u32, Vec<(IpNet, u32)>>,
+    generations: &BTreeMap<u32, Prefixes>,
     tables: &BTreeMap<u32, Table>,
 ) -> io::Result<Highest> {
     let mut highest = Highest {

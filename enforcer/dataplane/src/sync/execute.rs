@@ -45,7 +45,7 @@ impl Executor for &Maps {
         match step {
             Step::WriteIdentities { generation, prefixes } => {
                 let keys = identity_keys(*generation, prefixes);
-                let values: Vec<u32> = prefixes.iter().map(|(_, identity)| *identity).collect();
+                let values: Vec<u32> = prefixes.values().copied().collect();
                 self.identities.set_all(&keys, &values)
             }
             Step::WriteTable { first, table } => {
@@ -108,7 +108,7 @@ fn identity_keys(generation: u32, prefixes: &Prefixes) -> Vec<Key<IdentityKey>> 
         let bits = IdentityKey::GENERATION_BITS + u32::from(net.prefix_len());
         Key::new(bits, IdentityKey::new(generation, Address::from(net.network())))
     };
-    prefixes.iter().map(|(net, _)| key(net)).collect()
+    prefixes.keys().map(key).collect()
 }
 
 impl fmt::Display for Step<'_> {

@@ -8,8 +8,8 @@ use enforcer_core::plan::{Automaton, Table};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Prefixes of one generation and the identity of each; sorted.
-pub(crate) type Prefixes = Vec<(IpNet, u32)>;
+/// Prefixes of one generation and the identity of each.
+pub(crate) type Prefixes = BTreeMap<IpNet, u32>;
 
 /// The content of the maps. What is `torn` was written in part: it is never used again, only collected.
 #[derive(Clone, Debug, Default)]
@@ -55,7 +55,7 @@ impl Mirror {
 
     /// Identity prefixes in the map.
     pub(crate) fn prefixes(&self) -> usize {
-        self.generations.values().map(Vec::len).sum()
+        self.generations.values().map(Prefixes::len).sum()
     }
 
     /// Tables no endpoint of `endpoints` uses.

@@ -137,17 +137,17 @@ fn identities(mirror: &Mirror, plan: &Plan, highest: &mut u32, steps: &mut Vec<S
     *highest
 }
 
-/// The prefixes as they go into the map: sorted, each once. An IPv6 prefix so short that it covers the mapped IPv4
+/// The prefixes as they go into the map: each once. An IPv6 prefix so short that it covers the mapped IPv4
 /// addresses would catch IPv4 as well; then the whole of IPv4 is the world, unless the plan says otherwise.
-pub(crate) fn shielded(identities: &[(IpNet, u32)]) -> Prefixes {
+pub(crate) fn shielded(identities: &Prefixes) -> Prefixes {
     let mapped = Ipv6Net::new_assert(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96);
     let all_v4 = IpNet::V4(Ipv4Net::default());
-    let mut prefixes: BTreeMap<IpNet, u32> = identities.iter().map(|(net, id)| (net.trunc(), *id)).collect();
+    let mut prefixes: Prefixes = identities.iter().map(|(net, id)| (net.trunc(), *id)).collect();
     let catches = |net: &IpNet| matches!(net, IpNet::V6(v6) if v6.contains(&mapped));
     if prefixes.keys().any(catches) {
         prefixes.entry(all_v4).or_insert(WORLD);
     }
-    prefixes.into_iter().collect()
+    prefixes
 }
 
 /// Where each table lies that an attached workload uses; those not in the map yet are written.
@@ -233,7 +233,7 @@ fn check_room(mirror: &Mirror, steps: &[Step<'_>], room: Room) -> Result<(), Ove
             Step::DeleteTable { first } => rules -= mirror.tables.get(first).map_or(0, rows_of),
             Step::WriteIdentities { prefixes: new, .. } => prefixes += new.len(),
             Step::DeleteIdentities { generation } => {
-                prefixes -= mirror.generations.get(generation).map_or(0, Vec::len);
+                prefixes -= mirror.generations.get(generation).map_or(0, Prefixes::len);
             }
             _ => {}
         }

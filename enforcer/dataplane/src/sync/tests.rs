@@ -59,7 +59,8 @@ impl Executor for Model {
             Step::WriteIdentities { generation, prefixes } => {
                 let count = if fails { prefixes.len() / 2 } else { prefixes.len() };
                 assert!(!self.generations.contains_key(generation), "generation {generation} is in use");
-                self.generations.insert(*generation, prefixes[..count].to_vec());
+                let torn = prefixes.iter().take(count).map(|(net, identity)| (*net, *identity));
+                self.generations.insert(*generation, torn.collect());
             }
             Step::WriteTable { first, table } => self.write_table(*first, table, fails),
             Step::WriteNames { half, names } => {
@@ -215,7 +216,7 @@ fn small_plan(ports: u16) -> Plan {
     Plan {
         endpoints: BTreeMap::from([(workload(0), endpoint)]),
         tables: vec![Table { stages: vec![rows] }],
-        identities: Vec::new(),
+        identities: BTreeMap::new(),
         names: automaton(0),
         rules: BTreeMap::new(),
         patterns: BTreeMap::new(),
@@ -298,9 +299,12 @@ fn a_slot_that_is_freed_gets_a_revision_nobody_has() {
 
 #[test]
 fn short_ipv6_prefixes_do_not_catch_ipv4() {
-    let net = |text: &str| text.parse().expect("a prefix");
-    assert_eq!(shielded(&[(net("::/0"), 20)]), [(net("0.0.0.0/0"), 1), (net("::/0"), 20)]);
-    let both = [(net("0.0.0.0/0"), 17), (net("::/0"), 20)];
+    let nets = |list: &[(&str, u32)]| -> Prefixes {
+        list.iter().map(|(text, identity)| (text.parse().expect("a prefix"), *identity)).collect()
+    };
+    assert_eq!(shielded(&nets(&[("::/0", 20)])), nets(&[("0.0.0.0/0", 1), ("::/0", 20)]));
+    let both = nets(&[("0.0.0.0/0", 17), ("::/0", 20)]);
     assert_eq!(shielded(&both), both);
-    assert_eq!(shielded(&[(net("2001:db8::/32"), 20)]), [(net("2001:db8::/32"), 20)]);
+    let long = nets(&[("2001:db8::/32", 20)]);
+    assert_eq!(shielded(&long), long);
 }

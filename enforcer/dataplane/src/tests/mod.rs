@@ -101,10 +101,10 @@ pub(crate) fn two_workloads(ports: &[u16]) -> Plan {
             Table { stages: vec![rows] },
             Table { stages: vec![vec![row(20, 443)], vec![row(21, 22)]] },
         ],
-        identities: vec![
+        identities: BTreeMap::from([
             ("10.0.0.0/8".parse().expect("a prefix"), 20),
             ("2001:db8::/32".parse().expect("a prefix"), 21),
-        ],
+        ]),
         names: Automaton { symbols: [0; 256], rows: vec![[0; 64]; 3], classes: vec![0, 0, 5 | 1 << 30] },
         rules: BTreeMap::new(),
         patterns: BTreeMap::new(),

@@ -157,8 +157,9 @@ fn plan(workload: &WorkloadId, prefixes: u32) -> Plan {
         Row { peer, protocol: Some(protocol), port, port_bits: 16, rule }
     };
     // As the compiler numbers them: one rule names all, so they share an identity.
-    let mut identities: Vec<_> = (0..prefixes).map(|index| (prefix(2 * index), FIRST_IDENTITY)).collect();
-    identities.push(("2001:db8::/32".parse().expect("a prefix"), FIRST_IDENTITY));
+    let mut identities: BTreeMap<_, _> =
+        (0..prefixes).map(|index| (prefix(2 * index), FIRST_IDENTITY)).collect();
+    identities.insert("2001:db8::/32".parse().expect("a prefix"), FIRST_IDENTITY);
     let rows = vec![row(FIRST_IDENTITY, 6, 443), row(FIRST_IDENTITY, 17, 53)];
     let endpoint = EndpointPlan {
         mode: Mode::Enforce,

@@ -100,9 +100,8 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
 pub(super) fn plan(
     endpoint: EndpointPlan,
     tables: Vec<Table>,
-    mut identities: Vec<(ipnet::IpNet, u32)>,
+    identities: BTreeMap<ipnet::IpNet, u32>,
 ) -> Plan {
-    identities.sort();
     Plan {
         endpoints: BTreeMap::from([(workload("a"), endpoint)]),
         tables,

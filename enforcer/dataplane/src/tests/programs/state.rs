@@ -37,7 +37,7 @@ pub(super) fn ruled(mode: Mode, egress: &[Row], ingress: &[Row]) -> Plan {
     };
     let addresses = vec![near(true), near(false)];
     let endpoint = EndpointPlan { mode, addresses, egress: Some(0), ingress: Some(1), staged: None };
-    plan(endpoint, vec![table(egress), table(ingress)], Vec::new())
+    plan(endpoint, vec![table(egress), table(ingress)], Default::default())
 }
 
 /// The workload.
