@@ -17,6 +17,7 @@
 
 pub mod agent;
 pub mod client;
+pub mod conformance;
 pub mod internet;
 pub mod journal;
 pub mod lab;
