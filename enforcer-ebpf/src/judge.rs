@@ -109,7 +109,7 @@ pub extern "C" fn load_endpoint(interface: u32) -> u32 {
         let revision = unsafe { (&raw const (*endpoint).revision).read_volatile() };
         let endpoint = skb::hide(endpoint as u64) as *const Endpoint;
         // SAFETY: as above.
-        work.endpoint = unsafe { *endpoint };
+        unsafe { endpoint.copy_to_nonoverlapping(&raw mut work.endpoint, 1) };
         let endpoint = skb::hide(endpoint as u64) as *const Endpoint;
         // SAFETY: as above.
         let seal = unsafe { (&raw const (*endpoint).seal).read_volatile() };
