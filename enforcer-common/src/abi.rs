@@ -4,7 +4,7 @@ use crate::address::Address;
 use crate::{event, flow, name, policy};
 
 /// Version of everything in this crate that lies in a map or a ring buffer. Bump with any change of layout or meaning.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Names of the maps as they are in the object file and under the pin directory.
 pub mod map {
@@ -42,6 +42,9 @@ pub mod map {
     pub const LEARN_EPOCHS: &str = "LEARN_EPOCHS";
     /// Tokens for refusal events by endpoint slot.
     pub const EVENT_BUDGETS: &str = "EVENT_BUDGETS";
+    /// Whether something was refused lately, by interface index modulo its length. Where it is 0 `REFUSALS` need not
+    /// be asked; that 1 stays a while longer costs a look-up.
+    pub const REFUSING: &str = "REFUSING";
     /// The ring buffer.
     pub const EVENTS: &str = "EVENTS";
 
@@ -64,6 +67,7 @@ pub mod map {
         COUNTERS,
         LEARN_EPOCHS,
         EVENT_BUDGETS,
+        REFUSING,
         EVENTS,
     ];
 }
@@ -82,6 +86,8 @@ pub mod capacity {
     pub const FLOWS: u32 = 1 << 17;
     /// Refused flows.
     pub const REFUSALS: u32 = 1 << 14;
+    /// Interfaces told apart in [`super::map::REFUSING`]; a power of two.
+    pub const REFUSING: u32 = 1 << 10;
     /// First fragments under way.
     pub const FRAGMENTS: u32 = 1 << 12;
     /// Trusted resolvers.
@@ -223,10 +229,10 @@ sizes! {
     QuestionKey = 24,
     Question = 16,
     EventBudget = 8,
-    event::FlowEvent = 152,
+    event::FlowEvent = 160,
     event::DnsEvent = 64,
     flow::FlowKey = 44,
-    flow::Flow = 88,
+    flow::Flow = 96,
     flow::FragmentKey = 40,
     flow::Fragment = 8,
     name::Row = 128,
@@ -235,7 +241,7 @@ sizes! {
     policy::IdentityKey = 20,
     policy::LearnedKey = 20,
     policy::Learned = 32,
-    policy::Endpoint = 104,
+    policy::Endpoint = 120,
 }
 
 const _: () = assert!(Counter::DnsAnswers as u32 + (event::DnsOutcome::ALL.len() as u32) < COUNTERS);

@@ -91,11 +91,20 @@ struct Best {
 /// The rank no row has.
 const NONE: u32 = u32::MAX;
 
-/// Judges an attempt of `endpoint`.
+/// Which policy is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Force {
+    /// What is enforced.
+    Enforced,
+    /// What would be, were every staged policy enforced.
+    Staged,
+}
+
+/// Judges an attempt of `endpoint` under the policy in `force`.
 ///
 /// Source of the order: `policy.md`, section 3. At most [`MAX_STAGES`] stages are asked.
 #[inline(always)]
-pub fn decide<T: Tables>(tables: &T, endpoint: &Endpoint, attempt: &Attempt) -> Decision {
+pub fn decide<T: Tables>(tables: &T, endpoint: &Endpoint, attempt: &Attempt, force: Force) -> Decision {
     let identity = tables.identity(endpoint.generation, &attempt.remote);
     if matches!(attempt.direction, Direction::Ingress) && identity & HOST_BIT != 0 {
         return Decision {
@@ -106,9 +115,11 @@ pub fn decide<T: Tables>(tables: &T, endpoint: &Endpoint, attempt: &Attempt) -> 
             name_class: 0,
         };
     }
-    let stages = match attempt.direction {
-        Direction::Egress => endpoint.egress,
-        Direction::Ingress => endpoint.ingress,
+    let stages = match (attempt.direction, force) {
+        (Direction::Egress, Force::Enforced) => endpoint.egress,
+        (Direction::Ingress, Force::Enforced) => endpoint.ingress,
+        (Direction::Egress, Force::Staged) => endpoint.staged_egress,
+        (Direction::Ingress, Force::Staged) => endpoint.staged_ingress,
     };
     let best = first_match(tables, endpoint, attempt, identity, stages);
     if best.rank == NONE { undecided(endpoint, identity) } else { ruled(endpoint, identity, &best) }

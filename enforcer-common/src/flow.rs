@@ -64,6 +64,14 @@ pub struct Flow {
     pub flags: u32,
     /// The workload's learn epoch when it was judged: a refusal may end when a name is learned.
     pub epoch: u32,
+    /// Rule that would have decided were staged policy enforced, 0 where none would.
+    pub staged_rule: u32,
+    /// The [`crate::verdict::Verdict`] there would have been, as its number; 0 where no staged policy concerns the workload.
+    pub staged_verdict: u8,
+    /// The [`crate::verdict::Reason`] of that; 0 as above.
+    pub staged_reason: u8,
+    /// Always 0.
+    pub padding: [u8; 2],
     /// First packet, nanoseconds of the monotonic clock.
     pub started: u64,
     /// Latest packet, nanoseconds of the monotonic clock.

@@ -144,16 +144,29 @@ pub struct Endpoint {
     pub mode: u8,
     /// How many of `addresses` are in use.
     pub address_count: u8,
+    /// 1 when staged policy concerns the workload: then the staged tables are asked as well, 0 otherwise.
+    pub has_staged: u8,
     /// Always 0.
-    pub padding: [u8; 2],
+    pub padding: u8,
     /// Tables for flows that the workload begins.
     pub egress: Stages,
     /// Tables for flows that others begin.
     pub ingress: Stages,
+    /// As `egress`, were every staged policy enforced.
+    pub staged_egress: Stages,
+    /// As `ingress`, were every staged policy enforced.
+    pub staged_ingress: Stages,
     /// The workload's own addresses: the only sources it may use.
     pub addresses: [Address; MAX_ADDRESSES],
     /// `revision` once more.
     pub seal: u32,
+}
+
+impl Endpoint {
+    /// Every stages it points to; those of staged policy have none where there is no such policy.
+    pub const fn every_stages(&self) -> [Stages; 4] {
+        [self.egress, self.ingress, self.staged_egress, self.staged_ingress]
+    }
 }
 
 /// Key of the identity of an address: longest prefix over the address inside one generation and family.

@@ -1,64 +1,25 @@
 //! Packets whose flow is not known, or must be judged again: asks `decide`, writes the flow table, tells userspace.
 
+use crate::ask::{ENFORCED, STAGED, ask, ask_first, note_epoch, staged};
 use crate::events::{count, may_tell_refusal, tell};
-use crate::maps::{
-    ENDPOINTS, FLOWS, FRAGMENTS, IDENTITIES, LEARN_EPOCHS, LEARNED, REFUSALS, RESOLVERS, RULES,
-};
+use crate::maps::{ENDPOINTS, FLOWS, FRAGMENTS, REFUSALS, RESOLVERS};
 use crate::reject;
 use crate::skb::{self, Context};
 use crate::walk::{self, AGAIN, DROP, PASS, REJECT, UNKNOWN};
 use crate::work::{Work, work};
-use aya_ebpf::maps::lpm_trie::Key;
 use enforcer_common::abi::{Counter, capacity};
 use enforcer_common::address::Address;
-use enforcer_common::decide::{Attempt, Decision, Direction, Tables, decide};
+use enforcer_common::decide::{Attempt, Decision, Direction};
 use enforcer_common::event::Kind as Told;
 use enforcer_common::flow::{
     self, Count, FLAG_DNS, FLAG_DROPS_RECEIVED, FLAG_DROPS_SENT, Fragment, FragmentKey, tcp,
 };
 use enforcer_common::packet::{Kind, TCP, UDP};
-use enforcer_common::policy::{
-    Endpoint, IdentityKey, Learned, LearnedKey, MAX_ADDRESSES, Mode, Rule, RuleKey, WORLD,
-};
+use enforcer_common::policy::{Endpoint, MAX_ADDRESSES, Mode};
 use enforcer_common::verdict::{Reason, Verdict};
 
-const NANOSECONDS: u64 = 1_000_000_000;
 /// Port of DNS.
 const DNS_PORT: u16 = 53;
-
-/// The look-ups of a decision as map accesses.
-struct Maps {
-    /// Memory that a value goes through to be forgotten by the verifier.
-    passed: *mut u32,
-}
-
-impl Tables for Maps {
-    #[inline(always)]
-    fn identity(&self, generation: u32, address: &Address) -> u32 {
-        let key = Key::new(IdentityKey::bits(address), IdentityKey::new(generation, *address));
-        IDENTITIES.get(&key).copied().unwrap_or(WORLD)
-    }
-
-    #[inline(always)]
-    fn learned(&self, key: &LearnedKey) -> Option<Learned> {
-        // SAFETY: an element that is recycled meanwhile belongs to another address; its classes expire like any.
-        unsafe { LEARNED.get(key) }.copied()
-    }
-
-    #[inline(always)]
-    fn rule(&self, key: &RuleKey) -> Option<Rule> {
-        RULES.get(&Key::new(RuleKey::ALL_BITS, *key)).copied()
-    }
-
-    #[inline(always)]
-    fn opaque(&self, value: u32) -> u32 {
-        // SAFETY: part of the work space.
-        unsafe {
-            self.passed.write_volatile(value);
-            self.passed.read_volatile()
-        }
-    }
-}
 
 /// Decides about the packet of this kind in the work space, whose key is there too; `is_new` when neither table knows
 /// its flow.
@@ -124,6 +85,7 @@ pub extern "C" fn load_endpoint(interface: u32) -> u32 {
     work.endpoint.id = 0;
     work.endpoint.slot = capacity::ENDPOINTS - 1;
     work.endpoint.revision = 0;
+    work.endpoint.has_staged = 0;
     0
 }
 
@@ -288,11 +250,15 @@ pub extern "C" fn judge_again(skb: Context, from_workload: u32) -> i32 {
         protocol: work.key.protocol,
         port: flow.port,
         admitted_as: flow.name_class,
-        now: (skb::now() / NANOSECONDS) as u32,
+        now: skb::seconds(),
     };
-    ask();
+    if work.endpoint.has_staged != 0 {
+        ask(STAGED);
+    }
+    ask(ENFORCED);
     if work.decision.verdict.passes() {
         flow.revision = work.endpoint.revision;
+        staged(work).write(flow);
         flow.rule = work.decision.rule;
         flow.identity = work.decision.identity;
         flow.name_class = work.decision.name_class;
@@ -305,51 +271,15 @@ pub extern "C" fn judge_again(skb: Context, from_workload: u32) -> i32 {
     settle(skb, from_workload as u32)
 }
 
-/// Judges a flow by its first packet. A TCP packet that does not open a connection may belong to one that
-/// began before anyone watched: who began it is unknown, so either side's right to begin it will do.
+/// Judges a flow by its first packet.
 #[inline(always)]
 fn judge_first(skb: Context, from_workload: bool) -> i32 {
     let Some(work) = work() else { return DROP };
-    let direction = if from_workload { Direction::Egress } else { Direction::Ingress };
-    work.attempt = Attempt {
-        direction,
-        remote: work.key.remote,
-        protocol: work.key.protocol,
-        port: work.packet.service,
-        admitted_as: 0,
-        now: (skb::now() / NANOSECONDS) as u32,
-    };
-    ask();
-    let under_way = work.packet.protocol == TCP && !tcp::is_opening(work.packet.tcp_flags);
-    if under_way && !matches!(work.decision.verdict, Verdict::Forwarded) {
-        let decision = work.decision;
-        work.attempt.direction = direction.reversed();
-        work.attempt.port = work.packet.source_port;
-        ask();
-        if !matches!(work.decision.verdict, Verdict::Forwarded) {
-            work.decision = decision;
-            work.attempt.direction = direction;
-            work.attempt.port = work.packet.service;
-        }
+    if work.endpoint.has_staged != 0 {
+        ask_first(from_workload as u32, STAGED);
     }
+    ask_first(from_workload as u32, ENFORCED);
     settle(skb, from_workload as u32)
-}
-
-/// Notes how often the workload has learned a new address so far.
-#[inline(always)]
-fn note_epoch(work: &mut Work) {
-    work.flow.epoch = LEARN_EPOCHS.get(work.endpoint.slot).copied().unwrap_or(0);
-}
-
-/// Puts the attempt in `work` to the tables.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn ask() -> u32 {
-    let Some(work) = work() else { return 0 };
-    // Before the decision: what is learned after it must find the refusal outdated.
-    note_epoch(work);
-    work.decision = decide(&Maps { passed: &raw mut work.passed }, &work.endpoint, &work.attempt);
-    0
 }
 
 /// Carries a decision out: flow table, events, the packet's fate.
@@ -360,6 +290,7 @@ pub extern "C" fn settle(skb: Context, from_workload: u32) -> i32 {
     let from_workload = from_workload != 0;
     describe(skb, from_workload as u32);
     if !work.decision.verdict.passes() {
+        walk::note_refusal(skb);
         return refuse_flow();
     }
     if FLOWS.insert(&work.key, &work.flow, 0).is_err() {
@@ -389,7 +320,9 @@ pub extern "C" fn describe(skb: Context, from_workload: u32) -> u32 {
         && matches!(work.attempt.direction, Direction::Egress)
         && RESOLVERS.get_ptr(&work.key.remote).is_some();
     // Field by field, in place: a whole one would be made on the stack and copied.
+    let staged = staged(work);
     let flow = &mut work.flow;
+    staged.write(flow);
     flow.revision = work.endpoint.revision;
     flow.slot = work.endpoint.slot;
     flow.endpoint = work.endpoint.id;

@@ -1,14 +1,16 @@
 //! The kernel programs: `from_workload` and `to_workload`, at the host side of a workload's interface.
 //!
-//! A packet's way: [`walk`] reads it and asks the flow table; what is not there goes to [`judge`]; a refusal may
-//! be told to the sender by [`reject`]; DNS is read by [`dns`]. Nothing here judges by itself:
-//! that is `enforcer_common::decide`.
+//! A packet's way: [`walk`] reads it and asks the flow table; what is not there goes to [`judge`], and by [`ask`] to
+//! policy; a refusal may be told to the sender by [`reject`]; DNS is read by [`dns`]. Nothing here judges by
+//! itself: that is `enforcer_common::decide`.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 #![cfg_attr(
     target_arch = "bpf",
     expect(unreachable_pub, reason = "maps and programs are found by the loader")
 )]
 
+#[cfg(target_arch = "bpf")]
+mod ask;
 #[cfg(target_arch = "bpf")]
 mod dns;
 #[cfg(target_arch = "bpf")]

@@ -25,6 +25,8 @@ pub static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(capac
 #[map]
 pub static REFUSALS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(capacity::REFUSALS, 0);
 #[map]
+pub static REFUSING: Array<u32> = Array::with_max_entries(capacity::REFUSING, 0);
+#[map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment> =
     LruHashMap::with_max_entries(capacity::FRAGMENTS, 0);
 #[map]

@@ -45,6 +45,12 @@ pub fn now() -> u64 {
     }
 }
 
+/// Seconds of the monotonic clock.
+#[inline(always)]
+pub fn seconds() -> u32 {
+    (now() / 1_000_000_000) as u32
+}
+
 /// Adds one to the last two octets of an IPv4 destination and the source port behind it, taken as one number.
 #[inline(always)]
 pub fn renumber(skb: Context) -> bool {

@@ -1,12 +1,13 @@
 //! The way of every packet: read it, find its flow, count it, let it go on. One look-up when the flow is known.
 
 use crate::events::{count, tell};
-use crate::maps::{FLOWS, LEARN_EPOCHS, REFUSALS, REVISIONS};
+use crate::maps::{FLOWS, LEARN_EPOCHS, REFUSALS, REFUSING, REVISIONS};
 use crate::skb::{self, Context, Direct, Loaded};
 use crate::work::{Work, work};
 use crate::{dns, judge, reject};
 use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
 use core::mem::MaybeUninit;
+use enforcer_common::abi::capacity;
 use enforcer_common::decide::Direction;
 use enforcer_common::event::Kind as Told;
 use enforcer_common::flow::{FLAG_DNS, FLAG_DROPS_RECEIVED, FLAG_DROPS_SENT, Flow, FlowKey, tcp};
@@ -64,7 +65,9 @@ fn walk_quickly(skb: Context, packet: Packet, from_workload: bool) -> i32 {
             follow(flow, &key, packet.protocol, packet.tcp_flags, from_workload);
             return PASS;
         }
-    } else if let Some(refusal) = REFUSALS.get_ptr_mut(&key) {
+    } else if has_refused(skb)
+        && let Some(refusal) = REFUSALS.get_ptr_mut(&key)
+    {
         // SAFETY: as above.
         let refusal = unsafe { &mut *refusal };
         let drops = if from_workload { FLAG_DROPS_SENT } else { FLAG_DROPS_RECEIVED };
@@ -77,6 +80,22 @@ fn walk_quickly(skb: Context, packet: Packet, from_workload: bool) -> i32 {
     let Some(work) = work() else { return DROP };
     work.packet = packet;
     end(skb, walk_slowly(skb, known, from_workload as u32), from_workload)
+}
+
+/// True when the table of refusals may know flows of the packet's interface; most interfaces have none, and the table
+/// is out of the caches then.
+#[inline(always)]
+fn has_refused(skb: Context) -> bool {
+    REFUSING.get(skb::interface(skb) & (capacity::REFUSING - 1)).is_some_and(|lately| *lately != 0)
+}
+
+/// Remembers that something was refused at the packet's interface.
+#[inline(always)]
+pub fn note_refusal(skb: Context) {
+    if let Some(lately) = REFUSING.get_ptr_mut(skb::interface(skb) & (capacity::REFUSING - 1)) {
+        // SAFETY: the element of an array map stays where it is; whoever writes, writes 1.
+        unsafe { *lately = 1 };
+    }
 }
 
 /// What is left to do with a packet that took the slow way: DNS is read, by the program of its direction.
@@ -103,6 +122,7 @@ fn end(skb: Context, fate: i32, from_workload: bool) -> i32 {
 pub extern "C" fn walk_slowly(skb: Context, known: u32, from_workload: u32) -> i32 {
     let Some(work) = work() else { return DROP };
     work.flow.flags = 0;
+    work.has_staged = 0;
     if known == UNREAD {
         let mut reason = read_network(skb);
         if reason == 0 {

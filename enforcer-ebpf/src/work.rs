@@ -14,6 +14,10 @@ pub struct Work {
     pub endpoint: Endpoint,
     pub attempt: Attempt,
     pub decision: Decision,
+    /// What would have been decided were staged policy enforced; asked only where the endpoint has such.
+    pub staged: Decision,
+    /// Whether it was asked for this packet.
+    pub has_staged: u32,
     pub flow: Flow,
     pub refusal: [u8; 128],
     /// A value on its way through memory.

@@ -50,6 +50,14 @@ pub struct EndpointPlan {
     pub staged: Option<StagedPlan>,
 }
 
+impl EndpointPlan {
+    /// Indices of every table it points to.
+    pub fn tables(&self) -> impl Iterator<Item = usize> {
+        let staged = self.staged.as_ref().map_or([None; 2], |staged| [staged.egress, staged.ingress]);
+        [self.egress, self.ingress].into_iter().chain(staged).flatten()
+    }
+}
+
 /// What would be enforced for a workload if every staged policy were: what they replace and remove is left out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StagedPlan {

@@ -128,6 +128,20 @@ pub struct RuleRef {
     pub index: Option<u32>,
 }
 
+/// What staged policy would have done.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Staged {
+    /// The flow's fate were every staged policy enforced.
+    #[serde(with = "text::verdict")]
+    pub verdict: Verdict,
+    /// The fact that would make it.
+    #[serde(with = "text::reason")]
+    pub reason: Reason,
+    /// The rule that would decide; absent where none would.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Arc<RuleRef>>,
+}
+
 /// One flow record.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Record {
@@ -174,6 +188,9 @@ pub struct Record {
     /// The rule that decided; absent where none did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<Arc<RuleRef>>,
+    /// What staged policy would have done; absent where none concerns the workload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staged: Option<Staged>,
     /// Policy revision it was judged under.
     pub revision: u32,
 }

@@ -14,7 +14,7 @@ use crate::sync::{self, Applied};
 use crate::{link, preflight};
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
-use enforcer_common::abi::{ABI_VERSION, Settings, map};
+use enforcer_common::abi::{ABI_VERSION, Settings, capacity, map};
 use enforcer_common::address::Address;
 use enforcer_core::object::WorkloadId;
 use enforcer_core::plan::Plan;
@@ -37,6 +37,8 @@ pub struct Dataplane {
     /// Interfaces that still run the programs of before a replacement.
     waiting: BTreeSet<u32>,
     pub(crate) origin: Origin,
+    /// Elements of [`map::REFUSING`] that may be 1.
+    pub(crate) refusing: BTreeSet<u32>,
     options: Options,
     #[expect(dead_code, reason = "dropping it gives the pin directory free")]
     lock: Lock,
@@ -82,9 +84,22 @@ impl Dataplane {
         let links = Links::below(&options.pin_directory)?;
         let unclaimed = links.list()?;
         let (attached, waiting) = Default::default();
+        let refusing = (0..capacity::REFUSING).collect();
         let options = options.clone();
-        let mut dataplane =
-            Self { object, maps, mirror, ring, links, attached, unclaimed, waiting, origin, options, lock };
+        let mut dataplane = Self {
+            object,
+            maps,
+            mirror,
+            ring,
+            links,
+            attached,
+            unclaimed,
+            waiting,
+            origin,
+            refusing,
+            options,
+            lock,
+        };
         dataplane.write_settings()?;
         dataplane.adopt()?;
         Ok(dataplane)

@@ -115,15 +115,15 @@ mod tests {
     #[test]
     fn flow_events_have_one_size() {
         assert!(
-            matches!(decode(&record(1, 152)), Some(Event::Flow(Kind::Admitted, event)) if event.kind == 1)
+            matches!(decode(&record(1, 160)), Some(Event::Flow(Kind::Admitted, event)) if event.kind == 1)
         );
-        assert_eq!(decode(&record(1, 151)), None);
+        assert_eq!(decode(&record(1, 159)), None);
         assert_eq!(decode(&record(1, 153)), None);
     }
 
     #[test]
     fn unknown_kinds_and_stubs_are_refused() {
-        assert_eq!(decode(&record(7, 152)), None);
+        assert_eq!(decode(&record(7, 160)), None);
         assert_eq!(decode(&[1, 0, 0]), None);
     }
 

@@ -38,7 +38,7 @@ impl Layout {
 }
 
 /// The layout of every map that is pinned.
-pub(crate) fn layouts(room: &Capacities) -> [Layout; 18] {
+pub(crate) fn layouts(room: &Capacities) -> [Layout; 19] {
     use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, RingBuf};
     let halves = 2 * capacity::NAME_STATES;
     [
@@ -59,6 +59,7 @@ pub(crate) fn layouts(room: &Capacities) -> [Layout; 18] {
         Layout::of::<u32, u64>(map::COUNTERS, PerCpuArray, COUNTERS),
         Layout::of::<u32, u32>(map::LEARN_EPOCHS, Array, room.endpoints),
         Layout::of::<u32, EventBudget>(map::EVENT_BUDGETS, Array, room.endpoints),
+        Layout::of::<u32, u32>(map::REFUSING, Array, capacity::REFUSING),
         Layout::of::<(), ()>(map::EVENTS, RingBuf, room.events),
     ]
 }

@@ -7,7 +7,8 @@ use crate::dataplane::{Dataplane, Held};
 use crate::error::Error;
 use crate::load::Origin;
 use crate::sweep::{self, Sweep};
-use enforcer_common::abi::map;
+use enforcer_common::abi::{capacity, map};
+use enforcer_common::flow::{Flow, FlowKey};
 use enforcer_core::object::WorkloadId;
 use std::collections::BTreeSet;
 
@@ -87,7 +88,20 @@ impl Dataplane {
         let split = |store, name| sweep::split(store, &known, now_ns).map_err(Error::map("sweep", name));
         let (live, ended) = split(&self.maps.flows, map::FLOWS)?;
         let (refused, refused_ended) = split(&self.maps.refusals, map::REFUSALS)?;
+        self.note_refusing(&refused)?;
         Ok(Sweep { live, ended, refused, refused_ended })
+    }
+
+    /// Lets the programs pass by the table of refusals where it has nothing for an interface any more. A refusal that
+    /// comes in between is judged once more, found in the table and noted again.
+    fn note_refusing(&mut self, refused: &[(FlowKey, Flow)]) -> Result<(), Error> {
+        let standing: BTreeSet<u32> =
+            refused.iter().map(|(key, _)| key.interface & (capacity::REFUSING - 1)).collect();
+        for index in self.refusing.difference(&standing) {
+            self.maps.refusing.set(index, &0).map_err(Error::map("write", map::REFUSING))?;
+        }
+        self.refusing = standing;
+        Ok(())
     }
 
     /// Totals of what the programs count.

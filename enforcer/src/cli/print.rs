@@ -2,7 +2,7 @@
 
 use anstyle::{AnsiColor, Style};
 use enforcer_common::verdict::Verdict;
-use enforcer_core::record::{Event, Icmp, Peer, Record, RuleRef, text};
+use enforcer_core::record::{Event, Icmp, Peer, Record, RuleRef, Staged, text};
 use jiff::tz::TimeZone;
 
 const DIM: Style = Style::new().dimmed();
@@ -45,6 +45,10 @@ pub fn compact(record: &Record, zone: &TimeZone) -> String {
         line.push(' ');
         line.push_str(&rule_text(rule));
     }
+    if let Some(staged) = &record.staged {
+        line.push(' ');
+        line.push_str(&staged_text(staged));
+    }
     line.push_str(&styled(DIM, ending(record)));
     line
 }
@@ -69,9 +73,17 @@ pub fn wide(record: &Record, zone: &TimeZone) -> String {
         format!("{}/{} packets", record.forward.packets, record.reply.packets),
         format!("{}/{} bytes", record.forward.bytes, record.reply.bytes),
         format!("end={end}"),
+        record.staged.as_ref().map_or_else(|| "staged=-".to_owned(), staged_text),
         format!("revision={}", record.revision),
     ]
     .join("  ")
+}
+
+/// `staged=VERDICT reason tier/Kind namespace/name[index] (rule)`.
+fn staged_text(staged: &Staged) -> String {
+    let verdict = styled(style(staged.verdict), staged.verdict.text());
+    let rule = staged.rule.as_deref().map(|rule| format!(" {}", rule_text(rule))).unwrap_or_default();
+    format!("staged={verdict} {}{rule}", staged.reason.text())
 }
 
 /// `tier/Kind namespace/name[index] (rule)`.
@@ -206,6 +218,16 @@ mod tests {
     }
 
     #[test]
+    fn staged_policy_shows_what_it_would_do() {
+        let staged = record(|r| {
+            let (verdict, reason, rule) = (Verdict::Rejected, r.reason, None);
+            r.staged = Some(Staged { verdict, reason, rule });
+        });
+        let line = plain(&compact(&staged, &TimeZone::UTC));
+        assert!(line.ends_with("default/Tier default staged=REJECTED tier-default"), "{line}");
+    }
+
+    #[test]
     fn verdicts_have_their_colours() {
         assert!(compact(&record(|_| ()), &TimeZone::UTC).contains("\u{1b}[31mDENIED\u{1b}[0m"));
         let green = record(|r| r.verdict = Verdict::Forwarded);
@@ -220,7 +242,7 @@ mod tests {
         for part in [
             "2026-01-05T12:01:02.123456  node-1  refused ",
             "update/update (10.0.0.3:40112) [17]  →  github.com (198.51.100.7:443) [1]",
-            "1/0 packets  74/0 bytes  end=-  revision=4",
+            "1/0 packets  74/0 bytes  end=-  staged=-  revision=4",
         ] {
             assert!(line.contains(part), "{part:?} in {line}");
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use enforcer_common::address::{Address, V4_OFFSET};
-use enforcer_common::decide::{Attempt, Decision, Tables, decide};
+use enforcer_common::decide::{Attempt, Decision, Force, Tables, decide};
 use enforcer_common::policy::{Endpoint, Learned, LearnedKey, MAX_ADDRESSES, Rule, RuleKey, Stages, WORLD};
 use ipnet::IpNet;
 
@@ -80,7 +80,14 @@ impl HostTables {
 
     /// The kernel's decision; `None` when the workload is not one of the plan.
     pub fn decide(&self, workload: &WorkloadId, attempt: &Attempt) -> Option<Decision> {
-        self.endpoint(workload).map(|endpoint| decide(self, endpoint, attempt))
+        self.endpoint(workload).map(|endpoint| decide(self, endpoint, attempt, Force::Enforced))
+    }
+
+    /// What the kernel would decide were every staged policy enforced; `None` when the workload is not one of the plan,
+    /// or no staged policy concerns it.
+    pub fn decide_staged(&self, workload: &WorkloadId, attempt: &Attempt) -> Option<Decision> {
+        let endpoint = self.endpoint(workload).filter(|endpoint| endpoint.has_staged != 0)?;
+        Some(decide(self, endpoint, attempt, Force::Staged))
     }
 
     fn insert_identity(&mut self, prefix: IpNet, identity: u32) {
@@ -157,9 +164,12 @@ fn endpoint(id: u32, plan: &EndpointPlan, placed: &[Stages]) -> Endpoint {
         generation: GENERATION,
         mode: plan.mode as u8,
         address_count: count as u8,
-        padding: [0; 2],
+        has_staged: plan.staged.is_some().into(),
+        padding: 0,
         egress: stages(plan.egress),
         ingress: stages(plan.ingress),
+        staged_egress: stages(plan.staged.as_ref().and_then(|staged| staged.egress)),
+        staged_ingress: stages(plan.staged.as_ref().and_then(|staged| staged.ingress)),
         addresses,
         seal: REVISION,
     }

@@ -12,7 +12,7 @@ use enforcer_common::policy::{HOST_BIT, NAME_BIT};
 use enforcer_common::verdict::{Reason, Verdict};
 use jiff::Timestamp;
 
-use super::{Count, EndReason, Entity, Event, Icmp, Peer, Record, RuleRef, SCHEMA};
+use super::{Count, EndReason, Entity, Event, Icmp, Peer, Record, RuleRef, SCHEMA, Staged};
 use crate::protocol::Protocol;
 
 /// What a record says of a workload.
@@ -112,9 +112,27 @@ pub fn assemble(
         last: clock.time(flow.last_seen),
         end: end_reason.map(|_| clock.time(event.time)),
         end_reason,
-        rule: (flow.rule != 0).then(|| directory.rule(flow.rule)).flatten(),
+        rule: rule(flow.rule, directory),
+        staged: staged(flow, directory)?,
         revision: flow.revision,
     })
+}
+
+/// The rule of a number, 0 for none.
+fn rule(number: u32, directory: &impl Directory) -> Option<Arc<RuleRef>> {
+    (number != 0).then(|| directory.rule(number)).flatten()
+}
+
+/// What staged policy would have done with a flow; `None` where it was not asked.
+fn staged(flow: &Flow, directory: &impl Directory) -> Result<Option<Staged>, UnknownNumber> {
+    if flow.staged_verdict == 0 {
+        return Ok(None);
+    }
+    let verdict =
+        Verdict::from_number(flow.staged_verdict).ok_or(unknown("staged verdict", flow.staged_verdict))?;
+    let reason =
+        Reason::from_number(flow.staged_reason).ok_or(unknown("staged reason", flow.staged_reason))?;
+    Ok(Some(Staged { verdict, reason, rule: rule(flow.staged_rule, directory) }))
 }
 
 /// The workload's end and the other one.

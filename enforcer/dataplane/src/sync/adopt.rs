@@ -47,9 +47,7 @@ pub(crate) fn tables(
     mut stages: BTreeMap<u32, Vec<Row>>,
 ) -> BTreeMap<u32, Table> {
     let mut tables = BTreeMap::new();
-    for Stages { first, count, .. } in
-        endpoints.values().flat_map(|endpoint| [endpoint.egress, endpoint.ingress])
-    {
+    for Stages { first, count, .. } in endpoints.values().flat_map(Endpoint::every_stages) {
         if count > 0 && !tables.contains_key(&first) {
             let rows =
                 (first..).take(count as usize).map(|number| stages.remove(&number).unwrap_or_default());

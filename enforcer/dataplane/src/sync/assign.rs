@@ -36,9 +36,12 @@ impl Target<'_> {
             generation,
             mode: self.plan.mode as u8,
             address_count: count as u8,
-            padding: [0; 2],
+            has_staged: self.plan.staged.is_some().into(),
+            padding: 0,
             egress: stages(self.plan.egress),
             ingress: stages(self.plan.ingress),
+            staged_egress: stages(self.plan.staged.as_ref().and_then(|staged| staged.egress)),
+            staged_ingress: stages(self.plan.staged.as_ref().and_then(|staged| staged.ingress)),
             addresses,
             seal: 0,
         }

@@ -61,7 +61,7 @@ impl Mirror {
     /// Tables no endpoint of `endpoints` uses.
     pub(crate) fn unused_tables<'a>(&self, endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<u32> {
         let used: BTreeSet<u32> =
-            endpoints.flat_map(|e| [e.egress, e.ingress]).filter(|s| s.count > 0).map(|s| s.first).collect();
+            endpoints.flat_map(Endpoint::every_stages).filter(|s| s.count > 0).map(|s| s.first).collect();
         self.tables.keys().copied().filter(|first| !used.contains(first)).collect()
     }
 

@@ -160,8 +160,7 @@ fn tables<'a>(
 ) -> Result<HashMap<usize, Stages>, ApplyError> {
     let mut known = mirror.known_tables();
     let mut placed = HashMap::new();
-    let used: BTreeSet<usize> =
-        targets.iter().flat_map(|t| [t.plan.egress, t.plan.ingress]).flatten().collect();
+    let used: BTreeSet<usize> = targets.iter().flat_map(|target| target.plan.tables()).collect();
     for index in used {
         let table = plan.tables.get(index).ok_or_else(|| {
             ApplyError::Inconsistent(format!(

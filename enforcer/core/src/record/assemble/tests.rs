@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 use super::{Clock, Directory, Subject, UnknownNumber, assemble};
 use crate::protocol::Protocol;
-use crate::record::{Count, EndReason, Entity, Event, Icmp, Peer, Record, RuleRef, SCHEMA};
+use crate::record::{Count, EndReason, Entity, Event, Icmp, Peer, Record, RuleRef, SCHEMA, Staged};
 
 const LOCAL: &str = "10.0.0.3";
 const REMOTE: &str = "198.51.100.7";
@@ -98,6 +98,10 @@ fn event(remote: &str, direction: Direction) -> FlowEvent {
             tcp: tcp::SAW_SYN | tcp::SAW_SYN_ACK | tcp::LOCAL_FIN | tcp::REMOTE_FIN,
             flags: 0,
             epoch: 0,
+            staged_rule: 0,
+            staged_verdict: 0,
+            staged_reason: 0,
+            padding: [0; 2],
             started: 1_000_000_000,
             last_seen: 2_000_000_000,
             sent: Counted { packets: 6, bytes: 600 },
@@ -154,6 +158,7 @@ fn an_ended_flow_names_both_ends_and_its_rule() {
         end: Some(at(103)),
         end_reason: Some(EndReason::Closed),
         rule: Some(rule()),
+        staged: None,
         revision: 4,
     };
     assert_eq!(record(Kind::Ended, &event(REMOTE, Direction::Egress)), Ok(expected));
@@ -177,6 +182,17 @@ fn the_node_is_an_entity() {
         assert_eq!(record.source.identity, Some(identity & !HOST_BIT));
         assert_eq!((record.end, record.end_reason), (None, None));
     }
+}
+
+#[test]
+fn staged_policy_has_its_say_beside_the_verdict() {
+    let mut event = event(REMOTE, Direction::Egress);
+    (event.flow.staged_rule, event.flow.staged_verdict) = (9, Verdict::Rejected as u8);
+    event.flow.staged_reason = Reason::Rule as u8;
+    let record = record(Kind::Admitted, &event).expect("a record");
+    assert_eq!(record.verdict, Verdict::Forwarded);
+    let staged = Staged { verdict: Verdict::Rejected, reason: Reason::Rule, rule: Some(rule()) };
+    assert_eq!(record.staged, Some(staged));
 }
 
 #[test]

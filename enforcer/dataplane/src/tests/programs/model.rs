@@ -202,15 +202,17 @@ impl Model {
     fn judge_again(&mut self, run: &Run, flow: Flow) -> i32 {
         let begun = if flow.direction == 1 { Direction::Egress } else { Direction::Ingress };
         let decision = self.decide(run, begun, flow.port, flow.name_class);
+        let staged = self.decide_staged(run, begun, flow.port, flow.name_class);
         if decision.verdict.passes() {
             let judged = Flow { revision: self.endpoint.revision, ..with(flow, &decision) };
+            let judged = with_staged(judged, staged);
             self.flows.insert(run.key, judged);
             return self.go_on(run);
         }
         self.told.push((Event::Cut, run.key, flow));
         self.flows.remove(&run.key);
         let entry = self.describe(run, begun, flow.port, &decision);
-        self.refuse_flow(run, entry)
+        self.refuse_flow(run, with_staged(entry, staged))
     }
 
     fn judge_first(&mut self, run: &Run) -> i32 {
@@ -223,13 +225,23 @@ impl Model {
                 (begun, port, decision) = (begun.reversed(), run.packet.source_port, other);
             }
         }
-        let entry = self.describe(run, begun, port, &decision);
+        let entry = with_staged(self.describe(run, begun, port, &decision), self.staged_first(run));
         if !decision.verdict.passes() {
             return self.refuse_flow(run, entry);
         }
         self.flows.insert(run.key, entry);
         self.told.push((Event::Admitted, run.key, entry));
         OK
+    }
+
+    fn staged_first(&self, run: &Run) -> Option<Decision> {
+        let decision = self.decide_staged(run, direction(run), run.packet.service, 0)?;
+        let is_under_way = run.packet.protocol == TCP && !tcp::is_opening(run.packet.tcp_flags);
+        if !is_under_way || decision.verdict == Verdict::Forwarded {
+            return Some(decision);
+        }
+        let other = self.decide_staged(run, direction(run).reversed(), run.packet.source_port, 0)?;
+        Some(if other.verdict == Verdict::Forwarded { other } else { decision })
     }
 
     fn refuse_flow(&mut self, run: &Run, entry: Flow) -> i32 {
@@ -261,9 +273,19 @@ impl Model {
     }
 
     fn decide(&self, run: &Run, direction: Direction, port: u16, admitted_as: u32) -> Decision {
-        let (remote, protocol) = (run.key.remote, run.key.protocol);
-        let attempt = Attempt { direction, remote, protocol, port, admitted_as, now: 1 };
-        self.tables.decide(&workload("a"), &attempt).expect("the plan has it")
+        self.tables
+            .decide(&workload("a"), &attempt(run, direction, port, admitted_as))
+            .expect("the plan has it")
+    }
+
+    fn decide_staged(
+        &self,
+        run: &Run,
+        direction: Direction,
+        port: u16,
+        admitted_as: u32,
+    ) -> Option<Decision> {
+        self.tables.decide_staged(&workload("a"), &attempt(run, direction, port, admitted_as))
     }
 
     fn describe(&self, run: &Run, begun: Direction, port: u16, decision: &Decision) -> Flow {
@@ -284,6 +306,10 @@ impl Model {
             tcp,
             flags: 0,
             epoch: self.epoch,
+            staged_rule: 0,
+            staged_verdict: 0,
+            staged_reason: 0,
+            padding: [0; 2],
             started: 0,
             last_seen: 0,
             sent: Count::default(),
@@ -296,6 +322,19 @@ impl Model {
     fn is_own(&self, sender: Address) -> bool {
         self.endpoint.addresses[..usize::from(self.endpoint.address_count)].contains(&sender)
     }
+}
+
+fn attempt(run: &Run, direction: Direction, port: u16, admitted_as: u32) -> Attempt {
+    let (remote, protocol) = (run.key.remote, run.key.protocol);
+    Attempt { direction, remote, protocol, port, admitted_as, now: 1 }
+}
+
+fn with_staged(flow: Flow, staged: Option<Decision>) -> Flow {
+    let Some(staged) = staged else {
+        return Flow { staged_rule: 0, staged_verdict: 0, staged_reason: 0, ..flow };
+    };
+    let (staged_verdict, staged_reason) = (staged.verdict as u8, staged.reason as u8);
+    Flow { staged_rule: staged.rule, staged_verdict, staged_reason, ..flow }
 }
 
 fn with(flow: Flow, decision: &Decision) -> Flow {

@@ -3,7 +3,7 @@
 
 use crate::tests::workload;
 use enforcer_common::policy::{HOST_BIT, Mode, NAME_BIT, Rule, WORLD};
-use enforcer_core::plan::{Automaton, EndpointPlan, HostTables, Plan, Row, Table};
+use enforcer_core::plan::{Automaton, EndpointPlan, HostTables, Plan, Row, StagedPlan, Table};
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use proptest::sample::select;
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,8 +78,9 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
     let class = (select(&REMOTES[..]).prop_map(address), select(&CLASSES[..]));
     let learned = proptest::collection::btree_set(class, 0..4);
     let direction = || proptest::option::weighted(0.9, proptest::collection::vec(stage(), 1..4));
-    (mode, identities, learned, direction(), direction()).prop_map(
-        |(mode, identities, learned, egress, ingress)| {
+    let staged = proptest::option::of((direction(), direction()));
+    (mode, identities, learned, direction(), direction(), staged).prop_map(
+        |(mode, identities, learned, egress, ingress, staged)| {
             let mut tables = Vec::new();
             let mut add = |stages: Option<Vec<Vec<Row>>>| {
                 stages.map(|stages| {
@@ -88,8 +89,10 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
                 })
             };
             let (egress, ingress) = (add(egress), add(ingress));
+            let staged =
+                staged.map(|(egress, ingress)| StagedPlan { egress: add(egress), ingress: add(ingress) });
             let endpoint =
-                EndpointPlan { mode, addresses: OWN.map(address).to_vec(), egress, ingress, staged: None };
+                EndpointPlan { mode, addresses: OWN.map(address).to_vec(), egress, ingress, staged };
             let prefix = |(prefix, identity): (&str, u32)| (prefix.parse().expect("a prefix"), identity);
             Case { plan: plan(endpoint, tables, identities.into_iter().map(prefix).collect()), learned }
         },

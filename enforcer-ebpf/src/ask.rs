@@ -1,0 +1,140 @@
+//! Puts an attempt to the tables: the look-ups of `decide` as map accesses, for what is enforced and for what is staged.
+//! Never carries a decision out; that is `judge`.
+
+use crate::maps::{IDENTITIES, LEARN_EPOCHS, LEARNED, RULES};
+use crate::skb;
+use crate::work::{Work, work};
+use aya_ebpf::maps::lpm_trie::Key;
+use enforcer_common::address::Address;
+use enforcer_common::decide::{Attempt, Decision, Direction, Force, Tables, decide};
+use enforcer_common::flow::{Flow, tcp};
+use enforcer_common::packet::TCP;
+use enforcer_common::policy::{IdentityKey, Learned, LearnedKey, Rule, RuleKey, WORLD};
+use enforcer_common::verdict::Verdict;
+
+/// [`Force::Enforced`] as a plain value.
+pub const ENFORCED: u32 = 0;
+/// [`Force::Staged`] as a plain value.
+pub const STAGED: u32 = 1;
+
+/// The look-ups of a decision as map accesses.
+struct Maps {
+    /// Memory that a value goes through to be forgotten by the verifier.
+    passed: *mut u32,
+}
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn identity(&self, generation: u32, address: &Address) -> u32 {
+        let key = Key::new(IdentityKey::bits(address), IdentityKey::new(generation, *address));
+        IDENTITIES.get(&key).copied().unwrap_or(WORLD)
+    }
+
+    #[inline(always)]
+    fn learned(&self, key: &LearnedKey) -> Option<Learned> {
+        // SAFETY: an element that is recycled meanwhile belongs to another address; its classes expire like any.
+        unsafe { LEARNED.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn rule(&self, key: &RuleKey) -> Option<Rule> {
+        RULES.get(&Key::new(RuleKey::ALL_BITS, *key)).copied()
+    }
+
+    #[inline(always)]
+    fn opaque(&self, value: u32) -> u32 {
+        // SAFETY: part of the work space.
+        unsafe {
+            self.passed.write_volatile(value);
+            self.passed.read_volatile()
+        }
+    }
+}
+
+/// Puts the first packet of a flow to the tables. A TCP packet that does not open a connection may belong to one that
+/// began before anyone watched: who began it is unknown, so either side's right to begin it will do.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ask_first(from_workload: u32, force: u32) -> u32 {
+    let Some(work) = work() else { return 0 };
+    let direction = if from_workload != 0 { Direction::Egress } else { Direction::Ingress };
+    work.attempt = Attempt {
+        direction,
+        remote: work.key.remote,
+        protocol: work.key.protocol,
+        port: work.packet.service,
+        admitted_as: 0,
+        now: skb::seconds(),
+    };
+    ask(force);
+    let under_way = work.packet.protocol == TCP && !tcp::is_opening(work.packet.tcp_flags);
+    if under_way && !matches!(decided(work, force).verdict, Verdict::Forwarded) {
+        let decision = *decided(work, force);
+        work.attempt.direction = direction.reversed();
+        work.attempt.port = work.packet.source_port;
+        ask(force);
+        if !matches!(decided(work, force).verdict, Verdict::Forwarded) {
+            *decided(work, force) = decision;
+            work.attempt.direction = direction;
+            work.attempt.port = work.packet.service;
+        }
+    }
+    0
+}
+
+/// Where the decision under the policy in force is kept.
+#[inline(always)]
+fn decided(work: &mut Work, force: u32) -> &mut Decision {
+    if force == STAGED { &mut work.staged } else { &mut work.decision }
+}
+
+/// Notes how often the workload has learned a new address so far.
+#[inline(always)]
+pub fn note_epoch(work: &mut Work) {
+    work.flow.epoch = LEARN_EPOCHS.get(work.endpoint.slot).copied().unwrap_or(0);
+}
+
+/// Puts the attempt in `work` to the tables.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ask(force: u32) -> u32 {
+    let Some(work) = work() else { return 0 };
+    // Before the decision: what is learned after it must find the refusal outdated.
+    note_epoch(work);
+    let tables = Maps { passed: &raw mut work.passed };
+    if force == STAGED {
+        work.staged = decide(&tables, &work.endpoint, &work.attempt, Force::Staged);
+        work.has_staged = 1;
+    } else {
+        work.decision = decide(&tables, &work.endpoint, &work.attempt, Force::Enforced);
+    }
+    0
+}
+
+/// What staged policy would have done, as a flow table entry holds it.
+pub struct Staged {
+    rule: u32,
+    verdict: u8,
+    reason: u8,
+}
+
+/// What staged policy would have done with the packet in `work`; zeros where it was not asked.
+#[inline(always)]
+pub fn staged(work: &Work) -> Staged {
+    if work.has_staged == 0 {
+        return Staged { rule: 0, verdict: 0, reason: 0 };
+    }
+    let Decision { rule, verdict, reason, .. } = work.staged;
+    Staged { rule, verdict: verdict as u8, reason: reason as u8 }
+}
+
+impl Staged {
+    /// Writes it into an entry.
+    #[inline(always)]
+    pub fn write(self, flow: &mut Flow) {
+        flow.staged_rule = self.rule;
+        flow.staged_verdict = self.verdict;
+        flow.staged_reason = self.reason;
+        flow.padding = [0; 2];
+    }
+}
