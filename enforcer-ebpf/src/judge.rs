@@ -227,8 +227,10 @@ pub extern "C" fn judge_flow(skb: Context, is_new: u32, from_workload: u32) -> i
         }
         if flow.tcp & tcp::TOLD == 0 {
             tell(Told::Ended, flow.last_seen, &work.key, flow);
+            flow.tcp |= tcp::TOLD;
         }
-        let _ = FLOWS.remove(&work.key);
+        // The next one takes its place; to remove it first would be an access more.
+        work.has_former = 1;
     }
     judge_first(skb, from_workload)
 }
@@ -290,6 +292,9 @@ pub extern "C" fn settle(skb: Context, from_workload: u32) -> i32 {
     let from_workload = from_workload != 0;
     describe(skb, from_workload as u32);
     if !work.decision.verdict.passes() {
+        if work.has_former != 0 {
+            let _ = FLOWS.remove(&work.key);
+        }
         walk::note_refusal(skb);
         return refuse_flow();
     }

@@ -123,6 +123,7 @@ pub extern "C" fn walk_slowly(skb: Context, known: u32, from_workload: u32) -> i
     let Some(work) = work() else { return DROP };
     work.flow.flags = 0;
     work.has_staged = 0;
+    work.has_former = 0;
     if known == UNREAD {
         let mut reason = read_network(skb);
         if reason == 0 {

@@ -18,6 +18,9 @@ pub struct Work {
     pub staged: Decision,
     /// Whether it was asked for this packet.
     pub has_staged: u32,
+    /// Whether an entry of a flow that is over still has the key.
+    pub has_former: u32,
+    pub padding_former: u32,
     pub flow: Flow,
     pub refusal: [u8; 128],
     /// A value on its way through memory.

@@ -82,11 +82,15 @@ struct Ends {
     connect: Box<dyn Fn() -> Result<TcpStream>>,
 }
 
-/// Measures `rounds` rounds, every world in turn in each; one table a column.
+/// Measures `rounds` rounds, every world in turn in each; one table a column, or that of one `column`.
 ///
 /// # Errors
 /// Without root, nft, or the agent's binary.
-pub(crate) fn measure(rounds: usize) -> Result<Vec<(&'static str, Vec<Figure>)>> {
+pub(crate) fn measure(rounds: usize, column: Option<&str>) -> Result<Vec<(&'static str, Vec<Figure>)>> {
+    let columns: Vec<_> =
+        COLUMNS.iter().filter(|(name, _)| column.is_none_or(|column| *name == column)).collect();
+    let known = COLUMNS.map(|(name, _)| name);
+    anyhow::ensure!(!columns.is_empty(), "there is no such column; there are {known:?}");
     // The agent and everything else starts where it does not share the CPU that is measured.
     pin_to(REST)?;
     let worlds = Guard::ALL.map(|_| Lab::builder().pod("client").mode("client", "enforce").start());
@@ -99,7 +103,7 @@ pub(crate) fn measure(rounds: usize) -> Result<Vec<(&'static str, Vec<Figure>)>>
     let ends = worlds.iter().map(open).collect::<Result<Vec<_>>>()?;
     let mut series: BTreeMap<(usize, Guard), Series> = BTreeMap::new();
     for _ in 0..rounds {
-        for (column, (_, measure)) in COLUMNS.iter().enumerate() {
+        for (column, (_, measure)) in columns.iter().enumerate() {
             let base = measure(&ends[0])?;
             for (guard, ends) in Guard::ALL.into_iter().zip(&ends).skip(1) {
                 series.entry((column, guard)).or_default().push(measure(ends)?, base);
@@ -111,7 +115,7 @@ pub(crate) fn measure(rounds: usize) -> Result<Vec<(&'static str, Vec<Figure>)>>
         let guards = Guard::ALL.into_iter().skip(1);
         guards.map(|guard| series[&(column, guard)].figure(guard.text())).collect()
     };
-    Ok(COLUMNS.iter().enumerate().map(|(column, (name, _))| (*name, figures(column))).collect())
+    Ok(columns.iter().enumerate().map(|(column, (name, _))| (*name, figures(column))).collect())
 }
 
 /// What keeps a guard standing, held until it is dropped.

@@ -37,6 +37,9 @@ struct Arguments {
     /// Only the programs by themselves, no live traffic
     #[arg(long)]
     programs_only: bool,
+    /// Only this column of live traffic, and no programs by themselves
+    #[arg(long, conflicts_with = "programs_only")]
+    column: Option<String>,
     /// Also write the tables to this Markdown file
     #[arg(long)]
     write: Option<PathBuf>,
@@ -49,10 +52,12 @@ fn main() -> Result<()> {
         println!("{table}");
         tables.push(table);
     };
-    let kernel = kernel::measure(arguments.rounds)?;
-    add(figures::table("Programs alone", "empty program", &kernel));
+    if arguments.column.is_none() {
+        let kernel = kernel::measure(arguments.rounds)?;
+        add(figures::table("Programs alone", "empty program", &kernel));
+    }
     if !arguments.programs_only {
-        for (column, figures) in live::measure(arguments.rounds)? {
+        for (column, figures) in live::measure(arguments.rounds, arguments.column.as_deref())? {
             add(figures::table(column, "nothing", &figures));
         }
     }
