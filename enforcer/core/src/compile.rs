@@ -12,6 +12,7 @@ use enforcer_common::abi::capacity;
 use enforcer_common::decide::Direction;
 use enforcer_common::policy::{MAX_ADDRESSES, Mode};
 
+use crate::hierarchy;
 use crate::object::{Namespace, Workload, WorkloadId};
 use crate::plan::{EndpointPlan, Plan};
 use crate::refusal::{ObjectRef, Refusal};
@@ -58,7 +59,7 @@ pub fn compile(snapshot: &Snapshot) -> Compiled {
 /// Compiles a snapshot for this node within `limits`.
 pub fn compile_within(snapshot: &Snapshot, limits: &Limits) -> Compiled {
     let mut refused = Vec::new();
-    let lowered = lower::lower(snapshot);
+    let lowered = lower::lower(snapshot, &mut refused);
     let order = order::order(snapshot, &lowered, &mut refused);
     let selected = subjects::select(snapshot, &order);
     let used = used(&order, &selected);
@@ -79,6 +80,7 @@ pub fn compile_within(snapshot: &Snapshot, limits: &Limits) -> Compiled {
         endpoints.insert(workload.id.clone(), endpoint);
     }
     check_modes(snapshot, &mut refused);
+    hierarchy::check(snapshot, &mut refused);
     refused.sort();
     refused.dedup();
     let tables = tables.finish();
@@ -105,10 +107,12 @@ fn used(order: &order::Order<'_>, selected: &[(&Workload, Vec<usize>)]) -> BTree
     each.filter(|(policy, direction)| order.rules(*policy, *direction).is_some()).collect()
 }
 
-/// The mode a namespace chooses; the default where it chooses none, or one that does not exist.
+/// The mode a namespace or its nearest ancestor chooses; the default where none chooses one that exists.
 fn mode(snapshot: &Snapshot, workload: &Workload) -> Mode {
-    let chosen = snapshot.namespace_label(&workload.id.namespace, Namespace::MODE_LABEL);
-    chosen.and_then(parse_mode).unwrap_or(snapshot.default_mode)
+    let mut chosen = snapshot
+        .and_ancestors(&workload.id.namespace)
+        .filter_map(|name| snapshot.namespace_label(name, Namespace::MODE_LABEL));
+    chosen.find_map(parse_mode).unwrap_or(snapshot.default_mode)
 }
 
 /// The mode of this name.
@@ -133,7 +137,7 @@ fn check_modes(snapshot: &Snapshot, refused: &mut Vec<Refusal>) {
                 },
                 field: format!("metadata.labels[{}]", Namespace::MODE_LABEL),
                 reason: format!(
-                    "{text:?} is no mode: write observe, policy or enforce; the default mode is in force"
+                    "{text:?} is no mode: write observe, policy or enforce; it counts as if it were not there"
                 ),
             });
         }

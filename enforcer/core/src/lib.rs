@@ -7,6 +7,7 @@ pub mod compile;
 pub mod explain;
 pub mod filter;
 pub mod fqdn;
+pub mod hierarchy;
 pub mod manifest;
 mod number;
 pub mod object;

@@ -12,20 +12,25 @@ use crate::object;
 use crate::policy::{Policy, Tier};
 use crate::refusal::{ObjectRef, Refusal};
 
+pub use cluster::{EndpointSliceDocument, NodeStatus, ServiceSpec};
 pub use cluster_network::ClusterNetworkPolicySpec;
+pub use external_network::ExternalNetworkSpec;
 pub use metadata::Metadata;
 pub use network::NetworkPolicySpec;
 pub use segment::{ClusterSegmentPolicySpec, SegmentPolicySpec};
 pub use tier::TierSpec;
 
+mod cluster;
 mod cluster_network;
 mod cluster_network_rules;
+mod external_network;
 mod metadata;
 mod network;
 mod ports;
 mod report;
 mod scalar;
 mod segment;
+mod segment_peers;
 mod segment_rules;
 mod selector;
 mod tier;
@@ -73,6 +78,12 @@ impl Header {
 pub enum Kind {
     /// `v1` Namespace.
     Namespace,
+    /// `v1` Node.
+    Node,
+    /// `v1` Service.
+    Service,
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    EndpointSlice,
     /// `networking.k8s.io/v1` NetworkPolicy.
     NetworkPolicy,
     /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
@@ -83,6 +94,8 @@ pub enum Kind {
     ClusterSegmentPolicy,
     /// `enforcer.dev/v1alpha1` Tier.
     Tier,
+    /// `enforcer.dev/v1alpha1` ExternalNetwork.
+    ExternalNetwork,
 }
 
 /// A kind that is not understood.
@@ -99,13 +112,17 @@ pub struct UnknownKind {
 }
 
 impl Kind {
-    const ALL: [(&'static str, &'static str, Self); 6] = [
+    const ALL: [(&'static str, &'static str, Self); 10] = [
         ("v1", "Namespace", Self::Namespace),
+        ("v1", "Node", Self::Node),
+        ("v1", "Service", Self::Service),
+        ("discovery.k8s.io/v1", "EndpointSlice", Self::EndpointSlice),
         ("networking.k8s.io/v1", "NetworkPolicy", Self::NetworkPolicy),
         ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", Self::ClusterNetworkPolicy),
         ("enforcer.dev/v1alpha1", "SegmentPolicy", Self::SegmentPolicy),
         ("enforcer.dev/v1alpha1", "ClusterSegmentPolicy", Self::ClusterSegmentPolicy),
         ("enforcer.dev/v1alpha1", "Tier", Self::Tier),
+        ("enforcer.dev/v1alpha1", "ExternalNetwork", Self::ExternalNetwork),
     ];
 
     /// The kind of this group, version and name.
@@ -127,11 +144,15 @@ impl Kind {
     pub fn read<'de, D: Deserializer<'de>>(self, document: D) -> Result<Manifest, D::Error> {
         Ok(match self {
             Self::Namespace => Manifest::Namespace(Deserialize::deserialize(document)?),
+            Self::Node => Manifest::Node(Deserialize::deserialize(document)?),
+            Self::Service => Manifest::Service(Deserialize::deserialize(document)?),
+            Self::EndpointSlice => Manifest::EndpointSlice(Deserialize::deserialize(document)?),
             Self::NetworkPolicy => Manifest::NetworkPolicy(Deserialize::deserialize(document)?),
             Self::ClusterNetworkPolicy => Manifest::ClusterNetworkPolicy(Deserialize::deserialize(document)?),
             Self::SegmentPolicy => Manifest::SegmentPolicy(Deserialize::deserialize(document)?),
             Self::ClusterSegmentPolicy => Manifest::ClusterSegmentPolicy(Deserialize::deserialize(document)?),
             Self::Tier => Manifest::Tier(Deserialize::deserialize(document)?),
+            Self::ExternalNetwork => Manifest::ExternalNetwork(Deserialize::deserialize(document)?),
         })
     }
 
@@ -141,10 +162,10 @@ impl Kind {
     }
 }
 
-/// A document of a known kind with the spec `S`. `status` is the server's and is not looked at.
+/// A document of a known kind with the spec `S`. `status` is the server's; where no `T` is given it is not looked at.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Document<S> {
+pub struct Document<S, T: Default = IgnoredAny> {
     /// Group and version.
     pub api_version: String,
     /// Kind.
@@ -154,21 +175,26 @@ pub struct Document<S> {
     /// What is wanted; `None` when it is not written.
     #[serde(default = "absent")]
     pub spec: Option<S>,
-    #[serde(default, rename = "status")]
-    _status: IgnoredAny,
+    /// What the server found.
+    #[serde(default)]
+    pub status: T,
 }
 
 fn absent<S>() -> Option<S> {
     None
 }
 
-impl<S> Document<S> {
+impl<S, T: Default> Document<S, T> {
     fn object(&self) -> ObjectRef {
-        ObjectRef {
-            kind: self.kind.clone(),
-            namespace: self.metadata.namespace.clone(),
-            name: self.metadata.name.clone().unwrap_or_default(),
-        }
+        object_of(&self.kind, &self.metadata)
+    }
+}
+
+fn object_of(kind: &str, metadata: &Metadata) -> ObjectRef {
+    ObjectRef {
+        kind: kind.to_owned(),
+        namespace: metadata.namespace.clone(),
+        name: metadata.name.clone().unwrap_or_default(),
     }
 }
 
@@ -177,6 +203,12 @@ impl<S> Document<S> {
 pub enum Manifest {
     /// A namespace; its spec is not looked at.
     Namespace(Document<IgnoredAny>),
+    /// A node; its spec is not looked at.
+    Node(Document<IgnoredAny, NodeStatus>),
+    /// A service.
+    Service(Document<ServiceSpec>),
+    /// A part of the endpoints of a service.
+    EndpointSlice(EndpointSliceDocument),
     /// A NetworkPolicy.
     NetworkPolicy(Document<NetworkPolicySpec>),
     /// A ClusterNetworkPolicy.
@@ -187,6 +219,8 @@ pub enum Manifest {
     ClusterSegmentPolicy(Document<ClusterSegmentPolicySpec>),
     /// A Tier.
     Tier(Document<TierSpec>),
+    /// An ExternalNetwork.
+    ExternalNetwork(Document<ExternalNetworkSpec>),
 }
 
 /// A valid object.
@@ -194,6 +228,14 @@ pub enum Manifest {
 pub enum Object {
     /// A namespace.
     Namespace(object::Namespace),
+    /// A node.
+    Node(object::Node),
+    /// A service.
+    Service(object::Service),
+    /// A part of the endpoints of a service.
+    EndpointSlice(object::EndpointSlice),
+    /// An external network.
+    ExternalNetwork(object::ExternalNetwork),
     /// A policy of any kind.
     Policy(Policy),
     /// A tier.
@@ -205,6 +247,10 @@ impl Manifest {
     pub fn object(&self) -> ObjectRef {
         match self {
             Self::Namespace(document) => document.object(),
+            Self::Node(document) => document.object(),
+            Self::Service(document) => document.object(),
+            Self::EndpointSlice(document) => object_of(&document.kind, &document.metadata),
+            Self::ExternalNetwork(document) => document.object(),
             Self::NetworkPolicy(document) => document.object(),
             Self::ClusterNetworkPolicy(document) => document.object(),
             Self::SegmentPolicy(document) => document.object(),
@@ -221,6 +267,12 @@ impl Manifest {
         let mut report = report::Report::new(self.object());
         let object = match self {
             Self::Namespace(document) => metadata::namespace(document, &mut report).map(Object::Namespace),
+            Self::Node(document) => cluster::node(document, &mut report).map(Object::Node),
+            Self::Service(document) => cluster::service(document, &mut report).map(Object::Service),
+            Self::EndpointSlice(document) => cluster::slice(document, &mut report).map(Object::EndpointSlice),
+            Self::ExternalNetwork(document) => {
+                external_network::network(document, &mut report).map(Object::ExternalNetwork)
+            }
             Self::NetworkPolicy(document) => network::policy(document, &mut report).map(Object::Policy),
             Self::ClusterNetworkPolicy(document) => {
                 cluster_network::policy(document, &mut report).map(Object::Policy)

@@ -1,12 +1,14 @@
-//! What the sources feed in: workloads and namespaces as plain values. Never where they came from.
+//! What the sources feed in: workloads and what is around them as plain values. Never where they came from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::fqdn::Pattern;
 use crate::protocol::Protocol;
 
 /// Name of a workload: a pod, or a named network namespace outside Kubernetes. Displayed as `namespace/name`.
@@ -30,6 +32,9 @@ impl fmt::Display for WorkloadId {
         write!(f, "{}/{}", self.namespace, self.name)
     }
 }
+
+/// Label of workloads and namespaces that says which zone they are in.
+pub const ZONE_LABEL: &str = "enforcer.dev/zone";
 
 /// A port that a workload gives a name to.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -75,6 +80,63 @@ pub struct Node {
 }
 
 impl Node {
+    /// Value of a label.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels.get(key).map(String::as_str)
+    }
+}
+
+/// A service as it is declared.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Service {
+    /// Namespace it lives in.
+    pub namespace: String,
+    /// Its name in the namespace.
+    pub name: String,
+    /// Labels of its pods; none are meant when empty.
+    pub selector: BTreeMap<String, String>,
+    /// Its cluster addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A part of the endpoints of a service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EndpointSlice {
+    /// Namespace of the slice and its service.
+    pub namespace: String,
+    /// Its name in the namespace.
+    pub name: String,
+    /// Name of the service; without one the slice is nobody's.
+    pub service: Option<String>,
+    /// Addresses of the endpoints, ready or not.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Everything known of a service.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct ServiceEndpoints {
+    /// As [`Service::selector`].
+    pub selector: BTreeMap<String, String>,
+    /// As [`Service::addresses`].
+    pub addresses: Vec<IpAddr>,
+    /// Addresses of the endpoints by name of the slice they are in.
+    pub slices: BTreeMap<String, Vec<IpAddr>>,
+}
+
+/// A named set of addresses and names outside the cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ExternalNetwork {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its addresses.
+    pub cidrs: BTreeSet<IpNet>,
+    /// Its names.
+    pub fqdns: BTreeSet<Pattern>,
+}
+
+impl ExternalNetwork {
     /// Value of a label.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.labels.get(key).map(String::as_str)

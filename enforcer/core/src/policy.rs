@@ -8,6 +8,7 @@ use std::fmt;
 
 use enforcer_common::policy::Action;
 use ipnet::IpNet;
+use serde::Deserialize;
 
 use crate::plan::RuleKind;
 use crate::protocol::Protocol;
@@ -95,6 +96,8 @@ pub struct Subject {
 pub enum NamespaceScope {
     /// This one.
     Named(String),
+    /// This one and its descendants.
+    Tree(String),
     /// Those whose labels match; an empty selector means every namespace.
     Matching(LabelSelector),
 }
@@ -147,14 +150,32 @@ pub enum Peer {
     },
     /// Nodes by their labels.
     Nodes(LabelSelector),
+    /// Endpoints and cluster addresses of a service.
+    Service {
+        /// Namespace of the service.
+        namespace: String,
+        /// Name of the service.
+        name: String,
+    },
+    /// Addresses of external networks, and for egress rules their names.
+    ExternalNetworks(ExternalNetworks),
     /// Addresses learned for a name.
     Name(crate::fqdn::Pattern),
     /// A kind of address.
     Entity(Entity),
 }
 
+/// One way to name external networks.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ExternalNetworks {
+    /// Those of these names.
+    Named(BTreeSet<String>),
+    /// Those whose labels match.
+    Matching(LabelSelector),
+}
+
 /// Kinds of addresses. `Internet` and `Cluster` divide all addresses between them.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Deserialize)]
 pub enum Entity {
     /// Whatever is not `Cluster`.
     Internet,
@@ -164,6 +185,8 @@ pub enum Entity {
     Host,
     /// Other nodes.
     RemoteNode,
+    /// Endpoints and cluster addresses of the service `default/kubernetes`.
+    KubeApiServer,
     /// Every address.
     All,
 }
@@ -227,6 +250,8 @@ pub struct Tier {
     pub order: u32,
     /// What becomes of flows that no rule of it matches.
     pub default_action: DefaultAction,
+    /// The controller it is reserved to; nobody's when `None`.
+    pub managed_by: Option<String>,
 }
 
 impl Tier {
@@ -241,7 +266,12 @@ impl Tier {
 
     /// The tiers that exist without an object.
     pub fn built_in() -> [Self; 4] {
-        let tier = |name: &str, order, default_action| Self { name: name.to_owned(), order, default_action };
+        let tier = |name: &str, order, default_action| Self {
+            name: name.to_owned(),
+            order,
+            default_action,
+            managed_by: None,
+        };
         [
             tier(Self::ADMIN, 100, DefaultAction::Pass),
             tier(Self::KUBERNETES, 1_000_000, DefaultAction::Deny),

@@ -12,12 +12,18 @@ use enforcer_common::verdict::{Reason, Verdict};
 
 use crate::object::{Workload, WorkloadId};
 use crate::plan::RuleInfo;
-use crate::policy::{
-    DefaultAction, Entity, LabelSelector, NamespaceScope, Peer, Peers, Policy, PortMatch, Ports, Rule,
-    Subject, TagSelector, Tier,
-};
+use crate::policy::{DefaultAction, Policy, Rule, Tier};
 use crate::protocol::Protocol;
 use crate::snapshot::Snapshot;
+
+pub(crate) use addresses::owner;
+use addresses::{is_host, matches};
+use select::selects;
+use tree::mode;
+
+mod addresses;
+mod select;
+mod tree;
 
 /// A flow that wants to begin.
 #[derive(Clone, Debug)]
@@ -110,15 +116,6 @@ fn verdict(mode: Mode, action: Action) -> Verdict {
     }
 }
 
-fn mode(snapshot: &Snapshot, workload: &Workload) -> Mode {
-    match snapshot.namespace_label(&workload.id.namespace, "enforcer.dev/mode") {
-        Some("observe") => Mode::Observe,
-        Some("policy") => Mode::Policy,
-        Some("enforce") => Mode::Enforce,
-        _ => snapshot.default_mode,
-    }
-}
-
 /// All tiers in the order they are asked.
 fn tiers(snapshot: &Snapshot) -> Vec<Tier> {
     let mut tiers = Tier::built_in().to_vec();
@@ -178,122 +175,4 @@ fn info(policy: &Policy, direction: Direction, index: usize, rule: &Rule) -> Rul
         index: Some(index),
         rule_name: rule.name.clone(),
     }
-}
-
-fn selects(snapshot: &Snapshot, subject: &Subject, workload: &Workload) -> bool {
-    in_scope(snapshot, &subject.namespaces, &workload.id.namespace)
-        && has_tags(snapshot, &subject.workloads, workload)
-}
-
-fn in_scope(snapshot: &Snapshot, scope: &NamespaceScope, namespace: &str) -> bool {
-    match scope {
-        NamespaceScope::Named(name) => name == namespace,
-        NamespaceScope::Matching(selector) => has_labels(snapshot, selector, namespace),
-    }
-}
-
-fn has_labels(snapshot: &Snapshot, selector: &LabelSelector, namespace: &str) -> bool {
-    selector.matches(|key| snapshot.namespace_label(namespace, key))
-}
-
-fn has_tags(snapshot: &Snapshot, selector: &TagSelector, workload: &Workload) -> bool {
-    selector.matches(|tag| tag.value(snapshot, workload))
-}
-
-/// True when some peer of the rule means the other side, and some port of the rule the flow's.
-fn matches(snapshot: &Snapshot, workload: &Workload, question: &Question, rule: &Rule) -> bool {
-    match &rule.peers {
-        Peers::Any => has_port(snapshot, workload, question, &rule.ports, false),
-        Peers::OneOf(peers) => peers.iter().any(|peer| {
-            let by_name = matches!(peer, Peer::Name(_));
-            means(snapshot, question, peer) && has_port(snapshot, workload, question, &rule.ports, by_name)
-        }),
-    }
-}
-
-/// True when a peer means the other side.
-fn means(snapshot: &Snapshot, question: &Question, peer: &Peer) -> bool {
-    let remote = question.remote.to_canonical();
-    match peer {
-        Peer::Workloads { namespaces, workloads } => owner(snapshot, remote).is_some_and(|other| {
-            in_scope(snapshot, namespaces, &other.id.namespace) && has_tags(snapshot, workloads, other)
-        }),
-        Peer::ServiceAccount { namespace, name } => owner(snapshot, remote).is_some_and(|other| {
-            other.id.namespace == *namespace && other.service_account.as_ref() == Some(name)
-        }),
-        Peer::Block { cidr, except } => {
-            cidr.contains(&remote) && !except.iter().any(|exception| exception.contains(&remote))
-        }
-        Peer::Nodes(selector) => snapshot.nodes.values().any(|node| {
-            selector.matches(|key| node.label(key))
-                && node.addresses.iter().any(|address| address.to_canonical() == remote)
-        }),
-        Peer::Name(pattern) => {
-            question.direction == Direction::Egress && question.names.iter().any(|name| pattern.matches(name))
-        }
-        Peer::Entity(Entity::All) => true,
-        Peer::Entity(Entity::Cluster) => in_cluster(snapshot, remote),
-        Peer::Entity(Entity::Internet) => !in_cluster(snapshot, remote),
-        Peer::Entity(Entity::Host) => is_host(snapshot, remote),
-        Peer::Entity(Entity::RemoteNode) => is_remote_node(snapshot, remote),
-    }
-}
-
-/// True when the ports of a rule include the flow's. A port by name is one of the workload that answers; an
-/// address that is only known by name (`by_name`) has none.
-fn has_port(
-    snapshot: &Snapshot,
-    workload: &Workload,
-    question: &Question,
-    ports: &Ports,
-    by_name: bool,
-) -> bool {
-    let Ports::OneOf(ports) = ports else { return true };
-    let answering = match question.direction {
-        Direction::Ingress => Some(workload),
-        Direction::Egress if by_name => None,
-        Direction::Egress => owner(snapshot, question.remote.to_canonical()),
-    };
-    ports.iter().any(|port| match port {
-        PortMatch::Protocol(protocol) => *protocol == question.protocol,
-        PortMatch::Range { protocol, first, last } => {
-            *protocol == question.protocol && *first <= question.port && question.port <= *last
-        }
-        PortMatch::Named { protocol, name } => {
-            let mut named = answering.iter().flat_map(|workload| &workload.ports);
-            *protocol == question.protocol
-                && named.any(|p| p.protocol == *protocol && p.name == *name && p.port == question.port)
-        }
-        PortMatch::Icmp { protocol, kind, code } => {
-            let [asked_kind, asked_code] = question.port.to_be_bytes();
-            *protocol == question.protocol
-                && asked_kind == *kind
-                && code.is_none_or(|code| code == asked_code)
-        }
-    })
-}
-
-fn is_host(snapshot: &Snapshot, address: IpAddr) -> bool {
-    snapshot.hosts().any(|host| host.to_canonical() == address)
-}
-
-fn is_remote_node(snapshot: &Snapshot, address: IpAddr) -> bool {
-    !is_host(snapshot, address) && snapshot.remote_nodes().any(|node| node.to_canonical() == address)
-}
-
-/// The workload that has an address: no node's; a local one before others, then by name.
-pub(crate) fn owner(snapshot: &Snapshot, address: IpAddr) -> Option<&Workload> {
-    if is_host(snapshot, address) || is_remote_node(snapshot, address) {
-        return None;
-    }
-    let has = |workload: &&Workload| workload.addresses.iter().any(|own| own.to_canonical() == address);
-    let holders = || snapshot.workloads.values().map(|workload| &**workload).filter(has);
-    holders().find(|workload| workload.local).or_else(|| holders().next())
-}
-
-fn in_cluster(snapshot: &Snapshot, address: IpAddr) -> bool {
-    is_host(snapshot, address)
-        || is_remote_node(snapshot, address)
-        || owner(snapshot, address).is_some()
-        || snapshot.cluster_networks.iter().any(|network| network.contains(&address))
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use enforcer_common::policy::Mode;
 use ipnet::IpNet;
 
+use crate::hierarchy;
 use crate::manifest::Object;
-use crate::object::{Namespace, Node, Workload, WorkloadId};
+use crate::object::{ExternalNetwork, Namespace, Node, ServiceEndpoints, Workload, WorkloadId};
 use crate::policy::{Policy, PolicyId, Tier};
 
 /// Everything known at one moment. Policies in it are valid; only what depends on other objects (does the tier
@@ -25,6 +26,10 @@ pub struct Snapshot {
     pub tiers: BTreeMap<String, Tier>,
     /// Nodes by name, this one among them.
     pub nodes: BTreeMap<String, Node>,
+    /// Services by namespace and name.
+    pub services: BTreeMap<(String, String), ServiceEndpoints>,
+    /// External networks by name.
+    pub external_networks: BTreeMap<String, ExternalNetwork>,
     /// Networks of the cluster beside its workloads and nodes (services, pods to come): no Internet.
     pub cluster_networks: Vec<IpNet>,
     /// Mode of namespaces that do not choose one.
@@ -40,6 +45,8 @@ impl Snapshot {
             policies: BTreeMap::new(),
             tiers: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            services: BTreeMap::new(),
+            external_networks: BTreeMap::new(),
             cluster_networks: Vec::new(),
             default_mode,
         }
@@ -50,6 +57,23 @@ impl Snapshot {
         match object {
             Object::Namespace(namespace) => {
                 self.namespaces.insert(namespace.name.clone(), namespace);
+            }
+            Object::Node(node) => {
+                self.nodes.insert(node.name.clone(), node);
+            }
+            Object::Service(service) => {
+                let known = self.services.entry((service.namespace, service.name)).or_default();
+                known.selector = service.selector;
+                known.addresses = service.addresses;
+            }
+            Object::EndpointSlice(slice) => {
+                if let Some(service) = slice.service {
+                    let known = self.services.entry((slice.namespace, service)).or_default();
+                    known.slices.insert(slice.name, slice.addresses);
+                }
+            }
+            Object::ExternalNetwork(network) => {
+                self.external_networks.insert(network.name.clone(), network);
             }
             Object::Policy(policy) => {
                 self.policies.insert(policy.id.clone(), policy);
@@ -77,5 +101,15 @@ impl Snapshot {
             None if key == Namespace::NAME_LABEL => Some(namespace),
             None => None,
         }
+    }
+
+    /// Value of a label of a namespace, or of its nearest ancestor that has the label.
+    pub fn inherited_label<'a>(&'a self, namespace: &'a str, key: &str) -> Option<&'a str> {
+        self.and_ancestors(namespace).find_map(|name| self.namespace_label(name, key))
+    }
+
+    /// A namespace, its parent, and so on.
+    pub fn and_ancestors<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a str> {
+        std::iter::once(namespace).chain(hierarchy::ancestors(self, namespace))
     }
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use enforcer_common::policy::Mode;
 use enforcer_core::compile::{Compiled, compile};
-use enforcer_core::manifest;
 use enforcer_core::object::Node;
 use enforcer_core::plan::Plan;
 use enforcer_core::refusal::{ObjectRef, Refusal};
@@ -107,29 +106,24 @@ fn place(objects: &Objects, refusal: &Refusal) -> Problem {
 
 fn snapshot(objects: &BTreeMap<ObjectRef, Arc<Object>>, surroundings: &Surroundings<'_>) -> Snapshot {
     let mut snapshot = Snapshot::new(surroundings.default_mode);
-    let this = Node {
-        name: surroundings.node.to_owned(),
-        labels: BTreeMap::new(),
-        addresses: surroundings.hosts.to_vec(),
-        local: true,
-    };
-    snapshot.nodes.insert(this.name.clone(), this);
     for resolved in surroundings.workloads {
         snapshot.workloads.insert(resolved.workload.id.clone(), Arc::clone(&resolved.workload));
     }
     for object in objects.values() {
         match &**object {
             Object::Workload(_) => {}
-            Object::Policy(manifest::Object::Namespace(namespace)) => {
-                snapshot.namespaces.insert(namespace.name.clone(), namespace.clone());
-            }
-            Object::Policy(manifest::Object::Policy(policy)) => {
-                snapshot.policies.insert(policy.id.clone(), policy.clone());
-            }
-            Object::Policy(manifest::Object::Tier(tier)) => {
-                snapshot.tiers.insert(tier.name.clone(), tier.clone());
-            }
+            Object::Policy(object) => snapshot.apply(object.clone()),
         }
     }
+    add_this_node(&mut snapshot, surroundings);
     snapshot
+}
+
+/// This node has the addresses of its links, and labels if there is an object of its name.
+fn add_this_node(snapshot: &mut Snapshot, surroundings: &Surroundings<'_>) {
+    let name = surroundings.node.to_owned();
+    let unknown = Node { name: name.clone(), labels: BTreeMap::new(), addresses: Vec::new(), local: true };
+    let this = snapshot.nodes.entry(name).or_insert(unknown);
+    this.local = true;
+    this.addresses.extend(surroundings.hosts);
 }

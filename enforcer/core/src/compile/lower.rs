@@ -1,53 +1,152 @@
 //! Puts addresses, names and workloads in place of peers that are given by other objects, as these are at this
-//! moment: what comes behind knows no nodes. A policy without such peers stays the same value.
+//! moment: what comes behind knows no nodes, services and external networks. A policy without such peers stays the
+//! same value.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use enforcer_common::decide::Direction;
+use enforcer_common::policy::Action;
 use ipnet::IpNet;
 
-use crate::policy::{LabelSelector, Peer, Peers, Policy, Rule};
+use crate::object::{ExternalNetwork, ServiceEndpoints};
+use crate::plan;
+use crate::policy::{
+    Entity, ExternalNetworks, NamespaceScope, Peer, Peers, Policy, Requirement, Rule, Tag, TagSelector, Test,
+};
+use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 
-/// The policies of a snapshot, lowered.
-pub(super) fn lower(snapshot: &Snapshot) -> Vec<Cow<'_, Policy>> {
-    snapshot.policies.values().map(|policy| lower_policy(snapshot, policy)).collect()
+/// The policies of a snapshot, lowered. A reference to what is not there means nobody and is refused.
+pub(super) fn lower<'a>(snapshot: &'a Snapshot, refused: &mut Vec<Refusal>) -> Vec<Cow<'a, Policy>> {
+    snapshot.policies.values().map(|policy| lower_policy(snapshot, policy, refused)).collect()
 }
 
-fn lower_policy<'a>(snapshot: &Snapshot, policy: &'a Policy) -> Cow<'a, Policy> {
+fn lower_policy<'a>(snapshot: &Snapshot, policy: &'a Policy, refused: &mut Vec<Refusal>) -> Cow<'a, Policy> {
     let rules = || [&policy.egress, &policy.ingress].into_iter().flatten().flatten();
     if !rules().any(needs_lowering) {
         return Cow::Borrowed(policy);
     }
     let mut lowered = policy.clone();
-    for rule in [&mut lowered.egress, &mut lowered.ingress].into_iter().flatten().flatten() {
-        lower_rule(snapshot, rule);
+    for direction in [Direction::Egress, Direction::Ingress] {
+        let (rules, side) = match direction {
+            Direction::Egress => (&mut lowered.egress, "to"),
+            Direction::Ingress => (&mut lowered.ingress, "from"),
+        };
+        for (index, rule) in rules.iter_mut().flatten().enumerate() {
+            let mut complaints = Vec::new();
+            lower_rule(snapshot, rule, direction, &mut complaints);
+            refused.extend(complaints.into_iter().map(|reason| Refusal {
+                object: policy.id.object(),
+                field: format!("spec.{}[{index}].{side}", plan::text(direction)),
+                reason,
+            }));
+        }
     }
     Cow::Owned(lowered)
 }
 
 fn needs_lowering(rule: &Rule) -> bool {
-    matches!(&rule.peers, Peers::OneOf(peers) if peers.iter().any(|peer| matches!(peer, Peer::Nodes(_))))
+    matches!(&rule.peers, Peers::OneOf(peers) if peers.iter().any(is_given_by_objects))
 }
 
-fn lower_rule(snapshot: &Snapshot, rule: &mut Rule) {
+fn is_given_by_objects(peer: &Peer) -> bool {
+    matches!(
+        peer,
+        Peer::Nodes(_)
+            | Peer::Service { .. }
+            | Peer::ExternalNetworks(_)
+            | Peer::Entity(Entity::KubeApiServer)
+    )
+}
+
+fn lower_rule(snapshot: &Snapshot, rule: &mut Rule, direction: Direction, complaints: &mut Vec<String>) {
     let Peers::OneOf(peers) = &mut rule.peers else { return };
     for peer in std::mem::take(peers) {
         match peer {
-            Peer::Nodes(selector) => peers.extend(nodes(snapshot, &selector).map(address)),
+            Peer::Nodes(selector) => {
+                let nodes = snapshot.nodes.values();
+                let selected = nodes.filter(|node| selector.matches(|key| node.label(key)));
+                peers.extend(selected.flat_map(|node| &node.addresses).map(address));
+            }
+            Peer::Service { namespace, name } => service(snapshot, namespace, name, peers, complaints),
+            Peer::Entity(Entity::KubeApiServer) => {
+                service(snapshot, "default".to_owned(), "kubernetes".to_owned(), peers, complaints);
+            }
+            Peer::ExternalNetworks(networks) => {
+                for network in chosen(snapshot, &networks, complaints) {
+                    external_network(network, direction, rule.action, peers, complaints);
+                }
+            }
             peer => peers.push(peer),
         }
     }
 }
 
-/// The addresses of the nodes whose labels match.
-fn nodes(snapshot: &Snapshot, selector: &LabelSelector) -> impl Iterator<Item = IpAddr> {
-    let nodes = snapshot.nodes.values().filter(|node| selector.matches(|key| node.label(key)));
-    nodes.flat_map(|node| &node.addresses).copied()
+/// The endpoints of a service: what its slices list, the pods it selects, and its cluster addresses.
+fn service(
+    snapshot: &Snapshot,
+    namespace: String,
+    name: String,
+    peers: &mut Vec<Peer>,
+    complaints: &mut Vec<String>,
+) {
+    let key = (namespace, name);
+    let Some(ServiceEndpoints { selector, addresses, slices }) = snapshot.services.get(&key) else {
+        complaints.push(format!("there is no service {}/{}; it means nobody", key.0, key.1));
+        return;
+    };
+    peers.extend(addresses.iter().chain(slices.values().flatten()).map(address));
+    if !selector.is_empty() {
+        let requirements = selector.iter().map(|(key, value)| Requirement {
+            key: Tag::Label(key.clone()),
+            test: Test::In(BTreeSet::from([value.clone()])),
+        });
+        let workloads = TagSelector { requirements: requirements.collect() };
+        peers.push(Peer::Workloads { namespaces: NamespaceScope::Named(key.0), workloads });
+    }
+}
+
+fn chosen<'a>(
+    snapshot: &'a Snapshot,
+    networks: &ExternalNetworks,
+    complaints: &mut Vec<String>,
+) -> Vec<&'a ExternalNetwork> {
+    match networks {
+        ExternalNetworks::Matching(selector) => {
+            let all = snapshot.external_networks.values();
+            all.filter(|network| selector.matches(|key| network.label(key))).collect()
+        }
+        ExternalNetworks::Named(names) => {
+            let missing = names.iter().filter(|name| !snapshot.external_networks.contains_key(*name));
+            complaints
+                .extend(missing.map(|name| format!("there is no ExternalNetwork {name:?}; it means nobody")));
+            names.iter().filter_map(|name| snapshot.external_networks.get(name)).collect()
+        }
+    }
+}
+
+/// The addresses of a network, and its names where a rule takes names.
+fn external_network(
+    network: &ExternalNetwork,
+    direction: Direction,
+    action: Action,
+    peers: &mut Vec<Peer>,
+    complaints: &mut Vec<String>,
+) {
+    peers.extend(network.cidrs.iter().map(|cidr| Peer::Block { cidr: *cidr, except: BTreeSet::new() }));
+    match (direction, action) {
+        (Direction::Ingress, _) => {}
+        (Direction::Egress, Action::Pass) if !network.fqdns.is_empty() => complaints.push(format!(
+            "ExternalNetwork {:?} has fqdns, and names take Allow, Deny and Reject, not Pass; only its cidrs are meant",
+            network.name
+        )),
+        (Direction::Egress, _) => peers.extend(network.fqdns.iter().cloned().map(Peer::Name)),
+    }
 }
 
 /// One address as a peer.
-fn address(address: IpAddr) -> Peer {
+fn address(address: &IpAddr) -> Peer {
     Peer::Block { cidr: IpNet::from(address.to_canonical()), except: BTreeSet::new() }
 }

@@ -162,6 +162,7 @@ fn means(snapshot: &Snapshot, peer: &Peer, workload: &Workload) -> bool {
     match peer {
         Peer::Workloads { workloads, .. } => workloads.matches(|tag| tag.value(snapshot, workload)),
         Peer::ServiceAccount { name, .. } => workload.service_account.as_ref() == Some(name),
-        Peer::Block { .. } | Peer::Nodes(_) | Peer::Name(_) | Peer::Entity(_) => false,
+        // The others are known by address, or have been lowered to peers that are.
+        _ => false,
     }
 }

@@ -35,6 +35,7 @@ fn of_namespace(snapshot: &Snapshot, order: &Order<'_>, namespace: &str) -> Vec<
 pub(super) fn scope_includes(snapshot: &Snapshot, scope: &NamespaceScope, namespace: &str) -> bool {
     match scope {
         NamespaceScope::Named(name) => name == namespace,
+        NamespaceScope::Tree(root) => snapshot.and_ancestors(namespace).any(|name| name == root),
         NamespaceScope::Matching(selector) => {
             selector.matches(|key| snapshot.namespace_label(namespace, key))
         }

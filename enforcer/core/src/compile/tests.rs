@@ -11,6 +11,8 @@ use crate::object::{Node, WorkloadId};
 use crate::plan::{EndpointPlan, Plan, Row};
 use crate::snapshot::Snapshot;
 
+mod references;
+
 fn refusals(snapshot: &Snapshot) -> Vec<String> {
     compile(snapshot).refused.iter().map(ToString::to_string).collect()
 }
@@ -234,7 +236,7 @@ fn what_is_not_in_force_is_reported() {
     assert_eq!(
         refusals(&snapshot),
         [
-            "Namespace a: metadata.labels[enforcer.dev/mode]: \"strict\" is no mode: write observe, policy or enforce; the default mode is in force",
+            "Namespace a: metadata.labels[enforcer.dev/mode]: \"strict\" is no mode: write observe, policy or enforce; it counts as if it were not there",
             "SegmentPolicy a/p: spec.tier: there is no tier \"security\"; the policy is not in force",
             "Workload a/z: addresses[0]: 10.0.0.1 belongs to workload a/web too, which keeps it",
             "Workload a/z: addresses[4]: only 4 addresses of a workload are supported; it cannot use the others",

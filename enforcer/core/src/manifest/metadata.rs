@@ -20,6 +20,8 @@ pub struct Metadata {
     pub namespace: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// Fields of ObjectMeta (Kubernetes API, `meta/v1`).
@@ -63,6 +65,7 @@ impl<'de> Visitor<'de> for MetadataVisitor {
                 "name" => metadata.name = map.next_value()?,
                 "namespace" => metadata.namespace = map.next_value()?,
                 "labels" => metadata.labels = map.next_value::<Option<_>>()?.unwrap_or_default(),
+                "annotations" => metadata.annotations = map.next_value::<Option<_>>()?.unwrap_or_default(),
                 known if FIELDS.contains(&known) => {
                     map.next_value::<IgnoredAny>()?;
                 }

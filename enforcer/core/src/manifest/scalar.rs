@@ -8,6 +8,8 @@ use ipnet::IpNet;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::report::Report;
+
 /// A prefix as written: bits beyond its length may be set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cidr(pub IpNet);
@@ -16,6 +18,17 @@ impl<'de> Deserialize<'de> for Cidr {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         parse_cidr(&text).map(Self).map_err(de::Error::custom)
+    }
+}
+
+impl Cidr {
+    /// The prefix, whose author is told when bits beyond its length are set.
+    pub(super) fn exact(&self, path: &str, report: &mut Report) -> IpNet {
+        let proper = self.0.trunc();
+        if proper != self.0 {
+            report.refuse(path, format!("{} has bits set beyond its length: write {proper}", self.0));
+        }
+        proper
     }
 }
 

@@ -5,7 +5,8 @@ use serde::Deserialize;
 use super::Document;
 use super::metadata::{cluster_name, namespaced_name};
 use super::report::Report;
-use super::segment_rules::{EgressRule, IngressRule, Scope, egress, ingress};
+use super::segment_peers::Scope;
+use super::segment_rules::{EgressRule, IngressRule, egress, ingress};
 use super::selector::{Expression, SelectorSpec};
 use crate::policy::{NamespaceScope, Policy, PolicyId, PolicyKind, Subject, Tier};
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ pub struct SegmentPolicySpec {
     /// Enforced when absent.
     #[serde(default)]
     pub mode: Option<StageMode>,
-    /// Not supported yet unless false.
+    /// True: for pods of descendant namespaces too.
     #[serde(default)]
     pub propagate: Option<bool>,
     /// Pods of the namespace by tags; required, `{}` selects all.
@@ -92,19 +93,20 @@ pub enum StageMode {
 pub(super) fn policy(document: &Document<SegmentPolicySpec>, report: &mut Report) -> Option<Policy> {
     let name = namespaced_name(&document.metadata, report);
     let ((namespace, name), spec) = name.zip(report.require("spec", &document.spec))?;
-    if spec.propagate == Some(true) {
-        report.unsupported("spec.propagate", "propagation to descendant namespaces");
-    }
     let subject = report.require("spec.subject", &spec.subject);
     let workloads = subject.map(|subject| subject.over_tags("spec.subject", report));
     let scope = Scope { namespace: Some(&namespace) };
     let rules = Rules { tier: &spec.tier, mode: spec.mode, ingress: &spec.ingress, egress: &spec.egress };
     let (tier, ingress, egress) = rules.validate(&scope, report);
+    let namespaces = match spec.propagate {
+        Some(true) => NamespaceScope::Tree(namespace.clone()),
+        Some(false) | None => NamespaceScope::Named(namespace.clone()),
+    };
     Some(Policy {
-        id: PolicyId { namespace: Some(namespace.clone()), name, kind: PolicyKind::Segment },
+        id: PolicyId { namespace: Some(namespace), name, kind: PolicyKind::Segment },
         tier,
         order: spec.order.unwrap_or(DEFAULT_ORDER),
-        subject: Subject { namespaces: NamespaceScope::Named(namespace), workloads: workloads? },
+        subject: Subject { namespaces, workloads: workloads? },
         egress,
         ingress,
     })

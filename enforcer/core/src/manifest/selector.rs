@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::metadata::is_name;
 use super::report::Report;
+use crate::object::ZONE_LABEL;
 use crate::policy::{LabelSelector, Requirement, Selector, Tag, TagSelector, Test};
 
 /// A label selector; without any requirement it matches everything.
@@ -130,6 +131,7 @@ impl Expression {
 
 fn tag(key: &str) -> Tag {
     match key {
+        ZONE_LABEL => Tag::Zone,
         "enforcer.dev/namespace" => Tag::Namespace,
         "enforcer.dev/serviceaccount" => Tag::ServiceAccount,
         "enforcer.dev/workload" => Tag::Workload,
@@ -142,14 +144,12 @@ fn tag(key: &str) -> Tag {
 
 /// Checks a tag's key and says how its values are to be checked.
 fn check_tag(key: &str, path: &str, report: &mut Report) -> fn(&str) -> Option<String> {
-    if key == "enforcer.dev/zone" || key == "ns:enforcer.dev/zone" {
-        report.unsupported(path, "the tag enforcer.dev/zone");
-    }
     match tag(key) {
         Tag::Label(key) | Tag::NamespaceLabel(key) => {
             check_key(&key, path, report);
             check_label_value
         }
+        Tag::Zone => check_label_value,
         Tag::Namespace | Tag::ServiceAccount => check_name_value,
         Tag::Workload => check_workload_value,
     }
@@ -162,7 +162,8 @@ fn check_key(key: &str, path: &str, report: &mut Report) {
     }
 }
 
-fn check_label_value(value: &str) -> Option<String> {
+/// What is wrong with the value of a label.
+pub(super) fn check_label_value(value: &str) -> Option<String> {
     (!is_label_text(value)).then(|| format!("{value:?} is no label value"))
 }
 

@@ -14,7 +14,9 @@ use crate::policy::{
 };
 use crate::protocol::Protocol;
 
+mod cluster;
 mod cluster_network;
+mod segment;
 
 fn read(text: &str) -> Result<Object, Vec<String>> {
     let value: serde_json::Value = serde_saphyr::from_str(text).expect("the test writes YAML");
@@ -221,11 +223,13 @@ fn a_tier_has_an_order_and_a_default() {
             "{{apiVersion: enforcer.dev/v1alpha1, kind: Tier, metadata: {{name: t}}, spec: {spec}}}"
         ))
     };
-    let expected = |default_action| Ok(Object::Tier(Tier { name: "t".to_owned(), order: 7, default_action }));
-    assert_eq!(tier("{order: 7}"), expected(DefaultAction::Deny));
-    assert_eq!(tier("{order: 7, defaultAction: Pass}"), expected(DefaultAction::Pass));
-    let refused = tier("{order: 7, managedBy: x}").expect_err("not supported");
-    assert_eq!(refused, ["Tier t: spec.managedBy: reserving a tier is not supported by this version"]);
+    let expected = |default_action, managed_by: Option<&str>| {
+        let managed_by = managed_by.map(str::to_owned);
+        Ok(Object::Tier(Tier { name: "t".to_owned(), order: 7, default_action, managed_by }))
+    };
+    assert_eq!(tier("{order: 7}"), expected(DefaultAction::Deny, None));
+    assert_eq!(tier("{order: 7, defaultAction: Pass}"), expected(DefaultAction::Pass, None));
+    assert_eq!(tier("{order: 7, managedBy: panorama}"), expected(DefaultAction::Deny, Some("panorama")));
 }
 
 /// An entry of `refused.yaml`.
@@ -268,10 +272,10 @@ fn what_is_invalid_or_unsupported_is_refused_with_its_path() {
 #[test]
 fn everything_wrong_is_reported_together() {
     let text =
-        segment_spec("{propagate: true, egress: [{action: Allow, to: []}, {action: Allow, ports: []}]}");
-    let refusals = read(&text).expect_err("three things are wrong");
+        segment_spec("{tier: kubernetes, egress: [{action: Allow, to: []}, {action: Allow, ports: []}]}");
+    let refusals = read(&text).expect_err("four things are wrong");
     assert_eq!(refusals.len(), 4, "{refusals:#?}");
-    assert!(refusals[0].starts_with("SegmentPolicy a/p: spec.propagate: "), "{}", refusals[0]);
+    assert!(refusals[0].starts_with("SegmentPolicy a/p: spec.subject: "), "{}", refusals[0]);
 }
 
 #[test]

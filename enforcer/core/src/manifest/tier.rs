@@ -1,7 +1,6 @@
 //! Tier objects.
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use super::Document;
 use super::metadata::cluster_name;
@@ -17,9 +16,9 @@ pub struct TierSpec {
     /// What becomes of flows that no rule matches; `Deny` when not written.
     #[serde(default)]
     pub default_action: Option<DefaultActionSpec>,
-    /// Not supported yet.
+    /// The controller it is reserved to; nobody's when absent.
     #[serde(default)]
-    pub managed_by: Option<IgnoredAny>,
+    pub managed_by: Option<String>,
 }
 
 /// Default actions of tiers.
@@ -39,12 +38,12 @@ pub(super) fn tier(document: &Document<TierSpec>, report: &mut Report) -> Option
     if Tier::built_in().iter().any(|tier| tier.name == name) {
         report.refuse("metadata.name", format!("tier {name:?} is built in and cannot be changed"));
     }
-    if spec.managed_by.is_some() {
-        report.unsupported("spec.managedBy", "reserving a tier");
+    if spec.managed_by.as_ref().is_some_and(String::is_empty) {
+        report.refuse("spec.managedBy", "is empty: name the controller, or leave it out");
     }
     let default_action = match spec.default_action {
         None | Some(DefaultActionSpec::Deny) => DefaultAction::Deny,
         Some(DefaultActionSpec::Pass) => DefaultAction::Pass,
     };
-    Some(Tier { name, order: spec.order, default_action })
+    Some(Tier { name, order: spec.order, default_action, managed_by: spec.managed_by.clone() })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::object::Workload;
+use crate::object::{Workload, ZONE_LABEL};
 use crate::snapshot::Snapshot;
 
 /// A tag of a workload.
@@ -16,6 +16,8 @@ pub enum Tag {
     Namespace,
     /// Its service account, written `enforcer.dev/serviceaccount`.
     ServiceAccount,
+    /// Its zone, written `enforcer.dev/zone`: a label of its own, else of its namespace, else of the nearest ancestor.
+    Zone,
     /// Its controller as `Kind/name`, written `enforcer.dev/workload`.
     Workload,
 }
@@ -28,6 +30,10 @@ impl Tag {
             Self::NamespaceLabel(key) => snapshot.namespace_label(&workload.id.namespace, key),
             Self::Namespace => Some(&workload.id.namespace),
             Self::ServiceAccount => workload.service_account.as_deref(),
+            Self::Zone => match workload.labels.get(ZONE_LABEL) {
+                Some(zone) => Some(zone),
+                None => snapshot.inherited_label(&workload.id.namespace, ZONE_LABEL),
+            },
             Self::Workload => workload.controller.as_deref(),
         }
     }

@@ -1,24 +1,23 @@
 //! Random clusters, policies and flows over a universe so small that everything meets everything.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use enforcer_common::decide::Direction;
 use enforcer_common::policy::Mode;
-use enforcer_core::object::{NamedPort, Namespace, Node, Workload, WorkloadId};
+use enforcer_core::manifest::Object;
 use enforcer_core::policy::{DefaultAction, Tier};
 use enforcer_core::protocol::Protocol;
 use enforcer_core::snapshot::Snapshot;
-use proptest::collection::{btree_map, vec};
-use proptest::option;
+use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
+mod cluster;
 mod policies;
 
 /// Namespaces that exist; policies also speak of one that does not.
-const NAMESPACES: [&str; 2] = ["a", "b"];
+const NAMESPACES: [&str; 3] = ["a", "b", "c"];
 /// Addresses that workloads, nodes, peers and flows are made of.
 const ADDRESSES: [&str; 20] = [
     "10.0.0.0",
@@ -86,36 +85,39 @@ pub(crate) struct Flow {
 pub(crate) fn snapshots() -> impl Strategy<Value = Snapshot> {
     let networks = subsequence(&["10.0.0.0/29", "10.0.0.0/28", "fd00::/120", "192.0.2.0/24"][..], 0..3);
     (
-        btree_map(select(&NAMESPACES[..]), labels(&["env", "team"], &["x", "y"]), 0..=2),
-        vec(workload(), 1..8),
+        cluster::namespaces(),
+        vec(cluster::workload(), 1..8),
         vec(tier(), 0..7),
         vec(policies::policy(), 1..20),
-        vec(node(), 0..4),
+        objects(),
         networks,
-        (
-            mode(),
-            btree_map(select(&NAMESPACES[..]), select(&["observe", "policy", "enforce", "x"][..]), 0..3),
-        ),
+        mode(),
     )
-        .prop_map(|(namespaces, workloads, tiers, policies, nodes, networks, (mode, modes))| {
+        .prop_map(|(namespaces, workloads, tiers, policies, objects, networks, mode)| {
             let mut snapshot = Snapshot::new(mode);
-            for (name, mut labels) in namespaces {
-                let chosen =
-                    modes.get(name).map(|mode| (Namespace::MODE_LABEL.to_owned(), (*mode).to_owned()));
-                labels.extend(chosen);
-                snapshot.namespaces.insert(name.to_owned(), Namespace { name: name.to_owned(), labels });
-            }
+            snapshot.namespaces = namespaces;
             snapshot.workloads =
                 workloads.into_iter().map(|workload| (workload.id.clone(), Arc::new(workload))).collect();
             if let Some(first) = snapshot.workloads.values_mut().next() {
                 Arc::make_mut(first).local = true;
             }
-            snapshot.tiers = tiers.into_iter().map(|tier| (tier.name.clone(), tier)).collect();
-            snapshot.policies = policies.into_iter().map(|policy| (policy.id.clone(), policy)).collect();
-            snapshot.nodes = nodes.into_iter().map(|node| (node.name.clone(), node)).collect();
             snapshot.cluster_networks = networks.iter().map(|net| net.parse().expect("a prefix")).collect();
+            tiers.into_iter().map(Object::Tier).for_each(|tier| snapshot.apply(tier));
+            policies.into_iter().map(Object::Policy).for_each(|policy| snapshot.apply(policy));
+            objects.into_iter().for_each(|object| snapshot.apply(object));
             snapshot
         })
+}
+
+/// Nodes, services and external networks, which policies may or may not speak of.
+fn objects() -> impl Strategy<Value = Vec<Object>> {
+    (
+        vec(cluster::node().prop_map(Object::Node), 0..4),
+        vec(cluster::service().prop_map(Object::Service), 0..4),
+        vec(cluster::slice().prop_map(Object::EndpointSlice), 0..4),
+        vec(cluster::external_network().prop_map(Object::ExternalNetwork), 0..5),
+    )
+        .prop_map(|(nodes, services, slices, networks)| [nodes, services, slices, networks].concat())
 }
 
 /// Any flow. It is known under at most two names, whose classes always fit the slots of an address.
@@ -138,50 +140,6 @@ fn mode() -> impl Strategy<Value = Mode> {
     select(&[Mode::Observe, Mode::Policy, Mode::Enforce][..])
 }
 
-fn labels(
-    keys: &'static [&'static str],
-    values: &'static [&'static str],
-) -> impl Strategy<Value = BTreeMap<String, String>> {
-    let text = |texts: &'static [&'static str]| select(texts).prop_map(str::to_owned);
-    btree_map(text(keys), text(values), 0..=keys.len())
-}
-
-fn workload() -> impl Strategy<Value = Workload> {
-    let port = (
-        select(&["http", "dns"][..]),
-        select(&[Protocol::TCP, Protocol::UDP][..]),
-        select(&[80, 443, 8080][..]),
-    )
-        .prop_map(|(name, protocol, port)| NamedPort { name: name.to_owned(), protocol, port });
-    (
-        (select(&NAMESPACES[..]), 0..4u8),
-        labels(&["app", "tier"], &["x", "y"]),
-        option::of(select(&["s", "t"][..])),
-        option::of(select(&["Deployment/web", "Job/once"][..])),
-        vec(address(), 0..4),
-        vec(port, 0..3),
-        prop::bool::weighted(0.7),
-    )
-        .prop_map(|((namespace, number), labels, account, controller, addresses, ports, local)| {
-            Workload {
-                id: WorkloadId::new(namespace, format!("w{number}")),
-                labels: labels.into(),
-                service_account: account.map(str::to_owned),
-                controller: controller.map(str::to_owned),
-                addresses: addresses.into_iter().collect::<BTreeSet<_>>().into_iter().collect(),
-                ports,
-                local,
-            }
-        })
-}
-
-fn node() -> impl Strategy<Value = Node> {
-    let labels = labels(&["zone", "pool"], &["x", "y"]);
-    (0..4u8, labels, vec(address(), 0..3), prop::bool::weighted(0.3)).prop_map(
-        |(number, labels, addresses, local)| Node { name: format!("n{number}"), labels, addresses, local },
-    )
-}
-
 fn tier() -> impl Strategy<Value = Tier> {
     let order = select(&[50, 100, 1_200_000, 3_000_000][..]);
     let default = select(&[DefaultAction::Deny, DefaultAction::Pass][..]);
@@ -189,5 +147,6 @@ fn tier() -> impl Strategy<Value = Tier> {
         name: name.to_owned(),
         order,
         default_action,
+        managed_by: None,
     })
 }

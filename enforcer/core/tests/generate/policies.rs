@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use enforcer_common::policy::Action;
 use enforcer_core::policy::{
-    Entity, LabelSelector, NamespaceScope, Peer, Peers, Policy, PolicyId, PolicyKind, PortMatch, Ports,
-    Requirement, Rule, Selector, Subject, Tag, TagSelector, Test, Tier,
+    Entity, ExternalNetworks, LabelSelector, NamespaceScope, Peer, Peers, Policy, PolicyId, PolicyKind,
+    PortMatch, Ports, Requirement, Rule, Selector, Subject, Tag, TagSelector, Test, Tier,
 };
 use enforcer_core::protocol::Protocol;
 use ipnet::IpNet;
@@ -14,11 +14,12 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
+use super::cluster::{NETWORKS, SERVICES};
 use super::{NAMESPACES, PORTS, PROTOCOLS};
 
 /// Tiers that policies are in; the first three may have an object or not.
 pub(super) const TIERS: [&str; 6] = ["one", "two", "three", "admin", "default", "baseline"];
-const PATTERNS: [&str; 7] = [
+pub(super) const PATTERNS: [&str; 7] = [
     "example.com",
     "*.example.com",
     "a.example.com",
@@ -27,7 +28,7 @@ const PATTERNS: [&str; 7] = [
     "*.org",
     "*.other.org",
 ];
-const PREFIXES: [&str; 22] = [
+pub(super) const PREFIXES: [&str; 22] = [
     "0.0.0.0/0",
     "0.0.0.0/1",
     "128.0.0.0/1",
@@ -87,12 +88,18 @@ fn network_policy() -> impl Strategy<Value = Policy> {
 }
 
 fn segment_policy() -> impl Strategy<Value = Policy> {
-    (select(&NAMESPACES[..]), placed(), tags(), rules()).prop_map(
-        |(namespace, (number, tier, order), workloads, (egress, ingress))| Policy {
+    (select(&NAMESPACES[..]), placed(), any::<bool>(), tags(), rules()).prop_map(
+        |(namespace, (number, tier, order), propagate, workloads, (egress, ingress))| Policy {
             id: id(Some(namespace), number, PolicyKind::Segment),
             tier,
             order,
-            subject: Subject { namespaces: NamespaceScope::Named(namespace.to_owned()), workloads },
+            subject: Subject {
+                namespaces: match propagate {
+                    true => NamespaceScope::Tree(namespace.to_owned()),
+                    false => NamespaceScope::Named(namespace.to_owned()),
+                },
+                workloads,
+            },
             egress,
             ingress,
         },
@@ -155,12 +162,30 @@ fn peer(names: u32) -> impl Strategy<Value = Peer> {
     let account = (select(&NAMESPACES[..]), select(&["s", "t"][..])).prop_map(|(namespace, name)| {
         Peer::ServiceAccount { namespace: namespace.to_owned(), name: name.to_owned() }
     });
-    let entities = [Entity::Internet, Entity::Cluster, Entity::Host, Entity::RemoteNode, Entity::All];
+    let service = select(&SERVICES[..]).prop_map(|(namespace, name)| Peer::Service {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    });
+    let external = prop_oneof![
+        btree_set(select(&NETWORKS[..]).prop_map(str::to_owned), 1..3).prop_map(ExternalNetworks::Named),
+        selector(Just("kind".to_owned())).prop_map(ExternalNetworks::Matching),
+    ]
+    .prop_map(Peer::ExternalNetworks);
+    let entities = [
+        Entity::Internet,
+        Entity::Cluster,
+        Entity::Host,
+        Entity::RemoteNode,
+        Entity::KubeApiServer,
+        Entity::All,
+    ];
     let name = select(&PATTERNS[..]).prop_map(|text| Peer::Name(text.parse().expect("a pattern")));
     prop_oneof![
         3 => workloads,
         1 => account,
         1 => selector(select(&["zone", "pool"][..]).prop_map(str::to_owned)).prop_map(Peer::Nodes),
+        1 => service,
+        1 => external,
         4 => block(),
         1 => select(entities.to_vec()).prop_map(Peer::Entity),
         names => name,
@@ -231,6 +256,6 @@ fn tags() -> impl Strategy<Value = TagSelector> {
     selector(prop_oneof![
         4 => select(&["app", "tier"][..]).prop_map(|key| Tag::Label(key.to_owned())),
         1 => select(&["env", "team"][..]).prop_map(|key| Tag::NamespaceLabel(key.to_owned())),
-        1 => select(&[Tag::Namespace, Tag::ServiceAccount, Tag::Workload][..]),
+        1 => select(&[Tag::Namespace, Tag::ServiceAccount, Tag::Workload, Tag::Zone, Tag::Zone][..]),
     ])
 }

@@ -1,0 +1,136 @@
+//! Random objects that policy refers to: namespaces in a tree, workloads, nodes, services, external networks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use enforcer_core::hierarchy::PARENT_LABEL;
+use enforcer_core::object::{
+    EndpointSlice, ExternalNetwork, NamedPort, Namespace, Node, Service, Workload, WorkloadId, ZONE_LABEL,
+};
+use enforcer_core::protocol::Protocol;
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+use super::policies::{PATTERNS, PREFIXES};
+use super::{NAMESPACES, address};
+
+/// Names of external networks; policies also speak of one that never exists.
+pub(super) const NETWORKS: [&str; 4] = ["e0", "e1", "e2", "missing"];
+/// Names of services; as above. The API server's is one of them.
+pub(super) const SERVICES: [(&str, &str); 4] =
+    [("a", "s0"), ("b", "s0"), ("default", "kubernetes"), ("a", "missing")];
+/// Zones that workloads and namespaces are in.
+pub(super) const ZONES: [&str; 2] = ["x", "y"];
+
+pub(super) fn labels(
+    keys: &'static [&'static str],
+    values: &'static [&'static str],
+) -> impl Strategy<Value = BTreeMap<String, String>> {
+    let text = |texts: &'static [&'static str]| select(texts).prop_map(str::to_owned);
+    btree_map(text(keys), text(values), 0..=keys.len())
+}
+
+/// Some of the namespaces. Their parents may be missing, in a circle, or written in two ways.
+pub(super) fn namespaces() -> impl Strategy<Value = BTreeMap<String, Namespace>> {
+    let parent = || select(&["a", "b", "c", "gone"][..]);
+    let special = || {
+        prop_oneof![
+            3 => parent().prop_map(|name| (PARENT_LABEL.to_owned(), name.to_owned())),
+            1 => (parent(), select(&["0", "1", "1", "2"][..]))
+                .prop_map(|(name, depth)| (format!("{name}.tree.hnc.x-k8s.io/depth"), depth.to_owned())),
+            1 => select(&ZONES[..]).prop_map(|zone| (ZONE_LABEL.to_owned(), zone.to_owned())),
+            2 => select(&["observe", "policy", "enforce", "x"][..])
+                .prop_map(|mode| (Namespace::MODE_LABEL.to_owned(), mode.to_owned())),
+        ]
+    };
+    let namespace = move || (labels(&["env", "team"], &["x", "y"]), vec(special(), 0..4));
+    btree_map(select(&NAMESPACES[..]).prop_map(str::to_owned), namespace(), 0..=NAMESPACES.len()).prop_map(
+        |namespaces| {
+            let named = namespaces.into_iter().map(|(name, (mut labels, special))| {
+                labels.extend(special);
+                (name.clone(), Namespace { name, labels })
+            });
+            named.collect()
+        },
+    )
+}
+
+pub(super) fn workload() -> impl Strategy<Value = Workload> {
+    let port = (
+        select(&["http", "dns"][..]),
+        select(&[Protocol::TCP, Protocol::UDP][..]),
+        select(&[80, 443, 8080][..]),
+    )
+        .prop_map(|(name, protocol, port)| NamedPort { name: name.to_owned(), protocol, port });
+    (
+        (select(&NAMESPACES[..]), 0..4u8),
+        labels(&["app", "tier"], &["x", "y"]),
+        option::weighted(0.2, select(&ZONES[..])),
+        option::of(select(&["s", "t"][..])),
+        option::of(select(&["Deployment/web", "Job/once"][..])),
+        vec(address(), 0..4),
+        vec(port, 0..3),
+        prop::bool::weighted(0.7),
+    )
+        .prop_map(
+            |((namespace, number), mut labels, zone, account, controller, addresses, ports, local)| {
+                labels.extend(zone.map(|zone| (ZONE_LABEL.to_owned(), zone.to_owned())));
+                Workload {
+                    id: WorkloadId::new(namespace, format!("w{number}")),
+                    labels: Arc::new(labels),
+                    service_account: account.map(str::to_owned),
+                    controller: controller.map(str::to_owned),
+                    addresses: addresses.into_iter().collect::<BTreeSet<_>>().into_iter().collect(),
+                    ports,
+                    local,
+                }
+            },
+        )
+}
+
+pub(super) fn node() -> impl Strategy<Value = Node> {
+    let labels = labels(&["zone", "pool"], &["x", "y"]);
+    (0..4u8, labels, vec(address(), 0..3), prop::bool::weighted(0.3)).prop_map(
+        |(number, labels, addresses, local)| Node { name: format!("n{number}"), labels, addresses, local },
+    )
+}
+
+/// A service that may or may not select pods; all but the one that never exists.
+pub(super) fn service() -> impl Strategy<Value = Service> {
+    (select(&SERVICES[..3]), labels(&["app", "tier"], &["x", "y"]), vec(address(), 0..2)).prop_map(
+        |((namespace, name), selector, addresses)| Service {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            selector,
+            addresses,
+        },
+    )
+}
+
+/// A slice of a service, whether that is declared or not.
+pub(super) fn slice() -> impl Strategy<Value = EndpointSlice> {
+    (select(&SERVICES[..3]), 0..2u8, vec(address(), 0..3)).prop_map(
+        |((namespace, service), number, addresses)| EndpointSlice {
+            namespace: namespace.to_owned(),
+            name: format!("slice{number}"),
+            service: Some(service.to_owned()),
+            addresses,
+        },
+    )
+}
+
+/// An external network; mostly with addresses and names.
+pub(super) fn external_network() -> impl Strategy<Value = ExternalNetwork> {
+    let cidrs = subsequence(&PREFIXES[..], 0..3);
+    let fqdns = btree_set(select(&PATTERNS[..]), 0..3);
+    (select(&NETWORKS[..3]), labels(&["kind"], &["x", "y"]), cidrs, fqdns).prop_map(
+        |(name, labels, cidrs, fqdns)| ExternalNetwork {
+            name: name.to_owned(),
+            labels,
+            cidrs: cidrs.iter().map(|text| text.parse().expect("a prefix")).collect(),
+            fqdns: fqdns.iter().map(|text| text.parse().expect("a pattern")).collect(),
+        },
+    )
+}
