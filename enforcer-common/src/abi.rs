@@ -1,7 +1,7 @@
 //! The kernel/user ABI in one place: version, map names, capacities, settings, sizes.
 
 use crate::address::Address;
-use crate::{event, flow, name, policy};
+use crate::{event, flow, name, policy, stream};
 
 /// Version of everything in this crate that lies in a map or a ring buffer. Bump with any change of layout or meaning.
 pub const ABI_VERSION: u32 = 2;
@@ -28,6 +28,10 @@ pub mod map {
     pub const RESOLVERS: &str = "RESOLVERS";
     /// Questions under way.
     pub const QUESTIONS: &str = "QUESTIONS";
+    /// Where connections to resolvers stand: [`crate::stream::Stream`].
+    pub const STREAMS: &str = "STREAMS";
+    /// Beginnings of messages that come in several segments: [`crate::stream::Part`].
+    pub const PARTS: &str = "PARTS";
     /// Symbol tables of the name automaton, one per half.
     pub const NAME_SYMBOLS: &str = "NAME_SYMBOLS";
     /// States of the name automaton, both halves.
@@ -60,6 +64,8 @@ pub mod map {
         FRAGMENTS,
         RESOLVERS,
         QUESTIONS,
+        STREAMS,
+        PARTS,
         NAME_SYMBOLS,
         NAME_ROWS,
         NAME_CLASSES,
@@ -94,6 +100,10 @@ pub mod capacity {
     pub const RESOLVERS: u32 = 64;
     /// DNS questions under way.
     pub const QUESTIONS: u32 = 1 << 14;
+    /// Directions of connections to resolvers; four times what is expected, because the oldest make room.
+    pub const STREAMS: u32 = 1 << 12;
+    /// Messages over TCP that are under way in pieces.
+    pub const PARTS: u32 = 1 << 8;
     /// States in one half of the name automaton.
     pub const NAME_STATES: u32 = 1 << 14;
     /// Octets of the ring buffer.
@@ -208,6 +218,8 @@ pub enum Counter {
     QuestionInsertFailed,
     /// Fragments that could not be remembered.
     FragmentInsertFailed,
+    /// DNS messages over TCP that were not read: their connection began unseen, or there was no room to keep a piece.
+    StreamLost,
     /// DNS answers by [`event::DnsOutcome`], at this index plus its number.
     DnsAnswers,
 }
@@ -236,6 +248,9 @@ sizes! {
     flow::FragmentKey = 40,
     flow::Fragment = 8,
     name::Row = 128,
+    stream::StreamKey = 48,
+    stream::Stream = 16,
+    stream::Part = 8192,
     policy::RuleKey = 11,
     policy::Rule = 12,
     policy::IdentityKey = 20,
@@ -260,5 +275,6 @@ mod pod {
         crate::flow::FlowKey crate::flow::Flow crate::flow::FragmentKey crate::flow::Fragment
         crate::policy::RuleKey crate::policy::Rule crate::policy::IdentityKey crate::policy::LearnedKey
         crate::policy::Learned crate::policy::Endpoint
+        crate::stream::StreamKey crate::stream::Stream crate::stream::Part
     }
 }

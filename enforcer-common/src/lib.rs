@@ -12,4 +12,5 @@ pub mod flow;
 pub mod name;
 pub mod packet;
 pub mod policy;
+pub mod stream;
 pub mod verdict;

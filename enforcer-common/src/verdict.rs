@@ -88,6 +88,8 @@ numbered! {
         EndpointNotReady = 27 "endpoint-not-ready",
         /// Router advertisement or redirect sent by a workload.
         RogueRouter = 28 "rogue-router",
+        /// A segment of DNS over TCP ahead of one that is missing; the sender repeats it in order.
+        DnsOutOfOrder = 29 "dns-out-of-order",
     }
 }
 

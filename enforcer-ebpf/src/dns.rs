@@ -5,16 +5,18 @@
 //! global: the verifier reads them once, on their own, and they find the message by themselves.
 
 mod learn;
+mod stream;
 
 use crate::events::{QUIETLY, count};
 use crate::maps::{EVENTS, MESSAGE, QUESTIONS, RESOLVERS};
 use crate::names;
 use crate::skb::{self, Context, hide};
+use crate::walk::PASS;
 use crate::work::work;
 use aya_ebpf::helpers::{bpf_ringbuf_output, bpf_skb_load_bytes};
 use enforcer_common::abi::{ANSWER_SECONDS, Counter, MAX_DNS_MESSAGE, Question, QuestionKey};
 use enforcer_common::event::{DnsEvent, DnsOutcome, Kind};
-use enforcer_common::packet::Kind as PacketKind;
+use enforcer_common::packet::{Kind as PacketKind, UDP};
 
 /// Bits of an offset into a message.
 const MASK: u64 = MAX_DNS_MESSAGE as u64 - 1;
@@ -71,31 +73,41 @@ pub fn message() -> Option<*mut Message> {
     MESSAGE.get_ptr_mut(0)
 }
 
-/// Where the DNS message of the packet in the work space lies: offset and length. `None` in a fragment.
+/// Where the datagram of the packet in the work space lies: offset and length. `None` when it is none, or a fragment.
 #[inline(always)]
-fn place_of() -> Option<(u32, u32)> {
+fn datagram() -> Option<(u32, u32)> {
     let work = work()?;
     let start = work.packet.transport as u32 + 8;
-    matches!(work.packet.kind, PacketKind::Whole).then_some((start, work.packet.end.wrapping_sub(start)))
+    let is_whole = matches!(work.packet.kind, PacketKind::Whole) && work.packet.protocol == UDP;
+    is_whole.then_some((start, work.packet.end.wrapping_sub(start)))
 }
 
-/// Reads what the workload asks a resolver.
+/// Reads what the workload asks a resolver; the packet's fate.
 #[inline(always)]
-pub fn look_out(skb: Context) {
-    if let Some((start, length)) = place_of() {
-        dns_ask(skb, start, length);
+pub fn look_out(skb: Context) -> i32 {
+    if let Some((start, length)) = datagram() {
+        if dns_load(skb, start, length) == 0 {
+            dns_ask();
+        }
+        return PASS;
     }
+    stream::look(skb, true)
 }
 
-/// Reads what a resolver answers: a message, or several in a UDP super-packet.
+/// Reads what a resolver answers: a message, or several in a UDP super-packet; the packet's fate.
 #[inline(always)]
-pub fn look_in(skb: Context) {
-    let Some((mut at, mut left)) = place_of() else { return };
+pub fn look_in(skb: Context) -> i32 {
+    let Some((mut at, mut left)) = datagram() else { return stream::look(skb, false) };
     let segment = skb::segment_length(skb);
     let mut read = 0;
     while read < MAX_SEGMENTS {
         let length = if segment != 0 && left > segment { segment } else { left };
-        dns_tell(skb, at, length);
+        let unread = dns_load(skb, at, length);
+        if unread == 0 {
+            dns_tell();
+        } else {
+            count_answer(unread);
+        }
         if length >= left {
             break;
         }
@@ -103,19 +115,22 @@ pub fn look_in(skb: Context) {
         left -= length;
         read += 1;
     }
+    PASS
 }
 
-/// Copies a message into memory; `None` when it is too short to hold a question or longer than is read.
-#[inline(always)]
-fn copy(skb: Context, at: u32, length: u32) -> Option<*mut Message> {
-    let message = message()?;
+/// Copies a message of the packet into memory: 0, or the [`DnsOutcome`] of an answer that is too short to hold a
+/// question or longer than is read.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn dns_load(skb: Context, at: u32, length: u32) -> u32 {
+    let Some(message) = message() else { return DnsOutcome::Malformed as u32 };
     let length = hide(length as u64);
     if length < LEAST {
-        return None;
+        return DnsOutcome::Malformed as u32;
     }
     let length = hide(length);
     if length > MASK {
-        return None;
+        return DnsOutcome::TooLong as u32;
     }
     // SAFETY: `length` is below the size of the array.
     let failed = unsafe {
@@ -123,11 +138,17 @@ fn copy(skb: Context, at: u32, length: u32) -> Option<*mut Message> {
         bpf_skb_load_bytes(skb.cast(), at, to, length as u32)
     };
     if failed != 0 {
-        return None;
+        return DnsOutcome::Malformed as u32;
     }
     // SAFETY: the map element of this CPU.
     unsafe { (*message).length = length as u32 };
-    Some(message)
+    0
+}
+
+/// Counts an answer by its [`DnsOutcome`].
+#[inline(always)]
+fn count_answer(outcome: u32) {
+    count(Counter::DnsAnswers as u32 + (outcome & 7), 1);
 }
 
 /// The octet at an offset, wrapped to the message.
@@ -155,16 +176,16 @@ unsafe fn number16(message: *mut Message, at: u32) -> u32 {
     }
 }
 
-/// Remembers what a workload asks. Whether it is still trusted whom it asks may have changed since the flow began.
+/// Remembers what a workload asks, by the message in memory. Whether it is still trusted whom it asks may have changed
+/// since the flow began.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn dns_ask(skb: Context, at: u32, length: u32) -> u32 {
-    let Some(work) = work() else { return 0 };
+pub extern "C" fn dns_ask() -> u32 {
+    let (Some(work), Some(message)) = (work(), message()) else { return 0 };
     let (flow, key) = (&work.flow, &work.key);
     if RESOLVERS.get_ptr(&key.remote).is_none() {
         return 0;
     }
-    let Some(message) = copy(skb, at, length) else { return 0 };
     // SAFETY: the map element of this CPU.
     let (first, transaction) = unsafe { (octet(message, 2), number16(message, 0) as u16) };
     if first & 0xf8 != 0 || !read_question(message) {
@@ -204,17 +225,12 @@ fn read_question(message: *mut Message) -> bool {
     true
 }
 
-/// Reads an answer, learns from it when it may, and tells it.
+/// Reads the answer in memory, learns from it when it may, and tells it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn dns_tell(skb: Context, at: u32, length: u32) -> u32 {
-    let Some(work) = work() else { return 0 };
+pub extern "C" fn dns_tell() -> u32 {
+    let (Some(work), Some(message)) = (work(), message()) else { return 0 };
     let (flow, key) = (&work.flow, &work.key);
-    let Some(message) = copy(skb, at, length) else {
-        let outcome = if length > MASK as u32 { DnsOutcome::TooLong } else { DnsOutcome::Malformed };
-        count(Counter::DnsAnswers as u32 + outcome as u32, 1);
-        return 0;
-    };
     // SAFETY: the map element of this CPU.
     unsafe {
         (*message).slot = flow.slot;
@@ -233,7 +249,7 @@ pub extern "C" fn dns_tell(skb: Context, at: u32, length: u32) -> u32 {
         (*event).padding = [0; 6];
     }
     let outcome = dns_answer() as u32;
-    count(Counter::DnsAnswers as u32 + (outcome & 7), 1);
+    count_answer(outcome);
     // SAFETY: the map element of this CPU.
     unsafe { (*message).event.outcome = outcome };
     tell(message);

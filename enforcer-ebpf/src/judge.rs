@@ -320,7 +320,7 @@ pub extern "C" fn describe(skb: Context, from_workload: u32) -> u32 {
     let none = Count { packets: 0, bytes: 0 };
     let tcp =
         if work.packet.protocol == TCP { tcp::next(0, work.packet.tcp_flags, from_workload) } else { 0 };
-    let asks_resolver = work.key.protocol == UDP
+    let asks_resolver = matches!(work.key.protocol, UDP | TCP)
         && work.key.remote_port == DNS_PORT
         && matches!(work.attempt.direction, Direction::Egress)
         && RESOLVERS.get_ptr(&work.key.remote).is_some();

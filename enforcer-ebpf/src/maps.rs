@@ -9,6 +9,7 @@ use enforcer_common::address::Address;
 use enforcer_common::flow::{Flow, FlowKey, Fragment, FragmentKey};
 use enforcer_common::name::{Row, Symbols};
 use enforcer_common::policy::{Endpoint, IdentityKey, Learned, LearnedKey, Rule, RuleKey};
+use enforcer_common::stream::{Part, Stream, StreamKey};
 
 #[map]
 pub static ENDPOINTS: HashMap<u32, Endpoint> = HashMap::with_max_entries(capacity::ENDPOINTS, 0);
@@ -34,6 +35,13 @@ pub static RESOLVERS: HashMap<Address, u32> = HashMap::with_max_entries(capacity
 #[map]
 pub static QUESTIONS: LruHashMap<QuestionKey, Question> =
     LruHashMap::with_max_entries(capacity::QUESTIONS, 0);
+#[map]
+pub static STREAMS: LruHashMap<StreamKey, Stream> = LruHashMap::with_max_entries(capacity::STREAMS, 0);
+#[map]
+pub static PARTS: LruHashMap<StreamKey, Part> = LruHashMap::with_max_entries(capacity::PARTS, 0);
+/// What a new part begins as.
+#[map]
+pub static NO_PART: Array<Part> = Array::with_max_entries(1, 0);
 #[map]
 pub static NAME_SYMBOLS: Array<Symbols> = Array::with_max_entries(2, 0);
 #[map]

@@ -104,12 +104,7 @@ fn end(skb: Context, fate: i32, from_workload: bool) -> i32 {
     if fate != RESOLVER {
         return fate;
     }
-    if from_workload {
-        dns::look_out(skb);
-    } else {
-        dns::look_in(skb);
-    }
-    PASS
+    if from_workload { dns::look_out(skb) } else { dns::look_in(skb) }
 }
 
 /// The way of packets of unknown flows, of other layouts, and of DNS. `known` is what was found out about it so far:

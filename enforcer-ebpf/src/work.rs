@@ -5,6 +5,7 @@ use enforcer_common::decide::{Attempt, Decision};
 use enforcer_common::flow::{Flow, FlowKey};
 use enforcer_common::packet::Packet;
 use enforcer_common::policy::Endpoint;
+use enforcer_common::stream::StreamKey;
 
 /// The packet under way and what is known of it so far.
 #[repr(C)]
@@ -23,6 +24,11 @@ pub struct Work {
     pub padding_former: u32,
     pub flow: Flow,
     pub refusal: [u8; 128],
+    /// The direction of a connection to a resolver that the packet belongs to.
+    pub stream: StreamKey,
+    /// Where in the packet the next octet to read lies, and how many follow.
+    pub segment_at: u32,
+    pub segment_left: u32,
     /// A value on its way through memory.
     pub passed: u32,
     pub padding: u32,

@@ -29,6 +29,8 @@ pub struct Counters {
     pub question_insert_failed: u64,
     /// Fragments that could not be remembered.
     pub fragment_insert_failed: u64,
+    /// DNS messages over TCP that were not read.
+    pub stream_lost: u64,
 }
 
 /// How full one map is.
@@ -61,6 +63,7 @@ pub(crate) fn read(maps: &Maps) -> Result<Counters, Error> {
         learn_displaced: at(Counter::LearnDisplaced),
         question_insert_failed: at(Counter::QuestionInsertFailed),
         fragment_insert_failed: at(Counter::FragmentInsertFailed),
+        stream_lost: at(Counter::StreamLost),
     })
 }
 

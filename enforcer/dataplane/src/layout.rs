@@ -9,6 +9,7 @@ use enforcer_common::address::Address;
 use enforcer_common::flow::{Flow, FlowKey, Fragment, FragmentKey};
 use enforcer_common::name;
 use enforcer_common::policy::{Endpoint, IdentityKey, Learned, LearnedKey, Rule, RuleKey};
+use enforcer_common::stream::{Part, Stream, StreamKey};
 use std::path::Path;
 
 /// Type, sizes and room of one map.
@@ -38,7 +39,7 @@ impl Layout {
 }
 
 /// The layout of every map that is pinned.
-pub(crate) fn layouts(room: &Capacities) -> [Layout; 19] {
+pub(crate) fn layouts(room: &Capacities) -> [Layout; 21] {
     use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, RingBuf};
     let halves = 2 * capacity::NAME_STATES;
     [
@@ -52,6 +53,8 @@ pub(crate) fn layouts(room: &Capacities) -> [Layout; 19] {
         Layout::of::<FragmentKey, Fragment>(map::FRAGMENTS, LruHash, room.fragments),
         Layout::of::<Address, u32>(map::RESOLVERS, Hash, room.resolvers),
         Layout::of::<QuestionKey, Question>(map::QUESTIONS, LruHash, room.questions),
+        Layout::of::<StreamKey, Stream>(map::STREAMS, LruHash, capacity::STREAMS),
+        Layout::of::<StreamKey, Part>(map::PARTS, LruHash, capacity::PARTS),
         Layout::of::<u32, name::Symbols>(map::NAME_SYMBOLS, Array, 2),
         Layout::of::<u32, name::Row>(map::NAME_ROWS, Array, halves),
         Layout::of::<u32, u32>(map::NAME_CLASSES, Array, halves),

@@ -52,6 +52,7 @@ pub fn losses(before: &Counters, after: &Counters) -> BTreeMap<&'static str, u64
         ("learn-displaced", before.learn_displaced, after.learn_displaced),
         ("question-insert-failed", before.question_insert_failed, after.question_insert_failed),
         ("fragment-insert-failed", before.fragment_insert_failed, after.fragment_insert_failed),
+        ("dns-stream-lost", before.stream_lost, after.stream_lost),
     ]
     .into_iter()
     .map(|(kind, before, after)| (kind, after.saturating_sub(before)))

@@ -12,6 +12,7 @@ mod reject;
 mod segments;
 mod shapes;
 mod state;
+mod streams;
 
 use super::{World, workload};
 use crate::options::{Capacities, Options};
