@@ -11,15 +11,32 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::reaper::{Kind, Remnant};
-use crate::{Journal, Lab, Record};
+use crate::{Journal, Namespace, Record};
 
 /// What the agent says once policy is in force.
 const READY: &str = "enforcing";
 
-/// A running agent; killed on drop. What it enforced stays until the lab goes.
+/// Where an agent runs, and what it works on.
+#[derive(Clone, Debug)]
+pub struct Station<'a> {
+    /// The node.
+    pub node: &'a Namespace,
+    /// The node's name.
+    pub name: &'a str,
+    /// Directory of the policy files.
+    pub policies: &'a Path,
+    /// The workload list.
+    pub workloads: &'a Path,
+    /// Where it pins.
+    pub pins: &'a Path,
+    /// Its socket.
+    pub socket: PathBuf,
+}
+
+/// A running agent; killed on drop. What it enforced stays until its node goes.
 #[derive(Debug)]
 pub struct Agent<'a> {
-    lab: &'a Lab,
+    station: Station<'a>,
     arguments: Vec<OsString>,
     running: Option<Running>,
     log: Arc<Journal<String>>,
@@ -39,17 +56,18 @@ impl<'a> Agent<'a> {
     ///
     /// # Errors
     /// When it ends or stays silent instead; with what it said.
-    pub(crate) fn start(lab: &'a Lab, more: &[&str]) -> Result<Self> {
+    pub fn start(station: Station<'a>, more: &[&str]) -> Result<Self> {
         let mut arguments: Vec<OsString> = vec!["agent".into(), "--source".into()];
         let mut source = OsString::from("dir:");
-        source.push(lab.policy_directory());
+        source.push(station.policies);
         arguments.push(source);
-        arguments.extend(["--flow-log", "-", "--node-name", "node", "--pin-directory"].map(OsString::from));
-        arguments.push(lab.pin_directory().into());
-        arguments.extend(["--socket".into(), lab.socket().into()]);
-        arguments.extend(["--workloads".into(), lab.workloads().into()]);
+        arguments.extend(["--flow-log", "-", "--node-name", station.name].map(OsString::from));
+        arguments.extend(["--pin-directory".into(), station.pins.into()]);
+        arguments.extend(["--socket".into(), station.socket.clone().into()]);
+        arguments.extend(["--workloads".into(), station.workloads.into()]);
         arguments.extend(more.iter().map(OsString::from));
-        let mut agent = Self { lab, arguments, running: None, log: Arc::default(), records: Arc::default() };
+        let mut agent =
+            Self { station, arguments, running: None, log: Arc::default(), records: Arc::default() };
         agent.start_again()?;
         Ok(agent)
     }
@@ -57,14 +75,14 @@ impl<'a> Agent<'a> {
     /// Starts it anew after [`Self::kill`] or [`Self::terminate`], with the same arguments.
     ///
     /// # Errors
-    /// As [`Lab::agent`].
+    /// As [`Self::start`].
     pub fn start_again(&mut self) -> Result<()> {
         let mut command = Command::new(binary()?);
         command.args(&self.arguments).env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let said_before = self.log.len();
         let begun = Instant::now();
-        let mut process = self.lab.node.spawn(&mut command)?;
+        let mut process = self.station.node.spawn(&mut command)?;
         let remnant = Remnant::new(Kind::Process, &process.id().to_string())?;
         let output = process.stdout.take().expect("its standard output is a pipe");
         let errors = process.stderr.take().expect("its standard error is a pipe");
@@ -136,7 +154,7 @@ impl<'a> Agent<'a> {
     /// When it cannot be run.
     pub fn cli(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = Command::new(binary()?);
-        command.args(arguments).arg("--socket").arg(self.lab.socket()).stdin(Stdio::null());
+        command.args(arguments).arg("--socket").arg(&self.station.socket).stdin(Stdio::null());
         command.output().context("failed to run the enforcer binary")
     }
 

@@ -13,7 +13,7 @@ use flate2::read::GzDecoder;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-mod cluster;
+mod cnp;
 mod cyclonus;
 mod e2e;
 mod snapshot;
@@ -112,6 +112,17 @@ pub struct Sides {
 }
 
 impl Node {
+    /// The object that a cluster has for it.
+    pub fn manifest(&self) -> Value {
+        let address = |address: &IpAddr| serde_json::json!({"type": "InternalIP", "address": address});
+        let addresses: Vec<Value> = self.addresses.iter().map(address).collect();
+        serde_json::json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": self.name, "labels": self.labels()},
+            "status": {"addresses": addresses}
+        })
+    }
+
     /// Its labels: those that every Linux node has and the suites select by.
     pub fn labels(&self) -> BTreeMap<String, String> {
         [("kubernetes.io/os", "linux"), ("kubernetes.io/hostname", self.name)]
@@ -140,7 +151,7 @@ impl Suite {
     /// As [`Self::k8s_netpol_e2e`].
     pub fn cnp_conformance() -> Result<Self> {
         let file = include_bytes!("../conformance/cnp-conformance.json.gz");
-        read("cnp-conformance", 301, file, cluster::cases)
+        read("cnp-conformance", 301, file, cnp::cases)
     }
 
     /// Generated tests of NetworkPolicy, all pods on one node, IPv4.
@@ -240,7 +251,7 @@ fn index(pods: &[Pod], name: &str) -> Result<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{cluster, cyclonus, e2e, parse};
+    use super::{cnp, cyclonus, e2e, parse};
 
     #[test]
     fn unknown_fields_are_refused_wherever_they_are() {
@@ -250,7 +261,7 @@ mod tests {
         let refused = parse::<Vec<e2e::WrittenCase>>(&case).err().map(|error| error.to_string());
         assert!(refused.is_some_and(|text| text.starts_with("[0].steps[0].more: unknown field `more`")));
         assert!(parse::<Vec<e2e::WrittenCase>>(&case.replace(r#","more":1"#, "")).is_ok());
-        assert!(parse::<cluster::File>(r#"{"pods":[],"states":[],"more":1}"#).is_err());
+        assert!(parse::<cnp::File>(r#"{"pods":[],"states":[],"more":1}"#).is_err());
         let file = r#"{"source":"","layout":"","tag_counts":{},"cases":[],"more":1}"#;
         assert!(parse::<cyclonus::File>(file).is_err());
     }

@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use crate::agent::Station;
 use crate::internet::{Internet, NAME_SERVER};
 use crate::journal::PATIENCE;
 use crate::reaper::Tree;
@@ -23,7 +24,7 @@ use crate::{Agent, Namespace};
 pub use builder::Builder;
 pub use pod::Pod;
 
-mod builder;
+pub(crate) mod builder;
 mod pod;
 
 /// The node's address as pods see it, on every pod interface.
@@ -76,7 +77,7 @@ impl Lab {
     /// # Errors
     /// When it ends or stays silent instead; with what it said.
     pub fn agent(&self) -> Result<Agent<'_>> {
-        Agent::start(self, &[])
+        self.agent_with(&[])
     }
 
     /// As [`Self::agent`], with `more` arguments.
@@ -84,7 +85,15 @@ impl Lab {
     /// # Errors
     /// As [`Self::agent`].
     pub fn agent_with(&self, more: &[&str]) -> Result<Agent<'_>> {
-        Agent::start(self, more)
+        let station = Station {
+            node: &self.node,
+            name: "node",
+            policies: &self.policies,
+            workloads: &self.workloads,
+            pins: self.pins.path(),
+            socket: self.socket(),
+        };
+        Agent::start(station, more)
     }
 
     /// Writes a policy file, whole or not at all.
@@ -162,7 +171,7 @@ impl Lab {
 }
 
 /// A name nobody else on this machine takes.
-fn unique() -> String {
+pub(crate) fn unique() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("enforcer-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }

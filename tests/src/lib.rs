@@ -17,12 +17,14 @@
 
 pub mod agent;
 pub mod client;
+pub mod cluster;
 pub mod conformance;
 pub mod internet;
 pub mod journal;
 pub mod lab;
 pub mod namespace;
 pub mod packet;
+pub mod probe;
 pub mod reaper;
 pub mod record;
 pub mod resolver;

@@ -178,7 +178,7 @@ fn wire(node: &Namespace, pod: &Pod) -> Result<()> {
 ///
 /// The end that is up first has no carrier until the other follows, and the kernel tells IPv6 of a carrier that comes
 /// later only within a second. So the first end goes down and up again.
-pub(super) fn connect(node: &Namespace, near: &str, far: &Namespace) -> Result<()> {
+pub(crate) fn connect(node: &Namespace, near: &str, far: &Namespace) -> Result<()> {
     node.ip(&format!("link add {near} type veth peer name eth0 netns {}\n", far.name()))?;
     far.ip("link set eth0 up\n")?;
     node.ip(&format!("link set {near} up\n"))?;

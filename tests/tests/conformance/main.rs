@@ -5,3 +5,4 @@
 mod compiler;
 mod judge;
 mod kernel;
+mod live;
