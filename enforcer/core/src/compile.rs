@@ -1,7 +1,7 @@
 //! The compiler: a snapshot becomes the numbered plan of one node. Pure and deterministic; every policy is either
 //! in the plan or among the refusals.
 //!
-//! `lower` resolves peers that are given by other objects, `order` puts tiers and policies into their one order, `subjects` finds who is selected, `peers` and
+//! `lower` resolves peers that are given by other objects, `order` puts tiers and policies into their one order, `subjects` finds who is selected, `staging` what is in force, `peers` and
 //! `identities` divide the addresses into classes, `names` does so for names, `tables` flattens
 //! the rules. Source of the meaning: `policy.md`.
 
@@ -14,7 +14,7 @@ use enforcer_common::policy::{MAX_ADDRESSES, Mode};
 
 use crate::hierarchy;
 use crate::object::{Namespace, Workload, WorkloadId};
-use crate::plan::{EndpointPlan, Plan};
+use crate::plan::{EndpointPlan, Plan, StagedPlan};
 use crate::refusal::{ObjectRef, Refusal};
 use crate::snapshot::Snapshot;
 
@@ -26,6 +26,7 @@ mod order;
 mod peers;
 mod ports;
 mod rows;
+mod staging;
 mod subjects;
 mod tables;
 
@@ -62,6 +63,7 @@ pub fn compile_within(snapshot: &Snapshot, limits: &Limits) -> Compiled {
     let lowered = lower::lower(snapshot, &mut refused);
     let order = order::order(snapshot, &lowered, &mut refused);
     let selected = subjects::select(snapshot, &order);
+    let staging = staging::Staging::of(snapshot, &order, &mut refused);
     let used = used(&order, &selected);
     let mut numbers = numbers::number(&order, &used);
     let peers = peers::collect(&order, &used);
@@ -70,13 +72,16 @@ pub fn compile_within(snapshot: &Snapshot, limits: &Limits) -> Compiled {
     let mut tables = tables::Tables::new(&order, &numbers, &identities, &names);
     let mut endpoints = BTreeMap::new();
     for (workload, policies) in &selected {
-        let endpoint = EndpointPlan {
-            mode: mode(snapshot, workload),
-            addresses: addresses(workload, &mut refused),
-            egress: tables.table(workload, policies, Direction::Egress, &mut refused),
-            ingress: tables.table(workload, policies, Direction::Ingress, &mut refused),
-            staged: None,
-        };
+        let (egress, ingress) = tables.pair(workload, &staging.enforced(policies), &mut refused);
+        let staged = staging.previewed(policies).map(|policies| {
+            let mut complaints = Vec::new();
+            let (egress, ingress) = tables.pair(workload, &policies, &mut complaints);
+            refused.extend(complaints.into_iter().map(about_staged));
+            StagedPlan { egress, ingress }
+        });
+        let mode = mode(snapshot, workload);
+        let addresses = addresses(workload, &mut refused);
+        let endpoint = EndpointPlan { mode, addresses, egress, ingress, staged };
         endpoints.insert(workload.id.clone(), endpoint);
     }
     check_modes(snapshot, &mut refused);
@@ -94,6 +99,11 @@ pub fn compile_within(snapshot: &Snapshot, limits: &Limits) -> Compiled {
         patterns: names.patterns,
     };
     Compiled { plan, refused }
+}
+
+/// A complaint about what is evaluated beside.
+fn about_staged(refusal: Refusal) -> Refusal {
+    Refusal { field: format!("staged.{}", refusal.field), ..refusal }
 }
 
 /// A policy by its place in the order, and the direction its rules are of.

@@ -18,6 +18,7 @@ pub use external_network::ExternalNetworkSpec;
 pub use metadata::Metadata;
 pub use network::NetworkPolicySpec;
 pub use segment::{ClusterSegmentPolicySpec, SegmentPolicySpec};
+pub(crate) use stage::{REMOVES, REPLACES, annotation};
 pub use tier::TierSpec;
 
 mod cluster;
@@ -33,6 +34,7 @@ mod segment;
 mod segment_peers;
 mod segment_rules;
 mod selector;
+mod stage;
 mod tier;
 
 /// What a document says it is. Other fields are not looked at.

@@ -73,6 +73,8 @@ pub struct Policy {
     pub tier: String,
     /// Place in the tier, lower first; ties go by namespace, name and kind.
     pub order: u32,
+    /// Whether it is in force.
+    pub mode: PolicyMode,
     /// Whom it selects.
     pub subject: Subject,
     /// Rules for flows the subject begins; `None` when the policy says nothing about them, an empty list
@@ -80,6 +82,24 @@ pub struct Policy {
     pub egress: Option<Vec<Rule>>,
     /// Rules for flows others begin; as `egress`.
     pub ingress: Option<Vec<Rule>>,
+}
+
+/// Whether a policy is in force.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PolicyMode {
+    /// It is.
+    Enforce,
+    /// It is evaluated beside, and stands in for another one or for none.
+    Stage(Option<Preview>),
+}
+
+/// What a staged policy does to another one of its kind and namespace in the evaluation beside.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Preview {
+    /// Stands in for the policy of this name.
+    Replaces(String),
+    /// Takes out the policy of this name; it has no rules of its own.
+    Removes(String),
 }
 
 /// Whom a policy selects.

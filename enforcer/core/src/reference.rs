@@ -12,17 +12,19 @@ use enforcer_common::verdict::{Reason, Verdict};
 
 use crate::object::{Workload, WorkloadId};
 use crate::plan::RuleInfo;
-use crate::policy::{DefaultAction, Policy, Rule, Tier};
+use crate::policy::{DefaultAction, Policy, PolicyMode, Rule, Tier};
 use crate::protocol::Protocol;
 use crate::snapshot::Snapshot;
 
 pub(crate) use addresses::owner;
 use addresses::{is_host, matches};
 use select::selects;
+pub use staged::evaluate_staged;
 use tree::mode;
 
 mod addresses;
 mod select;
+mod staged;
 mod tree;
 
 /// A flow that wants to begin.
@@ -133,7 +135,7 @@ fn ask(snapshot: &Snapshot, workload: &Workload, question: &Question, tier: &Tie
     let mut policies: Vec<&Policy> = snapshot
         .policies
         .values()
-        .filter(|policy| policy.tier == tier.name)
+        .filter(|policy| policy.mode == PolicyMode::Enforce && policy.tier == tier.name)
         .filter(|policy| rules(policy, question.direction).is_some())
         .filter(|policy| selects(snapshot, &policy.subject, workload))
         .collect();

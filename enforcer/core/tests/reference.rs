@@ -1,15 +1,17 @@
 //! The compiled tables, judged by the kernel's own decision, say what the reference evaluator says.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 
 use enforcer_common::address::Address;
-use enforcer_common::decide::{Attempt, Direction};
+use enforcer_common::decide::{Attempt, Decision, Direction};
 use enforcer_common::policy::{MAX_STAGES, Rule};
+use enforcer_common::verdict::Reason;
 use enforcer_core::compile::compile;
 use enforcer_core::object::WorkloadId;
 use enforcer_core::plan::{HostTables, Plan};
-use enforcer_core::reference::{self, Question};
+use enforcer_core::reference::{self, Answer, Question};
 use enforcer_core::snapshot::Snapshot;
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestCaseError, TestRunner};
@@ -32,15 +34,60 @@ fn config(cases: u32) -> ProptestConfig {
     ProptestConfig { rng_seed: RngSeed::Fixed(seed), ..config }
 }
 
+/// How many flows were decided by what, in all cases: policies that decide nothing would prove nothing.
+#[derive(Default, Debug)]
+struct Tally {
+    flows: Cell<u32>,
+    by_rule: Cell<u32>,
+    by_default: Cell<u32>,
+    staged: Cell<u32>,
+    differing: Cell<u32>,
+    cases: Cell<u32>,
+    /// Cases in which some rule or tier decided some flow.
+    decided: Cell<u32>,
+}
+
+impl Tally {
+    fn count(&self, enforced: &Answer, staged: Option<&Answer>) {
+        add(&self.flows, true);
+        add(&self.by_rule, enforced.reason == Reason::Rule);
+        add(&self.by_default, enforced.reason == Reason::TierDefault);
+        add(&self.staged, staged.is_some());
+        add(&self.differing, staged.is_some_and(|staged| staged.rule != enforced.rule));
+    }
+
+    fn has_teeth(&self) -> bool {
+        let (flows, cases) = (self.flows.get(), self.cases.get());
+        let hundredths = |part: &Cell<u32>, of: u32| u64::from(part.get()) * 100 / u64::from(of);
+        hundredths(&self.by_rule, flows) >= 20
+            && hundredths(&self.by_default, flows) >= 15
+            && hundredths(&self.staged, flows) >= 35
+            && hundredths(&self.differing, flows) >= 10
+            && hundredths(&self.decided, cases) >= 75
+    }
+}
+
+fn add(counter: &Cell<u32>, counts: bool) {
+    counter.set(counter.get() + u32::from(counts));
+}
+
 #[test]
 fn tables_decide_as_the_reference_does() {
     let cases = (generate::snapshots(), prop::collection::vec(generate::flow(), FLOWS));
+    let tally = Tally::default();
     let outcome = TestRunner::new(config(10_000)).run(&cases, |(snapshot, flows)| {
         let plan = compile(&snapshot).plan;
         let mut tables = HostTables::new(&plan);
-        flows.iter().try_for_each(|flow| compare(&snapshot, &plan, &mut tables, flow))
+        let by_policy = || tally.by_rule.get() + tally.by_default.get();
+        let before = by_policy();
+        flows.iter().try_for_each(|flow| compare(&snapshot, &plan, &mut tables, flow, &tally))?;
+        add(&tally.cases, true);
+        add(&tally.decided, by_policy() > before);
+        Ok(())
     });
     outcome.unwrap_or_else(|error| panic!("{error}"));
+    println!("{tally:?}");
+    assert!(tally.has_teeth(), "{tally:?}");
 }
 
 fn compare(
@@ -48,11 +95,14 @@ fn compare(
     plan: &Plan,
     tables: &mut HostTables,
     flow: &Flow,
+    tally: &Tally,
 ) -> Result<(), TestCaseError> {
     let local: Vec<&WorkloadId> = plan.endpoints.keys().collect();
     let workload = local[flow.workload.index(local.len())].clone();
-    let expected =
-        reference::evaluate(snapshot, &question(&workload, flow)).expect("a workload of the snapshot");
+    let question = question(&workload, flow);
+    let enforced = reference::evaluate(snapshot, &question).expect("a workload of the snapshot");
+    let staged = reference::evaluate_staged(snapshot, &question);
+    tally.count(&enforced, staged.as_ref());
     tables.forget();
     for name in &flow.names {
         let class = plan.names.class_of(name);
@@ -61,15 +111,19 @@ fn compare(
         }
     }
     let attempt = attempt(flow);
-    let decision = tables.decide(&workload, &attempt).expect("an endpoint of the plan");
-    let rule = (decision.rule != 0).then(|| plan.rules[&decision.rule].clone());
+    let decided = tables.decide(&workload, &attempt);
+    let decided_staged = tables.decide_staged(&workload, &attempt);
+    let rule = |number: u32| (number != 0).then(|| plan.rules[&number].clone());
+    let of_tables = |d: Decision| (d.verdict, d.reason, rule(d.rule));
+    let of_reference = |a: &Answer| (a.verdict, a.reason, a.rule.clone());
     prop_assert_eq!(
-        (decision.verdict, decision.reason, rule),
-        (expected.verdict, expected.reason, expected.rule),
-        "{} {:?}\n{:?}",
+        (decided.map(of_tables), decided_staged.map(of_tables)),
+        (Some(of_reference(&enforced)), staged.as_ref().map(of_reference)),
+        "{} {:?}\n{:?}\n{:?}",
         workload,
         flow,
-        expected.steps
+        enforced.steps,
+        staged
     );
     Ok(())
 }
@@ -103,9 +157,7 @@ fn plans_are_well_formed_and_always_the_same() {
         let compiled = compile(&snapshot);
         prop_assert_eq!(&compile(&snapshot), &compiled);
         let plan = compiled.plan;
-        let tables =
-            plan.endpoints.values().flat_map(|endpoint| [endpoint.egress, endpoint.ingress]).flatten();
-        let used: BTreeSet<usize> = tables.collect();
+        let used: BTreeSet<usize> = plan.endpoints.values().flat_map(|endpoint| endpoint.tables()).collect();
         prop_assert!(used.into_iter().eq(0..plan.tables.len()));
         for table in &plan.tables {
             prop_assert!((1..=MAX_STAGES as usize).contains(&table.stages.len()));

@@ -57,8 +57,19 @@ impl<'a> Tables<'a> {
         Self { order, numbers, identities, names, classes: HashMap::new(), indices: HashMap::new() }
     }
 
-    /// Index of the table of a workload that these policies select; `None` when nothing is decided by any.
-    pub(super) fn table(
+    /// Indices of the tables for egress and ingress of a workload that these policies select; `None` when nothing is
+    /// decided by any.
+    pub(super) fn pair(
+        &mut self,
+        workload: &Workload,
+        policies: &[usize],
+        refused: &mut Vec<Refusal>,
+    ) -> (Option<usize>, Option<usize>) {
+        let egress = self.table(workload, policies, Direction::Egress, refused);
+        (egress, self.table(workload, policies, Direction::Ingress, refused))
+    }
+
+    fn table(
         &mut self,
         workload: &Workload,
         policies: &[usize],

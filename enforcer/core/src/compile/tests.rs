@@ -12,6 +12,7 @@ use crate::plan::{EndpointPlan, Plan, Row};
 use crate::snapshot::Snapshot;
 
 mod references;
+mod staging;
 
 fn refusals(snapshot: &Snapshot) -> Vec<String> {
     compile(snapshot).refused.iter().map(ToString::to_string).collect()

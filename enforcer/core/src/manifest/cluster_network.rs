@@ -10,6 +10,7 @@ use super::cluster_network_rules::{EgressRule, IngressRule, egress, ingress};
 use super::metadata::cluster_name;
 use super::report::Report;
 use super::selector::SelectorSpec;
+use super::stage;
 use crate::policy::{NamespaceScope, Policy, PolicyId, PolicyKind, Subject, TagSelector, Tier};
 
 /// Highest priority number.
@@ -78,17 +79,19 @@ pub(super) fn policy(document: &Document<ClusterNetworkPolicySpec>, report: &mut
     let subject = report.require("spec.subject", &spec.subject).and_then(|spec| subject(spec, report));
     let ingress = ingress(spec.ingress.as_deref().unwrap_or_default(), report);
     let egress = egress(spec.egress.as_deref().unwrap_or_default(), report);
-    Some(Policy {
+    let policy = Policy {
         id: PolicyId { namespace: None, name, kind: PolicyKind::ClusterNetwork },
         tier: match tier? {
             TierName::Admin => Tier::ADMIN.to_owned(),
             TierName::Baseline => Tier::BASELINE.to_owned(),
         },
         order: order?,
+        mode: stage::of_annotation(&document.metadata, report),
         subject: subject?,
         egress: (!egress.is_empty()).then_some(egress),
         ingress: (!ingress.is_empty()).then_some(ingress),
-    })
+    };
+    Some(stage::without_rules_of_removal(policy, report))
 }
 
 fn priority(wanted: i64, report: &mut Report) -> Option<u32> {

@@ -13,6 +13,7 @@ use super::ports::{self, PortSpec};
 use super::report::Report;
 use super::scalar::Cidr;
 use super::selector::SelectorSpec;
+use super::stage;
 use crate::policy::{
     NamespaceScope, Peer, Peers, Policy, PolicyId, PolicyKind, Ports, Rule, Subject, TagSelector, Tier,
 };
@@ -116,14 +117,16 @@ pub(super) fn policy(document: &Document<NetworkPolicySpec>, report: &mut Report
         _ if egress.is_empty() => vec![PolicyType::Ingress],
         _ => vec![PolicyType::Ingress, PolicyType::Egress],
     };
-    Some(Policy {
+    let policy = Policy {
         id: PolicyId { namespace: Some(namespace.clone()), name, kind: PolicyKind::Network },
         tier: Tier::KUBERNETES.to_owned(),
         order: 0,
+        mode: stage::of_annotation(&document.metadata, report),
         subject: Subject { namespaces: NamespaceScope::Named(namespace), workloads },
         egress: types.contains(&PolicyType::Egress).then_some(egress),
         ingress: types.contains(&PolicyType::Ingress).then_some(ingress),
-    })
+    };
+    Some(stage::without_rules_of_removal(policy, report))
 }
 
 fn rules<'a>(

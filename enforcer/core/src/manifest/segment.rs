@@ -1,5 +1,7 @@
 //! `enforcer.dev/v1alpha1` SegmentPolicy and ClusterSegmentPolicy: their fields, tier, order and subject.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::Document;
@@ -8,8 +10,8 @@ use super::report::Report;
 use super::segment_peers::Scope;
 use super::segment_rules::{EgressRule, IngressRule, egress, ingress};
 use super::selector::{Expression, SelectorSpec};
-use crate::policy::{NamespaceScope, Policy, PolicyId, PolicyKind, Subject, Tier};
-use std::collections::BTreeMap;
+use super::stage::{self, StageMode};
+use crate::policy::{NamespaceScope, Policy, PolicyId, PolicyKind, PolicyMode, Preview, Subject, Tier};
 
 /// Order of a policy that names none.
 const DEFAULT_ORDER: u32 = 1000;
@@ -80,15 +82,6 @@ pub struct ClusterSubjectSpec {
     pub match_expressions: Option<Vec<Expression>>,
 }
 
-/// Whether a policy is in force.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-pub enum StageMode {
-    /// It is.
-    Enforce,
-    /// It is evaluated beside; not supported yet.
-    Stage,
-}
-
 /// The valid policy of a SegmentPolicy document.
 pub(super) fn policy(document: &Document<SegmentPolicySpec>, report: &mut Report) -> Option<Policy> {
     let name = namespaced_name(&document.metadata, report);
@@ -96,20 +89,23 @@ pub(super) fn policy(document: &Document<SegmentPolicySpec>, report: &mut Report
     let subject = report.require("spec.subject", &spec.subject);
     let workloads = subject.map(|subject| subject.over_tags("spec.subject", report));
     let scope = Scope { namespace: Some(&namespace) };
-    let rules = Rules { tier: &spec.tier, mode: spec.mode, ingress: &spec.ingress, egress: &spec.egress };
+    let mode = stage::of_spec(spec.mode, &document.metadata, report);
+    let rules = Rules { tier: &spec.tier, mode: &mode, ingress: &spec.ingress, egress: &spec.egress };
     let (tier, ingress, egress) = rules.validate(&scope, report);
     let namespaces = match spec.propagate {
         Some(true) => NamespaceScope::Tree(namespace.clone()),
         Some(false) | None => NamespaceScope::Named(namespace.clone()),
     };
-    Some(Policy {
+    let policy = Policy {
         id: PolicyId { namespace: Some(namespace), name, kind: PolicyKind::Segment },
         tier,
         order: spec.order.unwrap_or(DEFAULT_ORDER),
+        mode,
         subject: Subject { namespaces, workloads: workloads? },
         egress,
         ingress,
-    })
+    };
+    Some(stage::without_rules_of_removal(policy, report))
 }
 
 /// The valid policy of a ClusterSegmentPolicy document.
@@ -121,16 +117,19 @@ pub(super) fn cluster_policy(
         cluster_name(&document.metadata, report).zip(report.require("spec", &document.spec))?;
     let subject =
         report.require("spec.subject", &spec.subject).and_then(|spec| cluster_subject(spec, report));
-    let rules = Rules { tier: &spec.tier, mode: spec.mode, ingress: &spec.ingress, egress: &spec.egress };
+    let mode = stage::of_spec(spec.mode, &document.metadata, report);
+    let rules = Rules { tier: &spec.tier, mode: &mode, ingress: &spec.ingress, egress: &spec.egress };
     let (tier, ingress, egress) = rules.validate(&Scope { namespace: None }, report);
-    Some(Policy {
+    let policy = Policy {
         id: PolicyId { namespace: None, name, kind: PolicyKind::ClusterSegment },
         tier,
         order: spec.order.unwrap_or(DEFAULT_ORDER),
+        mode,
         subject: subject?,
         egress,
         ingress,
-    })
+    };
+    Some(stage::without_rules_of_removal(policy, report))
 }
 
 fn cluster_subject(spec: &ClusterSubjectSpec, report: &mut Report) -> Option<Subject> {
@@ -147,7 +146,7 @@ fn cluster_subject(spec: &ClusterSubjectSpec, report: &mut Report) -> Option<Sub
 /// What both kinds have in common.
 struct Rules<'a> {
     tier: &'a Option<String>,
-    mode: Option<StageMode>,
+    mode: &'a PolicyMode,
     ingress: &'a Option<Vec<IngressRule>>,
     egress: &'a Option<Vec<EgressRule>>,
 }
@@ -156,10 +155,8 @@ type RuleList = Option<Vec<crate::policy::Rule>>;
 
 impl Rules<'_> {
     fn validate(&self, scope: &Scope<'_>, report: &mut Report) -> (String, RuleList, RuleList) {
-        if self.mode == Some(StageMode::Stage) {
-            report.unsupported("spec.mode", "Stage");
-        }
-        if self.ingress.is_none() && self.egress.is_none() {
+        let removes = matches!(self.mode, PolicyMode::Stage(Some(Preview::Removes(_))));
+        if self.ingress.is_none() && self.egress.is_none() && !removes {
             report.refuse("spec", "has neither ingress nor egress: it would do nothing");
         }
         let tier = self.tier.clone().unwrap_or_else(|| Tier::DEFAULT.to_owned());

@@ -10,13 +10,14 @@ use super::{Header, Kind, Object, read_value};
 use crate::object::Namespace;
 use crate::policy::{
     DefaultAction, Entity, LabelSelector, NamespaceScope, Peer, Peers, Policy, PolicyId, PolicyKind,
-    PortMatch, Ports, Requirement, Rule, Selector, Subject, Tag, TagSelector, Test, Tier,
+    PolicyMode, PortMatch, Ports, Requirement, Rule, Selector, Subject, Tag, TagSelector, Test, Tier,
 };
 use crate::protocol::Protocol;
 
 mod cluster;
 mod cluster_network;
 mod segment;
+mod stage;
 
 fn read(text: &str) -> Result<Object, Vec<String>> {
     let value: serde_json::Value = serde_saphyr::from_str(text).expect("the test writes YAML");
@@ -86,6 +87,7 @@ spec:
         },
         tier: "application".to_owned(),
         order: 100,
+        mode: PolicyMode::Enforce,
         subject: Subject {
             namespaces: NamespaceScope::Named("alerts".to_owned()),
             workloads: tags([label(Tag::Label("app".to_owned()), "alerts")]),

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use enforcer_common::policy::Action;
 use enforcer_core::policy::{
     Entity, ExternalNetworks, LabelSelector, NamespaceScope, Peer, Peers, Policy, PolicyId, PolicyKind,
-    PortMatch, Ports, Requirement, Rule, Selector, Subject, Tag, TagSelector, Test, Tier,
+    PolicyMode, PortMatch, Ports, Preview, Requirement, Rule, Selector, Subject, Tag, TagSelector, Test,
+    Tier,
 };
 use enforcer_core::protocol::Protocol;
 use ipnet::IpNet;
@@ -55,18 +56,36 @@ pub(super) const PREFIXES: [&str; 22] = [
 
 /// Any policy, of every kind as often.
 pub(super) fn policy() -> impl Strategy<Value = Policy> {
-    prop_oneof![network_policy(), cluster_network_policy(), segment_policy(), cluster_policy()]
+    let policy = prop_oneof![network_policy(), cluster_network_policy(), segment_policy(), cluster_policy()];
+    (policy, policy_mode()).prop_map(|(policy, mode)| match mode {
+        PolicyMode::Stage(Some(Preview::Removes(_))) => {
+            Policy { mode, egress: None, ingress: None, ..policy }
+        }
+        mode => Policy { mode, ..policy },
+    })
+}
+
+/// Mostly enforced; previews speak of policies that are there or not.
+fn policy_mode() -> impl Strategy<Value = PolicyMode> {
+    let name = || select(&["p0", "p1", "p2", "p3", "p4"][..]).prop_map(str::to_owned);
+    prop_oneof![
+        8 => Just(PolicyMode::Enforce),
+        2 => Just(PolicyMode::Stage(None)),
+        1 => name().prop_map(|name| PolicyMode::Stage(Some(Preview::Replaces(name)))),
+        1 => name().prop_map(|name| PolicyMode::Stage(Some(Preview::Removes(name)))),
+    ]
 }
 
 fn cluster_network_policy() -> impl Strategy<Value = Policy> {
     let action = || select(&[Action::Allow, Action::Deny, Action::Pass][..]);
     let rules = |named| option::of(vec(rule(action().boxed(), named), 1..4));
     let tier = select(&[Tier::ADMIN, Tier::BASELINE][..]);
-    (namespace_labels(), 0..4u8, tier, 0..3u32, tags(), rules(true), rules(false)).prop_map(
+    (namespace_labels(), 0..4u8, tier, 0..3u32, subject_tags(), rules(true), rules(false)).prop_map(
         |(namespaces, number, tier, order, workloads, egress, ingress)| Policy {
             id: id(None, number, PolicyKind::ClusterNetwork),
             tier: tier.to_owned(),
             order,
+            mode: PolicyMode::Enforce,
             subject: Subject { namespaces: NamespaceScope::Matching(namespaces), workloads },
             egress,
             ingress,
@@ -76,11 +95,18 @@ fn cluster_network_policy() -> impl Strategy<Value = Policy> {
 
 fn network_policy() -> impl Strategy<Value = Policy> {
     let rule = || rule(Just(Action::Allow).boxed(), false);
-    (select(&NAMESPACES[..]), 0..4u8, tags(), option::of(vec(rule(), 0..4)), option::of(vec(rule(), 0..4)))
+    (
+        select(&NAMESPACES[..]),
+        0..4u8,
+        subject_tags(),
+        option::of(vec(rule(), 0..4)),
+        option::of(vec(rule(), 0..4)),
+    )
         .prop_map(|(namespace, number, workloads, egress, ingress)| Policy {
             id: id(Some(namespace), number, PolicyKind::Network),
             tier: Tier::KUBERNETES.to_owned(),
             order: 0,
+            mode: PolicyMode::Enforce,
             subject: Subject { namespaces: NamespaceScope::Named(namespace.to_owned()), workloads },
             egress,
             ingress,
@@ -88,11 +114,12 @@ fn network_policy() -> impl Strategy<Value = Policy> {
 }
 
 fn segment_policy() -> impl Strategy<Value = Policy> {
-    (select(&NAMESPACES[..]), placed(), any::<bool>(), tags(), rules()).prop_map(
+    (select(&NAMESPACES[..]), placed(), any::<bool>(), subject_tags(), rules()).prop_map(
         |(namespace, (number, tier, order), propagate, workloads, (egress, ingress))| Policy {
             id: id(Some(namespace), number, PolicyKind::Segment),
             tier,
             order,
+            mode: PolicyMode::Enforce,
             subject: Subject {
                 namespaces: match propagate {
                     true => NamespaceScope::Tree(namespace.to_owned()),
@@ -107,11 +134,12 @@ fn segment_policy() -> impl Strategy<Value = Policy> {
 }
 
 fn cluster_policy() -> impl Strategy<Value = Policy> {
-    (namespace_labels(), placed(), tags(), rules()).prop_map(
+    (namespace_labels(), placed(), subject_tags(), rules()).prop_map(
         |(namespaces, (number, tier, order), workloads, (egress, ingress))| Policy {
             id: id(None, number, PolicyKind::ClusterSegment),
             tier,
             order,
+            mode: PolicyMode::Enforce,
             subject: Subject { namespaces: NamespaceScope::Matching(namespaces), workloads },
             egress,
             ingress,
@@ -250,6 +278,11 @@ fn selector<K: Ord + std::fmt::Debug>(key: impl Strategy<Value = K>) -> impl Str
 
 fn namespace_labels() -> impl Strategy<Value = LabelSelector> {
     selector(select(&["env", "team", "kubernetes.io/metadata.name"][..]).prop_map(str::to_owned))
+}
+
+/// Tags of a subject: everything more often than not, so that policies meet.
+fn subject_tags() -> impl Strategy<Value = TagSelector> {
+    prop_oneof![2 => Just(TagSelector::everything()), 1 => tags()]
 }
 
 fn tags() -> impl Strategy<Value = TagSelector> {

@@ -6,8 +6,8 @@ use enforcer_common::policy::Action;
 
 use super::{label, policy, tags};
 use crate::policy::{
-    NamespaceScope, Peer, Peers, Policy, PolicyId, PolicyKind, PortMatch, Ports, Rule, Selector, Subject,
-    Tag, TagSelector, Tier,
+    NamespaceScope, Peer, Peers, Policy, PolicyId, PolicyKind, PolicyMode, PortMatch, Ports, Rule, Selector,
+    Subject, Tag, TagSelector, Tier,
 };
 use crate::protocol::Protocol;
 
@@ -60,6 +60,7 @@ fn every_form_reads() {
         id: PolicyId { namespace: None, name: "p".to_owned(), kind: PolicyKind::ClusterNetwork },
         tier: Tier::ADMIN.to_owned(),
         order: 7,
+        mode: PolicyMode::Enforce,
         subject: Subject { namespaces: of_team("a"), workloads: web() },
         ingress: Some(vec![
             rule(Some("all"), Action::Pass, vec![team], Ports::Any),
