@@ -174,7 +174,7 @@ pub struct QuestionKey {
     pub transaction: u16,
 }
 
-/// What is remembered of a question.
+/// What is remembered of a question until it is answered.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Question {
@@ -182,7 +182,20 @@ pub struct Question {
     pub asked: u64,
     /// Hash of name (lower case), type and class.
     pub hash: u64,
+    /// Type asked for.
+    pub kind: u16,
+    /// Octets of `name` in use.
+    pub length: u16,
+    /// IP protocol: UDP or TCP.
+    pub protocol: u8,
+    /// Always 0.
+    pub padding: [u8; 3],
+    /// The name on the wire (RFC 1035, section 3.1) without the zero at its end; what lies behind means nothing.
+    pub name: [u8; QUESTION_NAME],
 }
+
+/// Room for a name on the wire.
+pub const QUESTION_NAME: usize = 256;
 
 /// Seconds within which an answer must follow its question.
 pub const ANSWER_SECONDS: u64 = 30;
@@ -239,7 +252,7 @@ sizes! {
     Address = 16,
     Settings = 40,
     QuestionKey = 24,
-    Question = 16,
+    Question = 280,
     EventBudget = 8,
     event::FlowEvent = 160,
     event::DnsEvent = 64,

@@ -63,8 +63,10 @@ pub struct DnsEvent {
     pub resolver: Address,
     /// The workload's port, host order.
     pub local_port: u16,
+    /// IP protocol: UDP or TCP.
+    pub protocol: u8,
     /// Always 0.
-    pub padding: [u8; 6],
+    pub padding: [u8; 5],
 }
 
 /// What became of a DNS answer in the kernel. None of these stops it; only `Learned` opens anything.

@@ -14,7 +14,7 @@ use crate::skb::{self, Context, hide};
 use crate::walk::PASS;
 use crate::work::work;
 use aya_ebpf::helpers::{bpf_ringbuf_output, bpf_skb_load_bytes};
-use enforcer_common::abi::{ANSWER_SECONDS, Counter, MAX_DNS_MESSAGE, Question, QuestionKey};
+use enforcer_common::abi::{ANSWER_SECONDS, Counter, MAX_DNS_MESSAGE, QUESTION_NAME, Question, QuestionKey};
 use enforcer_common::event::{DnsEvent, DnsOutcome, Kind};
 use enforcer_common::packet::{Kind as PacketKind, UDP};
 
@@ -63,6 +63,11 @@ pub struct Message {
     pub slot: u32,
     /// Seconds of the monotonic clock.
     pub now: u32,
+    /// The question as it is remembered.
+    pub question: Question,
+    /// Type asked for.
+    pub kind: u16,
+    pub padding: [u8; 6],
     /// Offsets of addresses with their lifetimes: `ttl << 32 | is_v6 << 16 | offset`.
     pub found: [u64; MAX_FOUND],
 }
@@ -191,15 +196,27 @@ pub extern "C" fn dns_ask() -> u32 {
     if first & 0xf8 != 0 || !read_question(message) {
         return 0;
     }
-    // SAFETY: the map element of this CPU.
-    let hash = unsafe { (*message).hash };
     let question = QuestionKey {
         resolver: key.remote,
         endpoint: flow.endpoint,
         local_port: key.local_port,
         transaction: transaction.to_be(),
     };
-    if QUESTIONS.insert(&question, &Question { asked: flow.last_seen, hash }, 0).is_err() {
+    // SAFETY: the map element of this CPU, whose arrays do not overlap; the name lies at a constant offset.
+    let asked = unsafe {
+        let asked = &raw mut (*message).question;
+        (*asked).asked = flow.last_seen;
+        (*asked).hash = (*message).hash;
+        (*asked).kind = (*message).kind;
+        (*asked).length = (*message).name_length as u16;
+        (*asked).protocol = key.protocol;
+        (*asked).padding = [0; 3];
+        let from = (&raw const (*message).octets).cast::<u8>().add(HEADER as usize);
+        let to = (&raw mut (*asked).name).cast::<[u32; QUESTION_NAME / 4]>();
+        from.cast::<[u32; QUESTION_NAME / 4]>().copy_to_nonoverlapping(to, 1);
+        &*asked
+    };
+    if QUESTIONS.insert(&question, asked, 0).is_err() {
         count(Counter::QuestionInsertFailed as u32, 1);
     }
     1
@@ -219,6 +236,7 @@ fn read_question(message: *mut Message) -> bool {
             return false;
         }
         let kind = number16(message, after);
+        (*message).kind = kind as u16;
         (*message).hash = (*message).hash.rotate_left(16) ^ kind as u64;
         (*message).offset = after + 4;
     }
@@ -246,7 +264,8 @@ pub extern "C" fn dns_tell() -> u32 {
         (*event).latency = 0;
         (*event).resolver = key.remote;
         (*event).local_port = key.local_port;
-        (*event).padding = [0; 6];
+        (*event).protocol = key.protocol;
+        (*event).padding = [0; 5];
     }
     let outcome = dns_answer() as u32;
     count_answer(outcome);
@@ -312,16 +331,16 @@ fn was_asked(message: *mut Message) -> bool {
         }
     };
     let Some(asked) = QUESTIONS.get_ptr_mut(&question) else { return false };
-    // SAFETY: a map element; an answer is taken by setting the time to 0.
+    // SAFETY: a map element.
     unsafe {
         let since = (*event).time.wrapping_sub((*asked).asked);
-        if (*asked).asked == 0 || (*asked).hash != hash || since > ANSWER_SECONDS * NANOSECONDS {
+        if (*asked).hash != hash || since > ANSWER_SECONDS * NANOSECONDS {
             return false;
         }
         (*event).latency = since;
-        (*asked).asked = 0;
     }
-    true
+    // Whoever removes it has the answer.
+    QUESTIONS.remove(&question).is_ok()
 }
 
 /// Walks the answer section and notes its addresses; false when a record is not well formed.

@@ -4,9 +4,9 @@ use super::messages::{self, Given, alias, answer, octets, question, record};
 use super::plans::address;
 use super::shapes::{plain, udp};
 use super::state::{near, ruled};
-use super::{Lab, OK};
+use super::{Lab, OK, clear};
 use crate::tests::{run, workload};
-use crate::{Program, TestPacket, monotonic_ns};
+use crate::{Program, TestPacket, Unanswered, monotonic_ns};
 use enforcer_common::abi::{ANSWER_SECONDS, COUNTERS, Counter};
 use enforcer_common::event::DnsOutcome;
 use enforcer_common::policy::Mode;
@@ -213,7 +213,7 @@ fn what_was_not_asked_teaches_nothing() {
     assert!(learned(&lab).is_empty());
     // All of this left the question open; it is answered once.
     assert_eq!(tell(&mut lab, &right), Some(DnsOutcome::Learned));
-    super::clear(&lab.dataplane.maps.learned);
+    clear(&lab.dataplane.maps.learned);
     assert_eq!(tell(&mut lab, &right), Some(DnsOutcome::Unsolicited));
     assert!(learned(&lab).is_empty());
 }
@@ -235,7 +235,34 @@ fn an_answer_must_come_in_time() {
         held.asked -= age * NANOSECONDS;
         questions.set(&key, &held).expect("maps can be written");
         assert_eq!(tell(&mut lab, &reply), Some(outcome));
+        clear(&lab.dataplane.maps.questions);
     }
+}
+
+#[test]
+fn a_question_that_nobody_answers_is_given_up_with_its_name() {
+    let mut lab = lab();
+    let before = monotonic_ns();
+    workload_asks(&mut lab, &octets(&question(7, "a.wIld.example.", RecordType::AAAA)));
+    let answered = question(8, NAMED, RecordType::A);
+    let reply = octets(&answer(&answered, vec![record(NAMED, 60, address("203.0.113.1"))]));
+    assert_eq!(exchange(&mut lab, &answered, &reply), Some(DnsOutcome::Learned));
+    assert_eq!(lab.dataplane.unanswered(before - NANOSECONDS).expect("maps can be read"), []);
+    let given_up = lab.dataplane.unanswered(u64::MAX).expect("maps can be read");
+    let [one] = &given_up[..] else { panic!("{given_up:?}") };
+    assert!((before - NANOSECONDS..=monotonic_ns()).contains(&one.asked_ns), "{one:?}");
+    let expected = Unanswered {
+        endpoint: lab.endpoint().id,
+        resolver: resolver(true),
+        local_port: PORT,
+        transaction: 7,
+        protocol: 17,
+        asked_ns: one.asked_ns,
+        kind: 28,
+        name: b"\x01a\x04wIld\x07example".to_vec(),
+    };
+    assert_eq!(*one, expected);
+    assert_eq!(lab.dataplane.unanswered(u64::MAX).expect("maps can be read"), []);
 }
 
 #[test]
@@ -364,7 +391,7 @@ fn trust_in_a_resolver_ends_at_once() {
     let reply = octets(&answer(&asked, vec![record("exact.example.", 60, address("203.0.113.1"))]));
     assert_eq!(exchange(&mut lab, &asked, &reply), Some(DnsOutcome::Learned));
     lab.dataplane.set_resolvers(&[]).expect("they fit");
-    super::clear(&lab.dataplane.maps.learned);
+    clear(&lab.dataplane.maps.learned);
     assert_eq!(exchange(&mut lab, &asked, &reply), Some(DnsOutcome::Unsolicited));
     assert!(learned(&lab).is_empty());
 }
