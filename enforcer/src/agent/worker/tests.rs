@@ -167,7 +167,8 @@ fn dns_event(class: u32, outcome: DnsOutcome) -> Event {
         latency: 0,
         resolver: Address::from("10.0.0.53".parse::<std::net::IpAddr>().expect("an address")),
         local_port: 5353,
-        padding: [0; 6],
+        protocol: 17,
+        padding: [0; 5],
     };
     Event::Dns { header, message: ANSWER.to_vec() }
 }
