@@ -188,8 +188,10 @@ pub struct Question {
     pub length: u16,
     /// IP protocol: UDP or TCP.
     pub protocol: u8,
+    /// 1 when it was refused, and what will answer it is the enforcer's own.
+    pub is_refused: u8,
     /// Always 0.
-    pub padding: [u8; 3],
+    pub padding: [u8; 2],
     /// The name on the wire (RFC 1035, section 3.1) without the zero at its end; what lies behind means nothing.
     pub name: [u8; QUESTION_NAME],
 }

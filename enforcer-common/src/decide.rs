@@ -3,8 +3,8 @@
 
 use crate::address::Address;
 use crate::policy::{
-    ANY_PEER, ANY_ROWS, Action, Endpoint, HOST_BIT, IDENTITY_ROWS, LEARNED_SLOTS, Learned, LearnedKey,
-    MAX_STAGES, Mode, NAME_ROWS, Rule, RuleKey, Stages,
+    ANY_PEER, ANY_ROWS, Action, Endpoint, HOST_BIT, IDENTITY_ROWS, LEARNED_SLOTS, LIST_PORT, LIST_PROTOCOL,
+    LISTED, Learned, LearnedKey, MAX_STAGES, Mode, NAME_ROWS, Rule, RuleKey, Stages,
 };
 use crate::verdict::{Reason, Verdict};
 
@@ -76,6 +76,8 @@ pub struct Decision {
     pub identity: u32,
     /// Name class whose row decided; 0 where it was not a name.
     pub name_class: u32,
+    /// Table whose names may be asked for, where the deciding rule limits DNS queries; 0 otherwise.
+    pub queries: u32,
 }
 
 /// The best row of one stage so far; rank [`NONE`] before there is one.
@@ -86,6 +88,7 @@ struct Best {
     action: u32,
     tier_default: u32,
     name_class: u32,
+    queries: u32,
 }
 
 /// The rank no row has.
@@ -113,6 +116,7 @@ pub fn decide<T: Tables>(tables: &T, endpoint: &Endpoint, attempt: &Attempt, for
             rule: 0,
             identity,
             name_class: 0,
+            queries: 0,
         };
     }
     let stages = match (attempt.direction, force) {
@@ -125,6 +129,14 @@ pub fn decide<T: Tables>(tables: &T, endpoint: &Endpoint, attempt: &Attempt, for
     if best.rank == NONE { undecided(endpoint, identity) } else { ruled(endpoint, identity, &best) }
 }
 
+/// True when a name of this class may be asked for where [`Decision::queries`] is `table`; class 0 may not, for no list
+/// names it.
+#[inline(always)]
+pub fn may_ask<T: Tables>(tables: &T, table: u32, class: u32) -> bool {
+    let row = tables.rule(&RuleKey::new(table, class, LIST_PROTOCOL, LIST_PORT));
+    class != 0 && row.is_some_and(|row| row.action == LISTED)
+}
+
 /// Asks stage after stage until a row decides; rank [`NONE`] when the last one passes or matches nothing.
 #[inline(always)]
 fn first_match<T: Tables>(
@@ -134,7 +146,7 @@ fn first_match<T: Tables>(
     identity: u32,
     stages: Stages,
 ) -> Best {
-    let nothing = Best { rank: NONE, rule: 0, action: 0, tier_default: 0, name_class: 0 };
+    let nothing = Best { rank: NONE, rule: 0, action: 0, tier_default: 0, name_class: 0, queries: 0 };
     if stages.count == 0 {
         return nothing;
     }
@@ -217,6 +229,7 @@ fn consider<T: Tables>(tables: &T, attempt: &Attempt, table: u32, peer: u32, is_
             action: row.action as u32,
             tier_default: row.tier_default as u32,
             name_class: if is_name { peer } else { 0 },
+            queries: if row.lists_queries != 0 { table } else { 0 },
         };
     }
     best.rank = tables.opaque(best.rank);
@@ -234,11 +247,18 @@ fn ruled(endpoint: &Endpoint, identity: u32, best: &Best) -> Decision {
         Verdict::Denied
     };
     let reason = if best.tier_default != 0 { Reason::TierDefault } else { Reason::Rule };
-    Decision { verdict, reason, rule: best.rule, identity, name_class: best.name_class }
+    Decision {
+        verdict,
+        reason,
+        rule: best.rule,
+        identity,
+        name_class: best.name_class,
+        queries: best.queries,
+    }
 }
 
 #[inline(always)]
 fn undecided(endpoint: &Endpoint, identity: u32) -> Decision {
     let verdict = if endpoint.mode == Mode::Enforce as u8 { Verdict::Denied } else { Verdict::Forwarded };
-    Decision { verdict, reason: Reason::ModeDefault, rule: 0, identity, name_class: 0 }
+    Decision { verdict, reason: Reason::ModeDefault, rule: 0, identity, name_class: 0, queries: 0 }
 }

@@ -85,12 +85,21 @@ pub enum DnsOutcome {
     TooLong = 4,
     /// An error code of the server.
     ServerError = 5,
+    /// No answer: policy does not let the workload ask this, and the enforcer said REFUSED in the resolver's name.
+    Refused = 6,
 }
 
 impl DnsOutcome {
     /// Every outcome, in the order of its number.
-    pub const ALL: &'static [Self] =
-        &[Self::Learned, Self::Nothing, Self::Unsolicited, Self::Malformed, Self::TooLong, Self::ServerError];
+    pub const ALL: &'static [Self] = &[
+        Self::Learned,
+        Self::Nothing,
+        Self::Unsolicited,
+        Self::Malformed,
+        Self::TooLong,
+        Self::ServerError,
+        Self::Refused,
+    ];
 
     /// The stable text used in records and metrics.
     pub const fn text(self) -> &'static str {
@@ -101,6 +110,7 @@ impl DnsOutcome {
             Self::Malformed => "malformed",
             Self::TooLong => "too-long",
             Self::ServerError => "server-error",
+            Self::Refused => "refused",
         }
     }
 }

@@ -60,9 +60,10 @@ pub struct Flow {
     pub direction: u8,
     /// [`tcp`] bits seen so far; 0 for other protocols.
     pub tcp: u8,
-    /// [`FLAG_DNS`], [`FLAG_DROPS_SENT`], [`FLAG_DROPS_RECEIVED`].
+    /// [`FLAG_DNS`], [`FLAG_LISTED`], [`FLAG_DROPS_SENT`], [`FLAG_DROPS_RECEIVED`].
     pub flags: u32,
-    /// The workload's learn epoch when it was judged: a refusal may end when a name is learned.
+    /// The workload's learn epoch when it was judged: a refusal may end when a name is learned. With [`FLAG_LISTED`], the
+    /// table that lists the names it may ask for.
     pub epoch: u32,
     /// Rule that would have decided were staged policy enforced, 0 where none would.
     pub staged_rule: u32,
@@ -88,6 +89,9 @@ pub const FLAG_DNS: u32 = 1;
 pub const FLAG_DROPS_SENT: u32 = 2;
 /// A refusal of what the workload is sent, which is dropped silently.
 pub const FLAG_DROPS_RECEIVED: u32 = 4;
+
+/// Its DNS queries are limited to listed names; never without [`FLAG_DNS`].
+pub const FLAG_LISTED: u32 = 8;
 
 /// TCP header flags and the bits remembered of a connection.
 pub mod tcp {

@@ -90,6 +90,8 @@ numbered! {
         RogueRouter = 28 "rogue-router",
         /// A segment of DNS over TCP ahead of one that is missing; the sender repeats it in order.
         DnsOutOfOrder = 29 "dns-out-of-order",
+        /// A DNS query that cannot be read, where queries are limited to listed names.
+        DnsUnreadQuery = 30 "dns-unread-query",
     }
 }
 

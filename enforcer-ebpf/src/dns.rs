@@ -5,18 +5,24 @@
 //! global: the verifier reads them once, on their own, and they find the message by themselves.
 
 mod learn;
+mod refuse;
 mod stream;
+mod tell;
 
-use crate::events::{QUIETLY, count};
-use crate::maps::{EVENTS, MESSAGE, QUESTIONS, RESOLVERS};
-use crate::names;
+use crate::events::count;
+use crate::maps::{MESSAGE, QUESTIONS, RESOLVERS};
 use crate::skb::{self, Context, hide};
-use crate::walk::PASS;
+use crate::walk::{DROP, PASS};
 use crate::work::work;
-use aya_ebpf::helpers::{bpf_ringbuf_output, bpf_skb_load_bytes};
+use crate::{ask, names, reject};
+use aya_ebpf::helpers::bpf_skb_load_bytes;
 use enforcer_common::abi::{ANSWER_SECONDS, Counter, MAX_DNS_MESSAGE, QUESTION_NAME, Question, QuestionKey};
-use enforcer_common::event::{DnsEvent, DnsOutcome, Kind};
+use enforcer_common::event::{DnsEvent, DnsOutcome};
+use enforcer_common::flow::FLAG_LISTED;
 use enforcer_common::packet::{Kind as PacketKind, UDP};
+use enforcer_common::verdict::Reason;
+pub use refuse::{REFUSAL, dns_refusal};
+use tell::{count_answer, dns_head, tell};
 
 /// Bits of an offset into a message.
 const MASK: u64 = MAX_DNS_MESSAGE as u64 - 1;
@@ -67,7 +73,9 @@ pub struct Message {
     pub question: Question,
     /// Type asked for.
     pub kind: u16,
-    pub padding: [u8; 6],
+    /// Whether the question it answers was refused.
+    pub is_refused: u8,
+    pub padding: [u8; 5],
     /// Offsets of addresses with their lifetimes: `ttl << 32 | is_v6 << 16 | offset`.
     pub found: [u64; MAX_FOUND],
 }
@@ -90,13 +98,22 @@ fn datagram() -> Option<(u32, u32)> {
 /// Reads what the workload asks a resolver; the packet's fate.
 #[inline(always)]
 pub fn look_out(skb: Context) -> i32 {
-    if let Some((start, length)) = datagram() {
-        if dns_load(skb, start, length) == 0 {
-            dns_ask();
-        }
-        return PASS;
+    let is_listed = work().is_some_and(|work| work.flow.flags & FLAG_LISTED != 0);
+    let Some((start, length)) = datagram() else { return stream::look(skb, true) };
+    // Several queries in one packet: each would have to be refused by itself.
+    let is_plain = skb::segment_length(skb) == 0 || !is_listed;
+    let asked = if is_plain && dns_load(skb, start, length) == 0 { dns_ask() } else { UNREAD };
+    if asked == REFUSED {
+        return reject::refuse_query(skb);
     }
-    stream::look(skb, true)
+    if asked == UNREAD && is_listed { unread() } else { PASS }
+}
+
+/// Drops a query that cannot be read where it would have to be.
+#[inline(always)]
+fn unread() -> i32 {
+    count(Reason::DnsUnreadQuery as u32, 1);
+    DROP
 }
 
 /// Reads what a resolver answers: a message, or several in a UDP super-packet; the packet's fate.
@@ -150,12 +167,6 @@ pub extern "C" fn dns_load(skb: Context, at: u32, length: u32) -> u32 {
     0
 }
 
-/// Counts an answer by its [`DnsOutcome`].
-#[inline(always)]
-fn count_answer(outcome: u32) {
-    count(Counter::DnsAnswers as u32 + (outcome & 7), 1);
-}
-
 /// The octet at an offset, wrapped to the message.
 ///
 /// # Safety
@@ -181,21 +192,30 @@ unsafe fn number16(message: *mut Message, at: u32) -> u32 {
     }
 }
 
-/// Remembers what a workload asks, by the message in memory. Whether it is still trusted whom it asks may have changed
-/// since the flow began.
+/// A message that is no query, or not one that is read.
+const UNREAD: u32 = 0;
+/// A query that may go on.
+const ASKED: u32 = 1;
+/// A query for a name that the workload may not ask for.
+const REFUSED: u32 = 2;
+
+/// Remembers what a workload asks, by the message in memory: [`UNREAD`], [`ASKED`] or [`REFUSED`]. Whether it is still
+/// trusted whom it asks may have changed since the flow began.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn dns_ask() -> u32 {
-    let (Some(work), Some(message)) = (work(), message()) else { return 0 };
-    let (flow, key) = (&work.flow, &work.key);
+    let (Some(work), Some(message)) = (work(), message()) else { return UNREAD };
+    let key = &work.key;
     if RESOLVERS.get_ptr(&key.remote).is_none() {
-        return 0;
+        return UNREAD;
     }
     // SAFETY: the map element of this CPU.
     let (first, transaction) = unsafe { (octet(message, 2), number16(message, 0) as u16) };
     if first & 0xf8 != 0 || !read_question(message) {
-        return 0;
+        return UNREAD;
     }
+    let is_refused = work.flow.flags & FLAG_LISTED != 0 && !ask::may_ask_here(work, names::class_of());
+    let (flow, key) = (&work.flow, &work.key);
     let question = QuestionKey {
         resolver: key.remote,
         endpoint: flow.endpoint,
@@ -210,7 +230,8 @@ pub extern "C" fn dns_ask() -> u32 {
         (*asked).kind = (*message).kind;
         (*asked).length = (*message).name_length as u16;
         (*asked).protocol = key.protocol;
-        (*asked).padding = [0; 3];
+        (*asked).is_refused = is_refused as u8;
+        (*asked).padding = [0; 2];
         let from = (&raw const (*message).octets).cast::<u8>().add(HEADER as usize);
         let to = (&raw mut (*asked).name).cast::<[u32; QUESTION_NAME / 4]>();
         from.cast::<[u32; QUESTION_NAME / 4]>().copy_to_nonoverlapping(to, 1);
@@ -219,7 +240,7 @@ pub extern "C" fn dns_ask() -> u32 {
     if QUESTIONS.insert(&question, asked, 0).is_err() {
         count(Counter::QuestionInsertFailed as u32, 1);
     }
-    1
+    if is_refused { REFUSED } else { ASKED }
 }
 
 /// Reads the one question of a message: name, type and class. False when there is not exactly one, or it is
@@ -247,31 +268,9 @@ fn read_question(message: *mut Message) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn dns_tell() -> u32 {
-    let (Some(work), Some(message)) = (work(), message()) else { return 0 };
-    let (flow, key) = (&work.flow, &work.key);
-    // SAFETY: the map element of this CPU.
-    unsafe {
-        (*message).slot = flow.slot;
-        (*message).now = (flow.last_seen / NANOSECONDS) as u32;
-        // Field by field: the header does not fit the stack beside the rest.
-        let event = &raw mut (*message).event;
-        (*event).kind = Kind::DnsAnswer as u32;
-        (*event).length = (*message).length;
-        (*event).time = flow.last_seen;
-        (*event).endpoint = flow.endpoint;
-        (*event).name_class = 0;
-        (*event).learned = 0;
-        (*event).latency = 0;
-        (*event).resolver = key.remote;
-        (*event).local_port = key.local_port;
-        (*event).protocol = key.protocol;
-        (*event).padding = [0; 5];
-    }
+    dns_head();
     let outcome = dns_answer() as u32;
-    count_answer(outcome);
-    // SAFETY: the map element of this CPU.
-    unsafe { (*message).event.outcome = outcome };
-    tell(message);
+    tell(outcome);
     1
 }
 
@@ -293,6 +292,10 @@ fn judge_answer(message: *mut Message) -> DnsOutcome {
     }
     if !was_asked(message) {
         return DnsOutcome::Unsolicited;
+    }
+    // SAFETY: the map element of this CPU.
+    if unsafe { (*message).is_refused } != 0 {
+        return DnsOutcome::Refused;
     }
     if first & 0x02 != 0 {
         return DnsOutcome::TooLong;
@@ -338,6 +341,7 @@ fn was_asked(message: *mut Message) -> bool {
             return false;
         }
         (*event).latency = since;
+        (*message).is_refused = (*asked).is_refused;
     }
     // Whoever removes it has the answer.
     QUESTIONS.remove(&question).is_ok()
@@ -439,18 +443,4 @@ unsafe fn note_address(message: *mut Message, record: u32, data_length: u32) -> 
         (&raw mut (*message).found_count).write_volatile(found + 1);
     }
     true
-}
-
-/// Copies the answer to the ring buffer.
-#[inline(always)]
-fn tell(message: *mut Message) {
-    // SAFETY: the map element of this CPU; the length is masked to its arrays.
-    let failed = unsafe {
-        let length = (hide((*message).length as u64) & MASK) + size_of::<DnsEvent>() as u64;
-        let ring = (&raw const EVENTS).cast_mut().cast();
-        bpf_ringbuf_output(ring, message.cast(), length, QUIETLY)
-    };
-    if failed != 0 {
-        count(Counter::RingFull as u32, 1);
-    }
 }

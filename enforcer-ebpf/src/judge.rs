@@ -12,7 +12,8 @@ use enforcer_common::address::Address;
 use enforcer_common::decide::{Attempt, Decision, Direction};
 use enforcer_common::event::Kind as Told;
 use enforcer_common::flow::{
-    self, Count, FLAG_DNS, FLAG_DROPS_RECEIVED, FLAG_DROPS_SENT, Fragment, FragmentKey, tcp,
+    self, Count, FLAG_DNS, FLAG_DROPS_RECEIVED, FLAG_DROPS_SENT, FLAG_LISTED, Flow, Fragment, FragmentKey,
+    tcp,
 };
 use enforcer_common::packet::{Kind, TCP, UDP};
 use enforcer_common::policy::{Endpoint, MAX_ADDRESSES, Mode};
@@ -261,6 +262,7 @@ pub extern "C" fn judge_again(skb: Context, from_workload: u32) -> i32 {
     if work.decision.verdict.passes() {
         flow.revision = work.endpoint.revision;
         staged(work).write(flow);
+        limit_queries(flow, &work.decision, work.endpoint.mode);
         flow.rule = work.decision.rule;
         flow.identity = work.decision.identity;
         flow.name_class = work.decision.name_class;
@@ -341,11 +343,23 @@ pub extern "C" fn describe(skb: Context, from_workload: u32) -> u32 {
     flow.direction = work.attempt.direction as u8;
     flow.tcp = tcp;
     flow.flags = if asks_resolver { FLAG_DNS } else { 0 };
+    limit_queries(flow, &work.decision, work.endpoint.mode);
     flow.started = now;
     flow.last_seen = now;
     flow.sent = if from_workload { one } else { none };
     flow.received = if from_workload { none } else { one };
     0
+}
+
+/// Notes in the entry of a flow to a resolver whether its queries are limited, and to which names. A namespace that
+/// observes limits nothing.
+#[inline(always)]
+fn limit_queries(flow: &mut Flow, decision: &Decision, mode: u8) {
+    flow.flags &= !FLAG_LISTED;
+    if flow.flags & FLAG_DNS != 0 && decision.queries != 0 && mode != Mode::Observe as u8 {
+        flow.flags |= FLAG_LISTED;
+        flow.epoch = decision.queries;
+    }
 }
 
 /// Refuses a flow: remembered apart from the admitted, told within the workload's budget.
@@ -396,7 +410,7 @@ pub extern "C" fn refuse_packet(skb: Context, reason: u32, from_workload: u32) -
     let from_workload = from_workload != 0;
     let observed = work.endpoint.mode == Mode::Observe as u8;
     let verdict = if observed { Verdict::WouldDeny } else { Verdict::Denied };
-    work.decision = Decision { verdict, reason, rule: 0, identity: 0, name_class: 0 };
+    work.decision = Decision { verdict, reason, rule: 0, identity: 0, name_class: 0, queries: 0 };
     work.attempt.direction = if from_workload { Direction::Egress } else { Direction::Ingress };
     work.attempt.port = work.packet.service;
     count(reason as u32, 1);

@@ -1,6 +1,7 @@
 //! Telling the sender that it was refused: TCP RST, or ICMP administratively prohibited. The packet itself is turned
 //! into its answer and sent back the way it came.
 
+use crate::dns;
 use crate::skb::{self, Context, hide};
 use crate::walk::DROP;
 use crate::work::{Work, work};
@@ -11,7 +12,7 @@ use aya_ebpf::helpers::{
 use enforcer_common::address::Address;
 use enforcer_common::decide::Direction;
 use enforcer_common::flow::{Flow, tcp};
-use enforcer_common::packet::{ICMP, ICMPV6, Kind, Packet, TCP};
+use enforcer_common::packet::{ICMP, ICMPV6, Kind, Packet, TCP, UDP};
 use enforcer_common::verdict::Verdict;
 
 const HOPS: u8 = 64;
@@ -54,6 +55,49 @@ pub extern "C" fn reject(skb: Context, from_workload: u32) -> i32 {
     let flags = if from_workload != 0 { 0 } else { BPF_F_INGRESS as u64 };
     // SAFETY: plain values.
     unsafe { bpf_redirect(skb::interface(skb), flags) as i32 }
+}
+
+/// Answers the DNS query in memory with REFUSED (RFC 1035, section 4.1.1) in the name of the resolver it was meant for.
+/// Drops it silently when it cannot be answered, as [`reject`] does.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn refuse_query(skb: Context) -> i32 {
+    let (Some(work), Some(message)) = (work(), dns::message()) else { return DROP };
+    let v4 = work.packet.source.is_v4();
+    let network = work.packet.network as u32;
+    let header = if v4 { 20 } else { 40 };
+    let length = dns::dns_refusal();
+    let after = hide(length as u64 - 1) & (dns::REFUSAL as u64 - 1);
+    let length = after as u32 + 1;
+    if work.packet.transport as u32 != network + header {
+        return DROP;
+    }
+    let mut new = [0_u8; 8];
+    put16(&mut new, 0, work.packet.destination_port);
+    put16(&mut new, 2, work.packet.source_port);
+    put16(&mut new, 4, (8 + length) as u16);
+    // SAFETY: the message's first octets, behind them zeros.
+    let octets = unsafe { &*(&raw const (*message).octets).cast::<[u8; dns::REFUSAL]>() };
+    let pseudo = pseudo_sum(&work.packet.source, &work.packet.destination, UDP, 8 + length, v4);
+    let sum = pseudo + sum_of(&new, 8) + sum_of(octets, dns::REFUSAL as u32);
+    put16(&mut new, 6, fold(sum));
+    let turned = resize(skb, network + header + 8 + length)
+        && turn_network(skb, &work.packet, UDP, 8 + length, v4, network)
+        && store(skb, network + header, &new);
+    if !turned || !turn_link(skb) {
+        return DROP;
+    }
+    let after = hide(after) & (dns::REFUSAL as u64 - 1);
+    // SAFETY: no more octets than there are.
+    let failed = unsafe {
+        let (at, flags) = (network + header + 8, BPF_F_RECOMPUTE_CSUM as u64);
+        bpf_skb_store_bytes(skb.cast(), at, octets.as_ptr().cast(), after as u32 + 1, flags)
+    };
+    if failed != 0 {
+        return DROP;
+    }
+    // SAFETY: plain values.
+    unsafe { bpf_redirect(skb::interface(skb), 0) as i32 }
 }
 
 /// Writes octets over the packet's; false when they do not fit.

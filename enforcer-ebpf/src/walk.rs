@@ -104,7 +104,8 @@ fn end(skb: Context, fate: i32, from_workload: bool) -> i32 {
     if fate != RESOLVER {
         return fate;
     }
-    if from_workload { dns::look_out(skb) } else { dns::look_in(skb) }
+    let fate = if from_workload { dns::look_out(skb) } else { dns::look_in(skb) };
+    if fate == REJECT { reject::reject(skb, from_workload as u32) } else { fate }
 }
 
 /// The way of packets of unknown flows, of other layouts, and of DNS. `known` is what was found out about it so far:

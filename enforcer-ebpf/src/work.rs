@@ -29,6 +29,9 @@ pub struct Work {
     /// Where in the packet the next octet to read lies, and how many follow.
     pub segment_at: u32,
     pub segment_left: u32,
+    /// What becomes of the packet once its segment is read.
+    pub segment_fate: i32,
+    pub padding_segment: u32,
     /// A value on its way through memory.
     pub passed: u32,
     pub padding: u32,

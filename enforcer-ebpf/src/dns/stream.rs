@@ -4,17 +4,18 @@
 //! A workload chooses the segment size, so a segment that begins like a message proves nothing: positions are
 //! counted from the SYN. What comes ahead of something missing is dropped, and its sender repeats it in order.
 
-use super::{LEAST, MASK, count_answer, dns_ask, dns_load, dns_tell, message};
+use super::tell::{count_answer, dns_tell_refused};
+use super::{LEAST, MASK, REFUSED, UNREAD, dns_ask, dns_load, dns_tell, message};
 use crate::events::count;
 use crate::maps::{NO_PART, PARTS, STREAMS};
 use crate::skb::{Context, Loaded, hide};
-use crate::walk::{DROP, PASS};
+use crate::walk::{DROP, PASS, REJECT};
 use crate::work::{Work, work};
 use aya_ebpf::helpers::bpf_skb_load_bytes;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use enforcer_common::abi::{Counter, MAX_DNS_MESSAGE};
 use enforcer_common::event::DnsOutcome;
-use enforcer_common::flow::tcp;
+use enforcer_common::flow::{FLAG_LISTED, tcp};
 use enforcer_common::packet::{Kind, Octets};
 use enforcer_common::stream::{Part, Stream, StreamKey};
 use enforcer_common::verdict::Reason;
@@ -29,10 +30,17 @@ const PREFIX: u32 = 2;
 pub fn look(skb: Context, from_workload: bool) -> i32 {
     let Some(work) = work() else { return PASS };
     if !matches!(work.packet.kind, Kind::Whole) {
-        return PASS;
+        return unfollowed(work, from_workload);
     }
+    work.segment_fate = PASS;
     work.stream = StreamKey { flow: work.key, from_workload: from_workload as u32 };
     dns_segment(skb)
+}
+
+/// The fate of a packet that is not followed: it passes unless it may hold a query that must be read.
+#[inline(always)]
+fn unfollowed(work: &Work, from_workload: bool) -> i32 {
+    if from_workload && work.flow.flags & FLAG_LISTED != 0 { super::unread() } else { PASS }
 }
 
 /// Follows one segment; its fate.
@@ -54,7 +62,7 @@ pub extern "C" fn dns_segment(skb: Context) -> i32 {
     }
     let Some(stream) = STREAMS.get_ptr_mut(&work.stream) else {
         count(Counter::StreamLost as u32, 1);
-        return PASS;
+        return unfollowed(work, work.stream.from_workload != 0);
     };
     // SAFETY: a map element; segments of one connection come one after the other.
     let stream = unsafe { &mut *stream };
@@ -72,13 +80,14 @@ pub extern "C" fn dns_segment(skb: Context) -> i32 {
     let mut step = 0;
     while step < MAX_STEPS {
         if dns_stream_step(skb) != 0 {
-            return PASS;
+            // SAFETY: a field of the work space, which the steps write by themselves.
+            return unsafe { (&raw const work.segment_fate).read_volatile() };
         }
         step += 1;
     }
     // Position lost: what follows is not read.
     lose(work);
-    PASS
+    unfollowed(work, work.stream.from_workload != 0)
 }
 
 /// A connection begins. With octets on the SYN it is not followed: they may or may not have been accepted (RFC 7413).
@@ -137,7 +146,7 @@ pub extern "C" fn dns_stream_step(skb: Context) -> u32 {
     advance(work, here);
     stream.have += here;
     if stream.have == whole {
-        finish(work, stream);
+        finish(work, stream, here == whole - PREFIX);
     }
     0
 }
@@ -148,19 +157,24 @@ fn advance(work: &mut Work, by: u32) {
     work.segment_left = work.segment_left.wrapping_sub(by);
 }
 
-/// Reads the message in memory; or counts an answer that is not there, by its outcome, where `unread` is not 0.
+/// Reads the message in memory; where `unread` is not 0 there is none, and it is the outcome of an answer. A query that is
+/// refused takes its connection with it.
 #[inline(always)]
-fn read(work: &Work, unread: u32) {
-    let asks = work.stream.from_workload != 0;
-    match (unread, asks) {
-        (0, true) => {
-            dns_ask();
-        }
-        (0, false) => {
+fn read(work: &mut Work, unread: u32) {
+    if work.stream.from_workload == 0 {
+        if unread == 0 {
             dns_tell();
+        } else {
+            count_answer(unread);
         }
-        (_, true) => {}
-        (unread, false) => count_answer(unread),
+        return;
+    }
+    let asked = if unread == 0 { dns_ask() } else { UNREAD };
+    if asked == REFUSED {
+        dns_tell_refused();
+    }
+    if asked == REFUSED || (asked == UNREAD && work.flow.flags & FLAG_LISTED != 0) {
+        work.segment_fate = REJECT;
     }
 }
 
@@ -193,9 +207,9 @@ fn keep(skb: Context, work: &Work, stream: &mut Stream, length: u32) {
     }
 }
 
-/// A message is over: what was kept of it is read, and the next one begins.
+/// A message is over and the next one begins; unless it came in one piece (`is_whole`), what was kept of it is read.
 #[inline(always)]
-fn finish(work: &Work, stream: &mut Stream) {
+fn finish(work: &mut Work, stream: &mut Stream, is_whole: bool) {
     let (length, is_kept) = (stream.length, stream.is_kept);
     stream.have = 0;
     stream.length = 0;
@@ -204,11 +218,15 @@ fn finish(work: &Work, stream: &mut Stream) {
         read(work, DnsOutcome::TooLong as u32);
         return;
     }
-    if is_kept == 0 {
+    if is_whole {
         return;
     }
-    let Some(part) = PARTS.get_ptr_mut(&work.stream) else {
+    let part = if is_kept != 0 { PARTS.get_ptr_mut(&work.stream) } else { None };
+    let Some(part) = part else {
         count(Counter::StreamLost as u32, 1);
+        if work.stream.from_workload != 0 {
+            read(work, DnsOutcome::TooLong as u32);
+        }
         return;
     };
     let unread = load_part(part, length);

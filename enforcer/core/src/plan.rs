@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use enforcer_common::decide::Direction;
 use enforcer_common::name;
-use enforcer_common::policy::{Mode, Rule, RuleKey, Stages, peer_kind};
+use enforcer_common::policy::{LISTED, Mode, Rule, RuleKey, Stages, peer_kind};
 use ipnet::IpNet;
 use serde::Serialize;
 
@@ -77,7 +77,8 @@ pub struct Table {
 impl Table {
     /// How its stages are named to the kernel when the first of them has this number.
     pub fn stages_from(&self, first: u32) -> Stages {
-        let rows = self.stages.iter().flatten();
+        // What is listed for DNS queries is asked for otherwise.
+        let rows = self.stages.iter().flatten().filter(|row| row.rule.action != LISTED);
         let peers = rows.fold(0, |peers, row| peers | peer_kind(row.peer));
         Stages { first, count: self.stages.len() as u16, peers }
     }

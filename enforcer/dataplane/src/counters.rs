@@ -88,5 +88,6 @@ pub(crate) fn fill(maps: &Maps) -> Result<Vec<Fill>, Error> {
         map::FRAGMENTS = fragments,
         map::RESOLVERS = resolvers,
         map::QUESTIONS = questions,
+        map::STREAMS = streams,
     })
 }

@@ -10,6 +10,7 @@ use enforcer_common::address::Address;
 use enforcer_common::flow::{Flow, FlowKey, Fragment, FragmentKey};
 use enforcer_common::name;
 use enforcer_common::policy::{Endpoint, IdentityKey, Learned, LearnedKey, Rule, RuleKey};
+use enforcer_common::stream::{Stream, StreamKey};
 
 /// Every map userspace reads or writes.
 pub(crate) struct Maps {
@@ -25,6 +26,7 @@ pub(crate) struct Maps {
     pub(crate) fragments: Store<FragmentKey, Fragment>,
     pub(crate) resolvers: Store<Address, u32>,
     pub(crate) questions: Store<QuestionKey, Question>,
+    pub(crate) streams: Store<StreamKey, Stream>,
     pub(crate) name_symbols: Store<u32, name::Symbols>,
     pub(crate) name_rows: Store<u32, name::Row>,
     pub(crate) name_classes: Store<u32, u32>,
@@ -48,6 +50,7 @@ impl Maps {
             fragments: store(object, map::FRAGMENTS)?,
             resolvers: store(object, map::RESOLVERS)?,
             questions: store(object, map::QUESTIONS)?,
+            streams: store(object, map::STREAMS)?,
             name_symbols: store(object, map::NAME_SYMBOLS)?,
             name_rows: store(object, map::NAME_ROWS)?,
             name_classes: store(object, map::NAME_CLASSES)?,

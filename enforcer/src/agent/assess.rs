@@ -11,7 +11,7 @@ use crate::source::problem::Problem;
 /// Part of a map's room, in percent, from which it is an alarm.
 pub const FULL_PERCENT: u64 = 90;
 /// Maps that make room for the new by themselves: being full is how they work.
-const SELF_CLEANING: [&str; 5] = ["LEARNED", "FLOWS", "REFUSALS", "QUESTIONS", "FRAGMENTS"];
+const SELF_CLEANING: [&str; 6] = ["LEARNED", "FLOWS", "REFUSALS", "QUESTIONS", "FRAGMENTS", "STREAMS"];
 
 /// Logs the problems that are new, and says so when the last one is gone; returns how many are new.
 pub fn tell_problems(before: &[Problem], after: &[Problem]) -> u64 {

@@ -155,7 +155,14 @@ impl<'a> Tables<'a> {
                     can_be_left |= rule.action == Action::Pass;
                     let number = self.numbers.rule(policy, class.direction, index);
                     let action = rule.action as u8;
-                    let value = Rule { rank: rank(), rule: number, action, tier_default: 0, padding: [0; 2] };
+                    let value = Rule {
+                        rank: rank(),
+                        rule: number,
+                        action,
+                        tier_default: 0,
+                        lists_queries: 0,
+                        padding: 0,
+                    };
                     self.add(class, rule, value, stage);
                 }
             }
@@ -247,5 +254,5 @@ fn resolve(workload: &Workload, (protocol, name): PortName<'_>) -> Vec<u16> {
 
 /// A refusal that no author wrote.
 fn deny(rank: u32, rule: u32) -> Rule {
-    Rule { rank, rule, action: Action::Deny as u8, tier_default: 1, padding: [0; 2] }
+    Rule { rank, rule, action: Action::Deny as u8, tier_default: 1, lists_queries: 0, padding: 0 }
 }

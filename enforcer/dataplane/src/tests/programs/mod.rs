@@ -8,6 +8,7 @@ mod messages;
 mod model;
 mod packets;
 mod plans;
+mod queries;
 mod reject;
 mod segments;
 mod shapes;

@@ -265,7 +265,7 @@ impl Model {
     fn refuse_packet(&mut self, run: &Run, reason: Reason) -> i32 {
         let is_observed = self.endpoint.mode == Mode::Observe as u8;
         let verdict = if is_observed { Verdict::WouldDeny } else { Verdict::Denied };
-        let decision = Decision { verdict, reason, rule: 0, identity: 0, name_class: 0 };
+        let decision = Decision { verdict, reason, rule: 0, identity: 0, name_class: 0, queries: 0 };
         self.counters[reason as usize] += 1;
         let entry = self.describe(run, direction(run), run.packet.service, &decision);
         self.told.push((Event::Dropped, run.key, entry));

@@ -21,14 +21,14 @@ use std::collections::BTreeSet;
 const FIRST: [u32; 2] = [1_000, u32::MAX - 20];
 
 /// One connection, seen at the interface.
-struct Connection<'a> {
-    lab: &'a mut Lab,
-    v4: bool,
+pub(super) struct Connection<'a> {
+    pub(super) lab: &'a mut Lab,
+    pub(super) v4: bool,
 }
 
 impl<'a> Connection<'a> {
     /// Both sides have said SYN.
-    fn open(lab: &'a mut Lab, v4: bool) -> Self {
+    pub(super) fn open(lab: &'a mut Lab, v4: bool) -> Self {
         let mut connection = Self { lab, v4 };
         assert_eq!(connection.packet(true, SYN, FIRST[0].wrapping_sub(1), &[]), OK);
         assert_eq!(connection.packet(false, SYN | ACK, FIRST[1].wrapping_sub(1), &[]), OK);
@@ -46,7 +46,7 @@ impl<'a> Connection<'a> {
     }
 
     /// Octets at a place of a direction's stream.
-    fn send(&mut self, from_workload: bool, at: usize, payload: &[u8]) -> i32 {
+    pub(super) fn send(&mut self, from_workload: bool, at: usize, payload: &[u8]) -> i32 {
         let first = FIRST[usize::from(!from_workload)];
         self.packet(from_workload, ACK, first.wrapping_add(at as u32), payload)
     }

@@ -1,0 +1,71 @@
+//! Tells userspace of DNS messages. Owns the header of their event and the counting of what became of them.
+
+use super::{MASK, NANOSECONDS, message, was_asked};
+use crate::events::{QUIETLY, count};
+use crate::maps::EVENTS;
+use crate::skb::hide;
+use crate::work::work;
+use aya_ebpf::helpers::bpf_ringbuf_output;
+use enforcer_common::abi::Counter;
+use enforcer_common::event::{DnsEvent, DnsOutcome, Kind};
+
+/// Tells the query in memory as one that was refused; nobody answers it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn dns_tell_refused() -> u32 {
+    dns_head();
+    let Some(message) = message() else { return 0 };
+    was_asked(message);
+    tell(DnsOutcome::Refused as u32);
+    1
+}
+
+/// Writes the header of the message's event.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn dns_head() -> u32 {
+    let (Some(work), Some(message)) = (work(), message()) else { return 0 };
+    let (flow, key) = (&work.flow, &work.key);
+    // SAFETY: the map element of this CPU.
+    unsafe {
+        (*message).slot = flow.slot;
+        (*message).now = (flow.last_seen / NANOSECONDS) as u32;
+        // Field by field: the header does not fit the stack beside the rest.
+        let event = &raw mut (*message).event;
+        (*event).kind = Kind::DnsAnswer as u32;
+        (*event).length = (*message).length;
+        (*event).time = flow.last_seen;
+        (*event).endpoint = flow.endpoint;
+        (*event).name_class = 0;
+        (*event).learned = 0;
+        (*event).latency = 0;
+        (*event).resolver = key.remote;
+        (*event).local_port = key.local_port;
+        (*event).protocol = key.protocol;
+        (*event).padding = [0; 5];
+    }
+    0
+}
+
+/// Counts an answer by its [`DnsOutcome`].
+#[inline(always)]
+pub fn count_answer(outcome: u32) {
+    count(Counter::DnsAnswers as u32 + (outcome & 7), 1);
+}
+
+/// Counts the message by what became of it and copies it to the ring buffer.
+#[inline(always)]
+pub fn tell(outcome: u32) {
+    count_answer(outcome);
+    let Some(message) = message() else { return };
+    // SAFETY: the map element of this CPU; the length is masked to its arrays.
+    let failed = unsafe {
+        (*message).event.outcome = outcome;
+        let length = (hide((*message).length as u64) & MASK) + size_of::<DnsEvent>() as u64;
+        let ring = (&raw const EVENTS).cast_mut().cast();
+        bpf_ringbuf_output(ring, message.cast(), length, QUIETLY)
+    };
+    if failed != 0 {
+        count(Counter::RingFull as u32, 1);
+    }
+}
