@@ -105,7 +105,7 @@ pub mod capacity {
     /// Messages over TCP that are under way in pieces.
     pub const PARTS: u32 = 1 << 8;
     /// States in one half of the name automaton.
-    pub const NAME_STATES: u32 = 1 << 14;
+    pub const NAME_STATES: u32 = 1 << 16;
     /// Octets of the ring buffer.
     pub const EVENTS: u32 = 1 << 20;
 }

@@ -92,3 +92,32 @@ fn too_many_states_are_refused_with_the_number_of_patterns() {
     assert_eq!(error, TooManyStates { patterns: 2, capacity: 16 });
     assert!(compile(&set, 24).is_ok() && compile(&set, 23).is_err());
 }
+
+/// Ten thousand patterns as a large node might have: services of many teams, whole domains, globs.
+fn ten_thousand() -> BTreeSet<Pattern> {
+    let words = ["api", "auth", "mail", "cdn", "static", "search", "pay", "img", "db", "hooks"];
+    let text = |number: usize| {
+        let (word, team, zone) = (words[number % 10], number / 10 % 100, number / 1000);
+        let ending = ["example.com", "example.org", "corp.example.net"][zone % 3];
+        match number % 20 {
+            18 => format!("*.t{team}.z{zone}.{ending}"),
+            19 => format!("{word}-*.t{team}.z{zone}.{ending}"),
+            _ => format!("{word}{}.t{team}.z{zone}.{ending}", number % 7),
+        }
+    };
+    (0..10_000).map(|number| text(number).parse().expect("a pattern")).collect()
+}
+
+#[test]
+fn ten_thousand_patterns_fit() {
+    let set = ten_thousand();
+    assert_eq!(set.len(), 10_000);
+    let names = compile(&set, enforcer_common::abi::capacity::NAME_STATES as usize).expect("they fit");
+    for pattern in set.iter().step_by(97) {
+        let name = fitting(pattern, "a");
+        let class = names.automaton.class_of(&name);
+        let expected: Vec<&str> =
+            set.iter().filter(|other| other.matches(&name)).map(Pattern::as_str).collect();
+        assert_eq!(names.patterns[&class], expected, "{name}");
+    }
+}
