@@ -9,7 +9,9 @@ use ipnet::IpNet;
 
 use crate::hierarchy;
 use crate::manifest::Object;
-use crate::object::{ExternalNetwork, Namespace, Node, ServiceEndpoints, Workload, WorkloadId};
+use crate::object::{
+    EndpointSlice, ExternalNetwork, Namespace, Node, ServiceEndpoints, Workload, WorkloadId,
+};
 use crate::policy::{Policy, PolicyId, Tier};
 
 /// Everything known at one moment. Policies in it are valid; only what depends on other objects (does the tier
@@ -66,12 +68,7 @@ impl Snapshot {
                 known.selector = service.selector;
                 known.addresses = service.addresses;
             }
-            Object::EndpointSlice(slice) => {
-                if let Some(service) = slice.service {
-                    let known = self.services.entry((slice.namespace, service)).or_default();
-                    known.slices.insert(slice.name, slice.addresses);
-                }
-            }
+            Object::EndpointSlice(slice) => self.apply_slice(slice),
             Object::ExternalNetwork(network) => {
                 self.external_networks.insert(network.name.clone(), network);
             }
@@ -81,6 +78,19 @@ impl Snapshot {
             Object::Tier(tier) => {
                 self.tiers.insert(tier.name.clone(), tier);
             }
+        }
+    }
+
+    /// A slice is one service's at a time.
+    fn apply_slice(&mut self, slice: EndpointSlice) {
+        let of_namespace = self.services.range_mut((slice.namespace.clone(), String::new())..);
+        let of_namespace = of_namespace.take_while(|((namespace, _), _)| *namespace == slice.namespace);
+        of_namespace.for_each(|(_, service)| {
+            service.slices.remove(&slice.name);
+        });
+        if let Some(service) = slice.service {
+            let known = self.services.entry((slice.namespace, service)).or_default();
+            known.slices.insert(slice.name, slice.addresses);
         }
     }
 
@@ -111,5 +121,57 @@ impl Snapshot {
     /// A namespace, its parent, and so on.
     pub fn and_ancestors<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a str> {
         std::iter::once(namespace).chain(hierarchy::ancestors(self, namespace))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::IpAddr;
+
+    use enforcer_common::policy::Mode;
+
+    use super::Snapshot;
+    use crate::manifest::Object;
+    use crate::object::{EndpointSlice, Service, ServiceEndpoints};
+
+    #[test]
+    fn a_service_and_its_slices_come_in_any_order_and_are_replaced_one_by_one() {
+        let address = |last: u8| IpAddr::from([10, 0, 0, last]);
+        let slice = |name: &str, service: Option<&str>, last| {
+            Object::EndpointSlice(EndpointSlice {
+                namespace: "a".to_owned(),
+                name: name.to_owned(),
+                service: service.map(str::to_owned),
+                addresses: vec![address(last)],
+            })
+        };
+        let selector = BTreeMap::from([("app".to_owned(), "x".to_owned())]);
+        let mut snapshot = Snapshot::new(Mode::Policy);
+        let service = Service {
+            namespace: "a".to_owned(),
+            name: "s".to_owned(),
+            selector: selector.clone(),
+            addresses: vec![address(9)],
+        };
+        for object in [
+            slice("one", Some("s"), 1),
+            Object::Service(service),
+            slice("two", Some("s"), 2),
+            slice("one", Some("s"), 3),
+            slice("two", Some("other"), 4),
+            slice("nobodys", None, 5),
+        ] {
+            snapshot.apply(object);
+        }
+        let s = ServiceEndpoints {
+            selector,
+            addresses: vec![address(9)],
+            slices: BTreeMap::from([("one".to_owned(), vec![address(3)])]),
+        };
+        let slices = BTreeMap::from([("two".to_owned(), vec![address(4)])]);
+        let other = ServiceEndpoints { slices, ..ServiceEndpoints::default() };
+        let key = |name: &str| ("a".to_owned(), name.to_owned());
+        assert_eq!(snapshot.services, BTreeMap::from([(key("s"), s), (key("other"), other)]));
     }
 }

@@ -127,3 +127,40 @@ fn add_this_node(snapshot: &mut Snapshot, surroundings: &Surroundings<'_>) {
     this.local = true;
     this.addresses.extend(surroundings.hosts);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::IpAddr;
+
+    use enforcer_common::policy::Mode;
+    use enforcer_core::manifest;
+    use enforcer_core::object::Node;
+    use enforcer_core::snapshot::Snapshot;
+
+    use super::{Surroundings, add_this_node};
+
+    #[test]
+    fn this_node_has_the_labels_of_its_object_and_the_addresses_of_both() {
+        let [own, other, of_object] = [1, 2, 3].map(|last| IpAddr::from([192, 0, 2, last]));
+        let node = |name: &str, labels: &[(&str, &str)], addresses: &[IpAddr], local| Node {
+            name: name.to_owned(),
+            labels: labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+            addresses: addresses.to_vec(),
+            local,
+        };
+        let surroundings =
+            Surroundings { workloads: &[], node: "here", hosts: &[own], default_mode: Mode::Policy };
+        let mut snapshot = Snapshot::new(Mode::Policy);
+        add_this_node(&mut snapshot, &surroundings);
+        let alone = BTreeMap::from([("here".to_owned(), node("here", &[], &[own], true))]);
+        assert_eq!(snapshot.nodes, alone);
+
+        let mut snapshot = Snapshot::new(Mode::Policy);
+        snapshot.apply(manifest::Object::Node(node("here", &[("pool", "x")], &[of_object], false)));
+        snapshot.apply(manifest::Object::Node(node("there", &[], &[other], false)));
+        add_this_node(&mut snapshot, &surroundings);
+        assert_eq!(snapshot.nodes["here"], node("here", &[("pool", "x")], &[of_object, own], true));
+        assert_eq!(snapshot.nodes["there"], node("there", &[], &[other], false));
+    }
+}

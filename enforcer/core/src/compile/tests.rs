@@ -11,6 +11,7 @@ use crate::object::{Node, WorkloadId};
 use crate::plan::{EndpointPlan, Plan, Row};
 use crate::snapshot::Snapshot;
 
+mod examples;
 mod references;
 mod staging;
 

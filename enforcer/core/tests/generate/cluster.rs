@@ -34,7 +34,7 @@ pub(super) fn labels(
 
 /// Some of the namespaces. Their parents may be missing, in a circle, or written in two ways.
 pub(super) fn namespaces() -> impl Strategy<Value = BTreeMap<String, Namespace>> {
-    let parent = || select(&["a", "b", "c", "gone"][..]);
+    let parent = || select(&["a", "a", "b", "b", "c", "gone"][..]);
     let special = || {
         prop_oneof![
             3 => parent().prop_map(|name| (PARENT_LABEL.to_owned(), name.to_owned())),
@@ -46,7 +46,7 @@ pub(super) fn namespaces() -> impl Strategy<Value = BTreeMap<String, Namespace>>
         ]
     };
     let namespace = move || (labels(&["env", "team"], &["x", "y"]), vec(special(), 0..4));
-    btree_map(select(&NAMESPACES[..]).prop_map(str::to_owned), namespace(), 0..=NAMESPACES.len()).prop_map(
+    btree_map(select(&NAMESPACES[..]).prop_map(str::to_owned), namespace(), 2..=NAMESPACES.len()).prop_map(
         |namespaces| {
             let named = namespaces.into_iter().map(|(name, (mut labels, special))| {
                 labels.extend(special);
@@ -99,7 +99,7 @@ pub(super) fn node() -> impl Strategy<Value = Node> {
 
 /// A service that may or may not select pods; all but the one that never exists.
 pub(super) fn service() -> impl Strategy<Value = Service> {
-    (select(&SERVICES[..3]), labels(&["app", "tier"], &["x", "y"]), vec(address(), 0..2)).prop_map(
+    (select(&SERVICES[..3]), labels(&["app"], &["x", "y"]), vec(address(), 0..2)).prop_map(
         |((namespace, name), selector, addresses)| Service {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
