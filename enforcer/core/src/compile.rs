@@ -5,30 +5,36 @@
 //! `identities` divide the addresses into classes, `names` does so for names, `tables` flattens
 //! the rules. Source of the meaning: `policy.md`.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use enforcer_common::abi::capacity;
 use enforcer_common::decide::Direction;
 use enforcer_common::policy::{MAX_ADDRESSES, Mode};
 
-use crate::hierarchy;
 use crate::object::{Namespace, Workload, WorkloadId};
-use crate::plan::{EndpointPlan, Plan, StagedPlan};
+use crate::plan::Plan;
 use crate::refusal::{ObjectRef, Refusal};
 use crate::snapshot::Snapshot;
 
+use engine::Engine;
+
+mod engine;
 mod identities;
+mod incremental;
 mod lower;
 mod names;
 mod numbers;
 mod order;
+mod owners;
 mod peers;
 mod ports;
+mod regions;
 mod rows;
 mod staging;
 mod subjects;
 mod tables;
+
+pub use incremental::{Compiler, Delta, Update};
 
 /// What a plan may take up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,63 +65,12 @@ pub fn compile(snapshot: &Snapshot) -> Compiled {
 
 /// Compiles a snapshot for this node within `limits`.
 pub fn compile_within(snapshot: &Snapshot, limits: &Limits) -> Compiled {
-    let mut refused = Vec::new();
-    let lowered = lower::lower(snapshot, &mut refused);
-    let order = order::order(snapshot, &lowered, &mut refused);
-    let selected = subjects::select(snapshot, &order);
-    let staging = staging::Staging::of(snapshot, &order, &mut refused);
-    let used = used(&order, &selected);
-    let mut numbers = numbers::number(&order, &used);
-    let peers = peers::collect(&order, &used);
-    let identities = identities::divide(snapshot, &peers, &mut refused);
-    let names = names::compile(&order, &used, limits, &mut refused);
-    let mut tables = tables::Tables::new(&order, &numbers, &identities, &names);
-    let mut endpoints = BTreeMap::new();
-    for (workload, policies) in &selected {
-        let (egress, ingress) = tables.pair(workload, &staging.enforced(policies), &mut refused);
-        let staged = staging.previewed(policies).map(|policies| {
-            let mut complaints = Vec::new();
-            let (egress, ingress) = tables.pair(workload, &policies, &mut complaints);
-            refused.extend(complaints.into_iter().map(about_staged));
-            StagedPlan { egress, ingress }
-        });
-        let mode = mode(snapshot, workload);
-        let addresses = addresses(workload, &mut refused);
-        let endpoint = EndpointPlan { mode, addresses, egress, ingress, staged };
-        endpoints.insert(workload.id.clone(), endpoint);
-    }
-    check_modes(snapshot, &mut refused);
-    hierarchy::check(snapshot, &mut refused);
-    refused.sort();
-    refused.dedup();
-    let tables = tables.finish();
-    numbers.forget_unused_limits(&tables);
-    let plan = Plan {
-        endpoints,
-        tables,
-        identities: identities.prefixes.into_iter().collect(),
-        names: names.automaton,
-        rules: numbers.infos,
-        patterns: names.patterns,
-    };
-    Compiled { plan, refused }
-}
-
-/// A complaint about what is evaluated beside.
-fn about_staged(refusal: Refusal) -> Refusal {
-    Refusal { field: format!("staged.{}", refusal.field), ..refusal }
+    let engine = Engine::new(snapshot, limits);
+    Compiled { refused: engine.refused(), plan: engine.plan }
 }
 
 /// A policy by its place in the order, and the direction its rules are of.
 type Use = (usize, Direction);
-
-/// Which policies select some local workload, by direction.
-fn used(order: &order::Order<'_>, selected: &[(&Workload, Vec<usize>)]) -> BTreeSet<Use> {
-    let policies: BTreeSet<usize> = selected.iter().flat_map(|(_, policies)| policies).copied().collect();
-    let each =
-        policies.into_iter().flat_map(|policy| [(policy, Direction::Egress), (policy, Direction::Ingress)]);
-    each.filter(|(policy, direction)| order.rules(*policy, *direction).is_some()).collect()
-}
 
 /// The mode a namespace or its nearest ancestor chooses; the default where none chooses one that exists.
 fn mode(snapshot: &Snapshot, workload: &Workload) -> Mode {

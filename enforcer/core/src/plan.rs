@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use enforcer_common::decide::Direction;
 use enforcer_common::name;
-use enforcer_common::policy::{LISTED, Mode, Rule, RuleKey, Stages, peer_kind};
+use enforcer_common::policy::{HOST_BIT, LISTED, Mode, Rule, RuleKey, Stages, peer_kind};
 use ipnet::IpNet;
 use serde::Serialize;
 
@@ -33,6 +33,29 @@ pub struct Plan {
     pub rules: BTreeMap<u32, RuleInfo>,
     /// Name class to the sorted patterns it stands for.
     pub patterns: BTreeMap<u32, Vec<String>>,
+}
+
+impl Plan {
+    /// True when a workload is told the same of an address whichever of two identities it has.
+    pub fn judges_alike(&self, endpoint: &EndpointPlan, one: u32, other: u32) -> bool {
+        let same_rows = |table: usize| {
+            let stages = &self.tables[table].stages;
+            stages.iter().all(|rows| same_rules(rows_of(rows, one), rows_of(rows, other)))
+        };
+        (one ^ other) & HOST_BIT == 0 && endpoint.tables().all(same_rows)
+    }
+}
+
+/// The rows of one peer among sorted ones.
+fn rows_of(rows: &[Row], peer: u32) -> &[Row] {
+    let first = rows.partition_point(|row| row.peer < peer);
+    let length = rows[first..].partition_point(|row| row.peer == peer);
+    &rows[first..first + length]
+}
+
+fn same_rules(one: &[Row], other: &[Row]) -> bool {
+    let same = |(a, b): (&Row, &Row)| Row { peer: b.peer, ..*a } == *b;
+    one.len() == other.len() && one.iter().zip(other).all(same)
 }
 
 /// What is enforced for one workload.

@@ -135,6 +135,7 @@ fn ask(snapshot: &Snapshot, workload: &Workload, question: &Question, tier: &Tie
     let mut policies: Vec<&Policy> = snapshot
         .policies
         .values()
+        .map(|policy| &**policy)
         .filter(|policy| policy.mode == PolicyMode::Enforce && policy.tier == tier.name)
         .filter(|policy| rules(policy, question.direction).is_some())
         .filter(|policy| selects(snapshot, &policy.subject, workload))

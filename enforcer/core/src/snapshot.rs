@@ -23,7 +23,7 @@ pub struct Snapshot {
     /// Namespaces by name; one that is missing has no labels but its name.
     pub namespaces: BTreeMap<String, Namespace>,
     /// Policies of every kind.
-    pub policies: BTreeMap<PolicyId, Policy>,
+    pub policies: BTreeMap<PolicyId, Arc<Policy>>,
     /// Tiers beside the built-in ones, by name.
     pub tiers: BTreeMap<String, Tier>,
     /// Nodes by name, this one among them.
@@ -73,7 +73,7 @@ impl Snapshot {
                 self.external_networks.insert(network.name.clone(), network);
             }
             Object::Policy(policy) => {
-                self.policies.insert(policy.id.clone(), policy);
+                self.policies.insert(policy.id.clone(), Arc::new(policy));
             }
             Object::Tier(tier) => {
                 self.tiers.insert(tier.name.clone(), tier);

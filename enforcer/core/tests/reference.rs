@@ -19,12 +19,13 @@ use proptest::test_runner::{RngSeed, TestCaseError, TestRunner};
 use generate::Flow;
 
 mod generate;
+mod incremental;
 
 /// Flows per snapshot.
 const FLOWS: usize = 40;
 
 /// A configuration whose seed is printed; `PROPTEST_RNG_SEED` repeats it.
-fn config(cases: u32) -> ProptestConfig {
+pub(crate) fn config(cases: u32) -> ProptestConfig {
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let seed = match config.rng_seed {
         RngSeed::Fixed(seed) => seed,
@@ -139,7 +140,7 @@ fn question(workload: &WorkloadId, flow: &Flow) -> Question {
     }
 }
 
-fn attempt(flow: &Flow) -> Attempt {
+pub(crate) fn attempt(flow: &Flow) -> Attempt {
     Attempt {
         direction: flow.direction,
         remote: Address::from(flow.remote.to_canonical()),

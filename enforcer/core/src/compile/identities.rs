@@ -1,217 +1,236 @@
 //! Divides all addresses into classes: two addresses share an identity when no rule in use tells them apart.
 //!
-//! Every prefix that some peer, workload or node names is a point where the class may change; prefixes
-//! are walked from wide to narrow, each inheriting what holds around it.
+//! What an address is follows from the regions it is in and the workload that has it, by one function for all
+//! addresses at once and for one that changed. Numbers are given once: a class that nothing belongs to any more keeps
+//! its own until everything is divided anew.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use enforcer_common::policy::{FIRST_IDENTITY, HOST_BIT, WORLD};
 use ipnet::IpNet;
 
-use super::peers::{Facts, Matcher, PortName, Used};
+use super::owners::Owners;
+use super::peers::{Facts, Matcher, Used, groups_of};
+use super::regions::{Region, Regions};
 use super::workload_object;
 use crate::object::Workload;
-use crate::policy::{Entity, Peer};
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 
 /// The classes of addresses.
-pub(super) struct Identities<'a> {
-    /// Prefixes and identities as the plan holds them.
-    pub(super) prefixes: Vec<(IpNet, u32)>,
-    peers: BTreeMap<&'a Peer, Rc<[u32]>>,
-    ports: BTreeMap<PortName<'a>, BTreeMap<u32, Vec<u16>>>,
+#[derive(Debug)]
+pub(super) struct Identities {
+    /// Whose each address is.
+    pub(super) owners: Owners,
+    regions: Regions,
+    matcher: Matcher,
+    classes: HashMap<Signature, u32>,
+    /// Identities that were looked up before, by region; the last one for no region.
+    known: Vec<Known>,
+    by_group: Vec<Vec<u32>>,
+    by_port: Vec<BTreeMap<u32, Vec<u16>>>,
+    /// Classes since the last time they were taken.
+    fresh: Vec<(u32, Facts)>,
 }
 
-impl<'a> Identities<'a> {
-    /// The identities of the addresses of a peer and of its group, ascending.
-    pub(super) fn of_peer(&self, peer: &Peer) -> &[u32] {
-        self.peers.get(peer).map_or(&[], |identities| identities)
-    }
-
-    /// The identities whose workloads have a port of this name, and which ports that is.
-    pub(super) fn with_port(&self, name: PortName<'a>) -> Option<&BTreeMap<u32, Vec<u16>>> {
-        self.ports.get(&name)
-    }
-}
-
-/// Divides the addresses.
-pub(super) fn divide<'a>(
-    snapshot: &'a Snapshot,
-    used: &'a Used<'a>,
-    refused: &mut Vec<Refusal>,
-) -> Identities<'a> {
-    let mut changes: BTreeMap<IpNet, Change> = BTreeMap::new();
-    blocks(used, &mut changes);
-    networks(snapshot, used, &mut changes);
-    let mut matcher = Matcher::new(snapshot, used);
-    for (address, owner) in owners(snapshot, refused) {
-        let change = changes.entry(IpNet::from(address)).or_default();
-        owned(used, owner, &mut matcher, change);
-    }
-    shield_ipv4(&mut changes);
-    let (prefixes, classes) = walk(used, &changes);
-    index(used, merge(prefixes), classes)
-}
-
-/// What is different inside a prefix from around it.
-#[derive(Default)]
-struct Change {
-    add: Vec<u32>,
-    remove: Vec<u32>,
-    ports: Vec<(u32, u16)>,
-    host: bool,
-    shield: bool,
-}
-
-/// What an address belongs to.
-enum Owner<'a> {
-    Host,
-    RemoteNode,
-    Workload(&'a Workload),
-}
-
-/// A node's address is the node's, whoever else has it; of two workloads a local one has it, then the first by name.
-fn owners<'a>(snapshot: &'a Snapshot, refused: &mut Vec<Refusal>) -> BTreeMap<IpAddr, Owner<'a>> {
-    let mut owners = BTreeMap::new();
-    for address in snapshot.hosts() {
-        owners.insert(address.to_canonical(), Owner::Host);
-    }
-    for address in snapshot.remote_nodes() {
-        owners.entry(address.to_canonical()).or_insert(Owner::RemoteNode);
-    }
-    let local = snapshot.workloads.values().filter(|workload| workload.local);
-    let remote = snapshot.workloads.values().filter(|workload| !workload.local);
-    for workload in local.chain(remote) {
-        for (index, address) in workload.addresses.iter().map(IpAddr::to_canonical).enumerate() {
-            match owners.entry(address).or_insert(Owner::Workload(workload)) {
-                Owner::Workload(other) if other.id != workload.id => refused.push(Refusal {
-                    object: workload_object(&workload.id),
-                    field: format!("addresses[{index}]"),
-                    reason: format!("{address} belongs to workload {} too, which keeps it", other.id),
-                }),
-                _ => {}
-            }
-        }
-    }
-    owners
-}
-
-/// Notes where blocks begin and where their exceptions do.
-fn blocks(used: &Used<'_>, changes: &mut BTreeMap<IpNet, Change>) {
-    for (peer, number) in &used.peers {
-        let Peer::Block { cidr, except } = peer else { continue };
-        if except.iter().any(|exception| exception.contains(cidr)) {
-            continue;
-        }
-        changes.entry(cidr.trunc()).or_default().add.push(*number);
-        for exception in except.iter().filter(|exception| cidr.contains(*exception)) {
-            changes.entry(exception.trunc()).or_default().remove.push(*number);
-        }
-    }
-}
-
-/// Notes where the cluster's networks are.
-fn networks(snapshot: &Snapshot, used: &Used<'_>, changes: &mut BTreeMap<IpNet, Change>) {
-    for network in &snapshot.cluster_networks {
-        in_cluster(used, changes.entry(network.trunc()).or_default());
-    }
-}
-
-fn in_cluster(used: &Used<'_>, change: &mut Change) {
-    change.add.extend(entity(used, Entity::Cluster));
-    change.remove.extend(entity(used, Entity::Internet));
-}
-
-fn entity(used: &Used<'_>, entity: Entity) -> Option<u32> {
-    used.peers.get(&Peer::Entity(entity)).copied()
-}
-
-/// Notes what an address that belongs to somebody is.
-fn owned<'a>(used: &Used<'_>, owner: Owner<'a>, matcher: &mut Matcher<'a>, change: &mut Change) {
-    in_cluster(used, change);
-    match owner {
-        Owner::Host => {
-            change.host = true;
-            change.add.extend(entity(used, Entity::Host));
-        }
-        Owner::RemoteNode => change.add.extend(entity(used, Entity::RemoteNode)),
-        Owner::Workload(workload) => {
-            let Facts { peers, ports } = matcher.facts(workload);
-            change.add.extend(peers);
-            change.ports = ports;
-        }
-    }
-}
-
-/// In maps IPv4 lies inside IPv6; a change that surrounds it there must not reach it.
-fn shield_ipv4(changes: &mut BTreeMap<IpNet, Change>) {
-    let mapped: IpNet = "::ffff:0:0/96".parse().expect("a prefix");
-    if changes.keys().any(|prefix| prefix.contains(&mapped)) {
-        changes.entry("0.0.0.0/0".parse().expect("a prefix")).or_default().shield = true;
-    }
-}
-
-/// The groups of these peers, ascending.
-fn groups(used: &Used<'_>, peers: &[u32]) -> Vec<u32> {
-    peers.iter().map(|peer| used.groups[*peer as usize]).collect::<BTreeSet<_>>().into_iter().collect()
+/// Identities of one region.
+#[derive(Clone, Copy, Default, Debug)]
+struct Known {
+    /// Of its addresses.
+    own: Option<u32>,
+    /// Of an address in it whose workload no rule means, by itself or by its ports.
+    of_plain_workload: Option<u32>,
 }
 
 /// What tells a class from others: the groups of peers it belongs to, and its ports.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Signature {
     host: bool,
     facts: Facts,
 }
 
-/// What holds inside a prefix where no narrower one says otherwise.
-struct Region {
-    prefix: IpNet,
-    peers: Vec<u32>,
-    identity: u32,
+/// What is needed to know an address.
+#[derive(Clone, Copy)]
+pub(super) struct Scene<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) used: &'a Used,
 }
 
-/// Walks the prefixes from wide to narrow; returns those at which the identity changes, and the classes.
-fn walk(used: &Used<'_>, changes: &BTreeMap<IpNet, Change>) -> (Vec<(IpNet, u32)>, HashMap<Signature, u32>) {
-    let outside: Vec<u32> = entity(used, Entity::Internet).into_iter().collect();
-    let world = Signature { host: false, facts: Facts { peers: groups(used, &outside), ports: Vec::new() } };
-    let mut classes = HashMap::from([(world, WORLD)]);
-    let mut prefixes = Vec::new();
-    let mut around: Vec<Region> = Vec::new();
-    for (prefix, change) in changes {
-        while around.last().is_some_and(|region| !region.prefix.contains(prefix)) {
-            around.pop();
-        }
-        let (inherited, identity_around) = match around.last() {
-            Some(region) => (&region.peers, region.identity),
-            None => (&outside, WORLD),
+impl Identities {
+    /// Divides the addresses of a snapshot; returns the prefixes at which the identity changes, too.
+    pub(super) fn divide(scene: Scene<'_>) -> (Self, BTreeMap<IpNet, u32>) {
+        let Scene { snapshot, used } = scene;
+        let regions = Regions::new(snapshot, used);
+        let mut identities = Self {
+            owners: Owners::default(),
+            matcher: Matcher::default(),
+            classes: HashMap::new(),
+            known: vec![Known::default(); regions.count() + 1],
+            by_group: vec![Vec::new(); used.group_count],
+            by_port: vec![BTreeMap::new(); used.port_count],
+            fresh: Vec::new(),
+            regions,
         };
-        let removed: HashSet<&u32> = change.remove.iter().collect();
-        let kept = inherited.iter().filter(|peer| !removed.contains(peer));
-        let peers: Vec<u32> = kept.chain(&change.add).collect::<BTreeSet<_>>().into_iter().copied().collect();
-        let facts = Facts { peers: groups(used, &peers), ports: change.ports.clone() };
-        let next = FIRST_IDENTITY + u32::try_from(classes.len() - 1).expect("fewer than 2^30 identities");
-        let identity = *classes
-            .entry(Signature { host: change.host, facts })
-            .or_insert_with(|| if change.host { next | HOST_BIT } else { next });
-        if identity_around != identity || change.shield {
-            prefixes.push((*prefix, identity));
-        }
-        around.push(Region { prefix: *prefix, peers, identity });
+        snapshot.workloads.values().for_each(|workload| identities.owners.add(workload));
+        let world = groups_of(&used.groups, identities.regions.outside.iter().copied());
+        identities.enter(Signature { host: false, facts: Facts { peers: world, ports: Vec::new() } }, WORLD);
+        let prefixes = merge(identities.walk(scene));
+        identities.fresh.clear();
+        (identities, prefixes)
     }
-    (prefixes, classes)
+
+    /// The identities of the addresses of a group, ascending.
+    pub(super) fn of_group(&self, group: u32) -> &[u32] {
+        &self.by_group[group as usize]
+    }
+
+    /// The identities whose workloads have a port of this number, and which ports that is.
+    pub(super) fn with_port(&self, port: u32) -> &BTreeMap<u32, Vec<u16>> {
+        &self.by_port[port as usize]
+    }
+
+    /// How many classes there are.
+    pub(super) fn count(&self) -> usize {
+        self.classes.len()
+    }
+
+    /// The classes that are new since this was asked: identity, groups and ports.
+    pub(super) fn take_fresh(&mut self) -> Vec<(u32, Facts)> {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// The identity of an address as everything is now.
+    pub(super) fn identity_of(&mut self, scene: Scene<'_>, address: IpAddr) -> u32 {
+        let region = self.regions.of(address);
+        let is_node = region.is_some_and(|index| self.regions.get(index).node);
+        match self.owners.of(address).cloned() {
+            Some(workload) if !is_node => self.of_workload(scene, region, &workload),
+            _ => region.map_or(WORLD, |index| self.of_region(scene.used, index)),
+        }
+    }
+
+    /// What two workloads say of one address.
+    pub(super) fn refusals(&self) -> impl Iterator<Item = Refusal> {
+        let is_node = |address| self.regions.of(address).is_some_and(|index| self.regions.get(index).node);
+        self.owners.disputes().filter(move |(address, ..)| !is_node(*address)).map(
+            |(address, owner, other)| {
+                let index = super::owners::addresses(other).position(|own| own == address).unwrap_or(0);
+                Refusal {
+                    object: workload_object(&other.id),
+                    field: format!("addresses[{index}]"),
+                    reason: format!("{address} belongs to workload {} too, which keeps it", owner.id),
+                }
+            },
+        )
+    }
+
+    /// Identities of all regions and workloads in the order of their prefixes, where they differ from around.
+    fn walk(&mut self, scene: Scene<'_>) -> Vec<(IpNet, u32)> {
+        let owned: Vec<(IpAddr, Arc<Workload>)> =
+            self.owners.iter().map(|(address, workload)| (address, Arc::clone(workload))).collect();
+        let mut owned = owned.into_iter().peekable();
+        let mut prefixes = Vec::new();
+        for region in 0..self.regions.count() {
+            let prefix = self.regions.get(region).prefix;
+            while let Some((address, workload)) = owned.next_if(|(address, _)| IpNet::from(*address) < prefix)
+            {
+                prefixes.extend(self.workload_prefix(scene, address, &workload));
+            }
+            let Region { around, shield, node, .. } = *self.regions.get(region);
+            let own = owned.next_if(|(address, _)| IpNet::from(*address) == prefix).filter(|_| !node);
+            let identity = match own {
+                Some((_, workload)) => self.of_workload(scene, Some(region), &workload),
+                None => self.of_region(scene.used, region),
+            };
+            if self.around(scene.used, around) != identity || shield {
+                prefixes.push((prefix, identity));
+            }
+        }
+        for (address, workload) in owned {
+            prefixes.extend(self.workload_prefix(scene, address, &workload));
+        }
+        prefixes
+    }
+
+    /// The prefix of an address that is no region by itself, where it differs from around.
+    fn workload_prefix(
+        &mut self,
+        scene: Scene<'_>,
+        address: IpAddr,
+        workload: &Workload,
+    ) -> Option<(IpNet, u32)> {
+        let region = self.regions.of(address);
+        let identity = self.of_workload(scene, region, workload);
+        (self.around(scene.used, region) != identity).then(|| (IpNet::from(address), identity))
+    }
+
+    fn around(&mut self, used: &Used, region: Option<usize>) -> u32 {
+        region.map_or(WORLD, |index| self.of_region(used, index))
+    }
+
+    fn of_region(&mut self, used: &Used, index: usize) -> u32 {
+        if let Some(identity) = self.known[index].own {
+            return identity;
+        }
+        let region = self.regions.get(index);
+        let facts = Facts { peers: groups_of(&used.groups, region.peers.iter().copied()), ports: Vec::new() };
+        let signature = Signature { host: region.host, facts };
+        let identity = self.number(signature);
+        self.known[index].own = Some(identity);
+        identity
+    }
+
+    fn of_workload(&mut self, scene: Scene<'_>, region: Option<usize>, workload: &Workload) -> u32 {
+        let facts = self.matcher.facts(scene.snapshot, scene.used, workload);
+        let place = region.unwrap_or(self.regions.count());
+        let is_plain = facts.peers.is_empty() && facts.ports.is_empty();
+        if let Some(identity) = self.known[place].of_plain_workload.filter(|_| is_plain) {
+            return identity;
+        }
+        let peers = self.regions.peers_of_workload(region).into_iter().chain(facts.peers);
+        let facts = Facts { peers: groups_of(&scene.used.groups, peers), ports: facts.ports };
+        let identity = self.number(Signature { host: false, facts });
+        if is_plain {
+            self.known[place].of_plain_workload = Some(identity);
+        }
+        identity
+    }
+
+    /// The number of a class, a new one for a new class.
+    fn number(&mut self, signature: Signature) -> u32 {
+        if let Some(identity) = self.classes.get(&signature) {
+            return *identity;
+        }
+        let count = u32::try_from(self.classes.len() - 1).expect("fewer than 2^30 identities");
+        let next = FIRST_IDENTITY + count;
+        let identity = if signature.host { next | HOST_BIT } else { next };
+        self.enter(signature, identity);
+        identity
+    }
+
+    fn enter(&mut self, signature: Signature, identity: u32) {
+        for group in &signature.facts.peers {
+            let identities = &mut self.by_group[*group as usize];
+            identities.insert(identities.partition_point(|other| *other < identity), identity);
+        }
+        for (name, port) in &signature.facts.ports {
+            self.by_port[*name as usize].entry(identity).or_default().push(*port);
+        }
+        self.fresh.push((identity, signature.facts.clone()));
+        self.classes.insert(signature, identity);
+    }
 }
 
 /// Puts halves of one prefix that have the same identity together. What the whole had is gone with them: nothing of it
 /// is left outside its halves.
-fn merge(prefixes: Vec<(IpNet, u32)>) -> Vec<(IpNet, u32)> {
+fn merge(prefixes: Vec<(IpNet, u32)>) -> BTreeMap<IpNet, u32> {
     let mut lengths = vec![BTreeMap::new(); 129];
     for (prefix, identity) in prefixes {
         lengths[usize::from(prefix.prefix_len())].insert(prefix, identity);
     }
-    let mut merged = Vec::new();
+    let mut merged = BTreeMap::new();
     while let Some(longest) = lengths.pop() {
         let mut waiting: Option<(IpNet, u32)> = None;
         for (prefix, identity) in longest {
@@ -225,29 +244,5 @@ fn merge(prefixes: Vec<(IpNet, u32)>) -> Vec<(IpNet, u32)> {
         }
         merged.extend(waiting);
     }
-    merged.sort_unstable();
     merged
-}
-
-/// Turns classes into what tables ask for: the identities of a peer and of a port name.
-fn index<'a>(
-    used: &Used<'a>,
-    prefixes: Vec<(IpNet, u32)>,
-    classes: HashMap<Signature, u32>,
-) -> Identities<'a> {
-    let mut by_group: Vec<Vec<u32>> = vec![Vec::new(); used.peers.len()];
-    let mut by_port: Vec<BTreeMap<u32, Vec<u16>>> = vec![BTreeMap::new(); used.ports.len()];
-    for (signature, identity) in classes {
-        signature.facts.peers.iter().for_each(|group| by_group[*group as usize].push(identity));
-        for (name, port) in signature.facts.ports {
-            by_port[name as usize].entry(identity).or_default().push(port);
-        }
-    }
-    by_group.iter_mut().for_each(|identities| identities.sort_unstable());
-    let groups: Vec<Rc<[u32]>> = by_group.into_iter().map(Rc::from).collect();
-    let of = |number: &u32| Rc::clone(&groups[used.groups[*number as usize] as usize]);
-    let peers = used.peers.iter().map(|(peer, number)| (*peer, of(number)));
-    let ports =
-        used.ports.iter().map(|(name, number)| (*name, std::mem::take(&mut by_port[*number as usize])));
-    Identities { prefixes, peers: peers.collect(), ports: ports.collect() }
 }

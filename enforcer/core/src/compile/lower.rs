@@ -2,9 +2,9 @@
 //! moment: what comes behind knows no nodes, services and external networks. A policy without such peers stays the
 //! same value.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use enforcer_common::decide::Direction;
 use enforcer_common::policy::Action;
@@ -19,16 +19,16 @@ use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 
 /// The policies of a snapshot, lowered. A reference to what is not there means nobody and is refused.
-pub(super) fn lower<'a>(snapshot: &'a Snapshot, refused: &mut Vec<Refusal>) -> Vec<Cow<'a, Policy>> {
+pub(super) fn lower(snapshot: &Snapshot, refused: &mut Vec<Refusal>) -> Vec<Arc<Policy>> {
     snapshot.policies.values().map(|policy| lower_policy(snapshot, policy, refused)).collect()
 }
 
-fn lower_policy<'a>(snapshot: &Snapshot, policy: &'a Policy, refused: &mut Vec<Refusal>) -> Cow<'a, Policy> {
+fn lower_policy(snapshot: &Snapshot, policy: &Arc<Policy>, refused: &mut Vec<Refusal>) -> Arc<Policy> {
     let rules = || [&policy.egress, &policy.ingress].into_iter().flatten().flatten();
     if !rules().any(needs_lowering) {
-        return Cow::Borrowed(policy);
+        return Arc::clone(policy);
     }
-    let mut lowered = policy.clone();
+    let mut lowered = Policy::clone(policy);
     for direction in [Direction::Egress, Direction::Ingress] {
         let (rules, side) = match direction {
             Direction::Egress => (&mut lowered.egress, "to"),
@@ -44,7 +44,7 @@ fn lower_policy<'a>(snapshot: &Snapshot, policy: &'a Policy, refused: &mut Vec<R
             }));
         }
     }
-    Cow::Owned(lowered)
+    lowered.into()
 }
 
 fn needs_lowering(rule: &Rule) -> bool {

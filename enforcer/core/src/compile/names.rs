@@ -13,11 +13,8 @@ use crate::policy::{Peer, Peers};
 use crate::refusal::Refusal;
 
 /// The compiled names.
+#[derive(Debug)]
 pub(super) struct Names {
-    /// The automaton.
-    pub(super) automaton: Automaton,
-    /// Patterns by class.
-    pub(super) patterns: BTreeMap<u32, Vec<String>>,
     classes: HashMap<String, Vec<u32>>,
 }
 
@@ -28,14 +25,14 @@ impl Names {
     }
 }
 
-/// Compiles the patterns of the policies in use. When they do not all fit, those of the policies asked last are
+/// Compiles the patterns of the policies in use; returns the automaton and the patterns by class, too. When they do not all fit, those of the policies asked last are
 /// left out and match nothing.
 pub(super) fn compile(
-    order: &Order<'_>,
+    order: &Order,
     used: &BTreeSet<Use>,
     limits: &Limits,
     refused: &mut Vec<Refusal>,
-) -> Names {
+) -> (Names, Automaton, BTreeMap<u32, Vec<String>>) {
     let naming: Vec<(usize, BTreeSet<&Pattern>)> = used
         .iter()
         .filter(|(_, direction)| *direction == Direction::Egress)
@@ -60,10 +57,10 @@ pub(super) fn compile(
     for (class, patterns) in &compiled.patterns {
         patterns.iter().for_each(|pattern| classes.entry(pattern.clone()).or_default().push(*class));
     }
-    Names { automaton: compiled.automaton, patterns: compiled.patterns, classes }
+    (Names { classes }, compiled.automaton, compiled.patterns)
 }
 
-fn patterns_of<'a>(order: &Order<'a>, policy: usize) -> BTreeSet<&'a Pattern> {
+fn patterns_of(order: &Order, policy: usize) -> BTreeSet<&Pattern> {
     let rules = order.rules(policy, Direction::Egress).into_iter().flatten();
     let peers = rules.filter_map(|rule| match &rule.peers {
         Peers::OneOf(peers) => Some(peers),
@@ -86,7 +83,7 @@ fn most_that_fit(all: usize, fits: impl Fn(usize) -> bool) -> usize {
     fitting
 }
 
-fn refusal(order: &Order<'_>, policy: usize, error: &TooManyStates) -> Refusal {
+fn refusal(order: &Order, policy: usize, error: &TooManyStates) -> Refusal {
     Refusal {
         object: order.policies[policy].policy.id.object(),
         field: "spec.egress".to_owned(),

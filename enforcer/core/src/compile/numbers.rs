@@ -13,12 +13,11 @@ use crate::plan::{self, RuleInfo, RuleKind, Table};
 const MASK: u32 = (1 << 31) - 1;
 
 /// The numbers of all rules in use.
+#[derive(Debug)]
 pub(super) struct Numbers {
     rules: HashMap<(usize, Direction, usize), u32>,
     defaults: HashMap<(usize, Direction), u32>,
     limits: HashMap<Direction, u32>,
-    /// What each number stands for.
-    pub(super) infos: BTreeMap<u32, RuleInfo>,
 }
 
 impl Numbers {
@@ -36,30 +35,24 @@ impl Numbers {
     pub(super) fn limit(&self, direction: Direction) -> u32 {
         self.limits[&direction]
     }
-
-    /// Forgets the refusals that stand in for policy in no table.
-    pub(super) fn forget_unused_limits(&mut self, tables: &[Table]) {
-        let rows = || tables.iter().flat_map(|table| &table.stages).flatten();
-        self.infos.retain(|number, info| {
-            info.kind != RuleKind::Limit || rows().any(|row| row.rule.rule == *number)
-        });
-    }
 }
 
-/// Numbers the rules of the policies in use and the defaults of their tiers.
-pub(super) fn number(order: &Order<'_>, used: &BTreeSet<Use>) -> Numbers {
+/// Forgets the refusals that stand in for policy in no table.
+pub(super) fn forget_unused_limits(infos: &mut BTreeMap<u32, RuleInfo>, tables: &[Table]) {
+    let rows = || tables.iter().flat_map(|table| &table.stages).flatten();
+    infos.retain(|number, info| info.kind != RuleKind::Limit || rows().any(|row| row.rule.rule == *number));
+}
+
+/// Numbers the rules of the policies in use and the defaults of their tiers; returns what each number stands for, too.
+pub(super) fn number(order: &Order, used: &BTreeSet<Use>) -> (Numbers, BTreeMap<u32, RuleInfo>) {
     let infos = infos(order, used);
     let mut taken = BTreeSet::new();
     let mut numbered: BTreeMap<&RuleInfo, u32> = infos.keys().map(|info| (info, 0)).collect();
     for (info, number) in &mut numbered {
         *number = number::free(hash(info), MASK, &mut taken);
     }
-    let mut numbers = Numbers {
-        rules: HashMap::new(),
-        defaults: HashMap::new(),
-        limits: HashMap::new(),
-        infos: numbered.iter().map(|(info, number)| (*number, (*info).clone())).collect(),
-    };
+    let stands_for = numbered.iter().map(|(info, number)| (*number, (*info).clone())).collect();
+    let mut numbers = Numbers { rules: HashMap::new(), defaults: HashMap::new(), limits: HashMap::new() };
     for (info, place) in &infos {
         let number = numbered[info];
         match *place {
@@ -68,7 +61,7 @@ pub(super) fn number(order: &Order<'_>, used: &BTreeSet<Use>) -> Numbers {
             Place::Limit => numbers.limits.insert(info.direction, number),
         };
     }
-    numbers
+    (numbers, stands_for)
 }
 
 /// Where a rule is found again.
@@ -79,7 +72,7 @@ enum Place {
     Limit,
 }
 
-fn infos(order: &Order<'_>, used: &BTreeSet<Use>) -> BTreeMap<RuleInfo, Place> {
+fn infos(order: &Order, used: &BTreeSet<Use>) -> BTreeMap<RuleInfo, Place> {
     let mut infos = BTreeMap::new();
     for &(policy, direction) in used {
         let placed = &order.policies[policy];

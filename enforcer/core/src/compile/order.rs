@@ -1,7 +1,7 @@
 //! The one order of all policies: tiers by order and name, policies by order, namespace, name and kind.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use enforcer_common::decide::Direction;
 
@@ -10,23 +10,25 @@ use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 
 /// Policies in the order they are asked in.
-pub(super) struct Order<'a> {
+#[derive(Debug)]
+pub(super) struct Order {
     /// Tiers, first asked first.
     pub(super) tiers: Vec<Tier>,
     /// Policies, first asked first.
-    pub(super) policies: Vec<Placed<'a>>,
+    pub(super) policies: Vec<Placed>,
 }
 
 /// A policy and the index of its tier.
-pub(super) struct Placed<'a> {
-    pub(super) policy: &'a Policy,
+#[derive(Debug)]
+pub(super) struct Placed {
+    pub(super) policy: Arc<Policy>,
     pub(super) tier: usize,
 }
 
-impl<'a> Order<'a> {
+impl Order {
     /// The rules of a policy for a direction; `None` when it says nothing about it.
-    pub(super) fn rules(&self, policy: usize, direction: Direction) -> Option<&'a [Rule]> {
-        let policy = self.policies[policy].policy;
+    pub(super) fn rules(&self, policy: usize, direction: Direction) -> Option<&[Rule]> {
+        let policy = &self.policies[policy].policy;
         match direction {
             Direction::Egress => policy.egress.as_deref(),
             Direction::Ingress => policy.ingress.as_deref(),
@@ -35,11 +37,7 @@ impl<'a> Order<'a> {
 }
 
 /// Puts the lowered policies of a snapshot in order; those of a tier that does not exist are refused.
-pub(super) fn order<'a>(
-    snapshot: &Snapshot,
-    lowered: &'a [Cow<'a, Policy>],
-    refused: &mut Vec<Refusal>,
-) -> Order<'a> {
+pub(super) fn order(snapshot: &Snapshot, lowered: Vec<Arc<Policy>>, refused: &mut Vec<Refusal>) -> Order {
     let mut by_name: BTreeMap<String, Tier> = snapshot.tiers.clone();
     by_name.extend(Tier::built_in().map(|tier| (tier.name.clone(), tier)));
     let mut tiers: Vec<Tier> = by_name.into_values().collect();
@@ -47,7 +45,7 @@ pub(super) fn order<'a>(
     let places: HashMap<&str, usize> =
         tiers.iter().enumerate().map(|(i, tier)| (tier.name.as_str(), i)).collect();
     let mut policies = Vec::new();
-    for policy in lowered.iter().map(Cow::as_ref) {
+    for policy in lowered {
         match places.get(policy.tier.as_str()) {
             Some(tier) => policies.push(Placed { policy, tier: *tier }),
             None => refused.push(Refusal {
@@ -57,6 +55,7 @@ pub(super) fn order<'a>(
             }),
         }
     }
-    policies.sort_by_key(|placed| (placed.tier, placed.policy.order, &placed.policy.id));
+    let place = |placed: &Placed| (placed.tier, placed.policy.order);
+    policies.sort_by(|a, b| (place(a), &a.policy.id).cmp(&(place(b), &b.policy.id)));
     Order { tiers, policies }
 }

@@ -1,4 +1,4 @@
-//! The peers that rules in use speak of, numbered, and which of them a workload belongs to.
+//! The peers that rules in use speak of, numbered and grouped, and which of them a workload belongs to.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -8,51 +8,121 @@ use super::Use;
 use super::order::Order;
 use super::subjects::scope_includes;
 use crate::object::Workload;
-use crate::policy::{Entity, Peer, Peers, PortMatch, Ports, Requirement, Tag, Test};
+use crate::policy::{Entity, Peer, Peers, PortMatch, Ports, Requirement, Rule, Tag, Test};
 use crate::protocol::Protocol;
 use crate::snapshot::Snapshot;
 
-/// A port by name.
-pub(super) type PortName<'a> = (Protocol, &'a str);
-
 /// The peers in use; names and `All` are not among them, for they need no identity.
-#[derive(Default)]
-pub(super) struct Used<'a> {
-    /// Number by peer.
-    pub(super) peers: BTreeMap<&'a Peer, u32>,
+#[derive(Default, Debug)]
+pub(super) struct Used {
+    /// Peers by number.
+    pub(super) peers: Vec<Peer>,
     /// Group by number of peer: peers that every rule names together or not at all. No rule tells their addresses
     /// apart, so they share identities and rows.
     pub(super) groups: Vec<u32>,
-    /// Number by port name that egress rules ask for.
-    pub(super) ports: BTreeMap<PortName<'a>, u32>,
+    /// How many groups there are.
+    pub(super) group_count: usize,
+    /// Number by name and protocol of ports that egress rules ask for.
+    ports: HashMap<String, Vec<(Protocol, u32)>>,
+    /// How many such ports there are.
+    pub(super) port_count: usize,
+    /// By policy and direction, for each of its rules the groups it names.
+    rules: HashMap<Use, Vec<Meant>>,
+}
+
+/// Whom one rule means, names left aside.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Meant {
+    /// Everybody.
+    Any,
+    /// These groups, ascending.
+    Groups(Vec<u32>),
+}
+
+impl Used {
+    /// Number of a port that egress rules ask for by name.
+    pub(super) fn port(&self, protocol: Protocol, name: &str) -> Option<u32> {
+        let numbers = self.ports.get(name)?;
+        numbers.iter().find(|(of, _)| *of == protocol).map(|(_, number)| *number)
+    }
+
+    /// Whom a rule in use means.
+    pub(super) fn meant(&self, policy: usize, direction: Direction, index: usize) -> &Meant {
+        &self.rules[&(policy, direction)][index]
+    }
+
+    /// Number of a kind of address, where a rule names it.
+    pub(super) fn entity(&self, entity: Entity) -> Option<u32> {
+        let number = self.peers.iter().position(|peer| *peer == Peer::Entity(entity))?;
+        u32::try_from(number).ok()
+    }
+
+    /// Adds the port names of an egress rule.
+    fn add_ports(&mut self, rule: &Rule) {
+        for (protocol, name) in port_names(rule) {
+            if self.port(protocol, name).is_none() {
+                let number = u32::try_from(self.port_count).expect("fewer than 2^32 names fit into memory");
+                self.ports.entry(name.to_owned()).or_default().push((protocol, number));
+                self.port_count += 1;
+            }
+        }
+    }
 }
 
 /// Collects the peers of all rules in use.
-pub(super) fn collect<'a>(order: &Order<'a>, used: &BTreeSet<Use>) -> Used<'a> {
+pub(super) fn collect(order: &Order, used: &BTreeSet<Use>) -> Used {
     let mut all = Used::default();
+    let mut numbers: HashMap<&Peer, u32> = HashMap::new();
     let mut named_in: Vec<Vec<u32>> = Vec::new();
-    let mut rules = 0;
+    let mut rules: Vec<(Use, Option<Vec<u32>>)> = Vec::new();
     for &(policy, direction) in used {
         for rule in order.rules(policy, direction).into_iter().flatten() {
-            if let Peers::OneOf(peers) = &rule.peers {
-                let identified =
-                    peers.iter().filter(|peer| !matches!(peer, Peer::Name(_) | Peer::Entity(Entity::All)));
-                for peer in identified {
-                    number(&mut all.peers, peer);
-                    named_in.resize_with(all.peers.len(), Vec::new);
-                    named_in[all.peers[peer] as usize].push(rules);
-                }
-                rules += 1;
+            if direction == Direction::Egress {
+                all.add_ports(rule);
             }
-            if let (Direction::Egress, Ports::OneOf(ports)) = (direction, &rule.ports) {
-                port_names(ports).for_each(|name| number(&mut all.ports, name));
-            }
+            let place = u32::try_from(rules.len()).expect("fewer than 2^32 rules fit into memory");
+            let meant = identified(rule).map(|peers| {
+                let numbers = peers.map(|peer| {
+                    let next = u32::try_from(numbers.len()).expect("fewer than 2^32 peers fit into memory");
+                    let number = *numbers.entry(peer).or_insert(next);
+                    named_in.resize_with(numbers.len(), Vec::new);
+                    named_in[number as usize].push(place);
+                    number
+                });
+                numbers.collect()
+            });
+            rules.push(((policy, direction), meant));
         }
     }
     let mut groups = HashMap::new();
     named_in.iter_mut().for_each(Vec::dedup);
     all.groups = named_in.into_iter().map(|rules| group(&mut groups, rules)).collect();
+    all.group_count = groups.len();
+    for (of, meant) in rules {
+        let groups = |peers: Vec<u32>| Meant::Groups(groups_of(&all.groups, peers));
+        all.rules.entry(of).or_default().push(meant.map_or(Meant::Any, groups));
+    }
+    let mut peers: Vec<(u32, &Peer)> = numbers.into_iter().map(|(peer, number)| (number, peer)).collect();
+    peers.sort_unstable_by_key(|(number, _)| *number);
+    all.peers = peers.into_iter().map(|(_, peer)| peer.clone()).collect();
     all
+}
+
+/// The groups of these peers, ascending.
+pub(super) fn groups_of(groups: &[u32], peers: impl IntoIterator<Item = u32>) -> Vec<u32> {
+    let mut found: Vec<u32> = peers.into_iter().map(|peer| groups[peer as usize]).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// The peers of a rule that need an identity; `None` when it means everybody.
+fn identified(rule: &Rule) -> Option<impl Iterator<Item = &Peer>> {
+    let Peers::OneOf(peers) = &rule.peers else { return None };
+    if peers.contains(&Peer::Entity(Entity::All)) {
+        return None;
+    }
+    Some(peers.iter().filter(|peer| !matches!(peer, Peer::Name(_))))
 }
 
 fn group(groups: &mut HashMap<Vec<u32>, u32>, rules: Vec<u32>) -> u32 {
@@ -60,13 +130,12 @@ fn group(groups: &mut HashMap<Vec<u32>, u32>, rules: Vec<u32>) -> u32 {
     *groups.entry(rules).or_insert(next)
 }
 
-fn number<K: Ord>(numbers: &mut BTreeMap<K, u32>, key: K) {
-    let next = u32::try_from(numbers.len()).expect("fewer than 2^32 peers fit into memory");
-    numbers.entry(key).or_insert(next);
-}
-
-/// The port names among port matches.
-pub(super) fn port_names(ports: &[PortMatch]) -> impl Iterator<Item = PortName<'_>> {
+/// The port names of a rule.
+pub(super) fn port_names(rule: &Rule) -> impl Iterator<Item = (Protocol, &str)> {
+    let ports = match &rule.ports {
+        Ports::Any => &[],
+        Ports::OneOf(ports) => ports.as_slice(),
+    };
     ports.iter().filter_map(|port| match port {
         PortMatch::Named { protocol, name } => Some((*protocol, name.as_str())),
         _ => None,
@@ -75,70 +144,76 @@ pub(super) fn port_names(ports: &[PortMatch]) -> impl Iterator<Item = PortName<'
 
 /// What distinguishes a workload's addresses from others: sorted numbers of peers, and of port names with the
 /// port each resolves to.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub(super) struct Facts {
     pub(super) peers: Vec<u32>,
     pub(super) ports: Vec<(u32, u16)>,
 }
 
-/// Finds the facts of workloads.
-pub(super) struct Matcher<'a> {
-    snapshot: &'a Snapshot,
-    used: &'a Used<'a>,
-    namespaces: HashMap<&'a str, Candidates<'a>>,
+/// Finds the facts of workloads; keeps what it found out about namespaces.
+#[derive(Default, Debug)]
+pub(super) struct Matcher {
+    namespaces: BTreeMap<String, Candidates>,
 }
 
-/// The peers that may mean workloads of one namespace: by a label they require, and the others.
-#[derive(Default)]
-struct Candidates<'a> {
-    by_label: HashMap<(&'a str, &'a str), Vec<(&'a Peer, u32)>>,
-    rest: Vec<(&'a Peer, u32)>,
+/// The peers that may mean workloads of one namespace: by a label and value they require, and the others.
+#[derive(Default, Debug)]
+struct Candidates {
+    by_label: HashMap<String, HashMap<String, Vec<u32>>>,
+    rest: Vec<u32>,
 }
 
-impl<'a> Matcher<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot, used: &'a Used<'a>) -> Self {
-        Self { snapshot, used, namespaces: HashMap::new() }
-    }
-
+impl Matcher {
     /// The facts of a workload.
-    pub(super) fn facts(&mut self, workload: &'a Workload) -> Facts {
-        let (snapshot, used) = (self.snapshot, self.used);
-        let namespace = workload.id.namespace.as_str();
-        let candidates = self
-            .namespaces
-            .entry(namespace)
-            .or_insert_with(|| Candidates::of_namespace(snapshot, used, namespace));
-        let labels = workload.labels.iter();
-        let by_label =
-            labels.filter_map(|(k, v)| candidates.by_label.get(&(k.as_str(), v.as_str()))).flatten();
-        let meant = by_label.chain(&candidates.rest).filter(|(peer, _)| means(snapshot, peer, workload));
-        let mut peers: Vec<u32> = meant.map(|(_, number)| *number).collect();
+    pub(super) fn facts(&mut self, snapshot: &Snapshot, used: &Used, workload: &Workload) -> Facts {
+        let candidates = self.candidates(snapshot, used, &workload.id.namespace);
+        let mut peers = Vec::new();
+        let mut test = |numbers: &[u32]| {
+            let meant = |number: &&u32| means(snapshot, &used.peers[**number as usize], workload);
+            peers.extend(numbers.iter().filter(meant).copied());
+        };
+        for (key, value) in workload.labels.iter().filter(|_| !candidates.by_label.is_empty()) {
+            let by_value = candidates.by_label.get(key).and_then(|by_value| by_value.get(value));
+            by_value.into_iter().for_each(|numbers| test(numbers));
+        }
+        test(&candidates.rest);
         peers.sort_unstable();
-        let named = workload.ports.iter().filter_map(|port| {
-            used.ports.get(&(port.protocol, port.name.as_str())).map(|number| (*number, port.port))
-        });
+        let asked = workload.ports.iter().filter(|_| used.port_count > 0);
+        let named =
+            asked.filter_map(|port| used.port(port.protocol, &port.name).map(|number| (number, port.port)));
         let mut ports: Vec<(u32, u16)> = named.collect();
         ports.sort_unstable();
         ports.dedup();
         Facts { peers, ports }
     }
+
+    fn candidates(&mut self, snapshot: &Snapshot, used: &Used, namespace: &str) -> &Candidates {
+        if !self.namespaces.contains_key(namespace) {
+            let candidates = Candidates::of_namespace(snapshot, used, namespace);
+            self.namespaces.insert(namespace.to_owned(), candidates);
+        }
+        &self.namespaces[namespace]
+    }
 }
 
-impl<'a> Candidates<'a> {
-    fn of_namespace(snapshot: &Snapshot, used: &Used<'a>, namespace: &str) -> Self {
+impl Candidates {
+    fn of_namespace(snapshot: &Snapshot, used: &Used, namespace: &str) -> Self {
         let mut candidates = Self::default();
-        for (&peer, &number) in &used.peers {
+        for (number, peer) in (0..).zip(&used.peers) {
             match peer {
                 Peer::Workloads { namespaces, workloads }
                     if scope_includes(snapshot, namespaces, namespace) =>
                 {
                     match workloads.requirements.iter().find_map(required_label) {
-                        Some(label) => candidates.by_label.entry(label).or_default().push((peer, number)),
-                        None => candidates.rest.push((peer, number)),
+                        Some((key, value)) => {
+                            let by_value = candidates.by_label.entry(key.to_owned()).or_default();
+                            by_value.entry(value.to_owned()).or_default().push(number);
+                        }
+                        None => candidates.rest.push(number),
                     }
                 }
                 Peer::ServiceAccount { namespace: own, .. } if own == namespace => {
-                    candidates.rest.push((peer, number));
+                    candidates.rest.push(number);
                 }
                 _ => {}
             }

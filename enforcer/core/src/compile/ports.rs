@@ -18,6 +18,21 @@ impl PortPrefix {
     /// Everything.
     pub(super) const ALL: Self = Self { protocol: None, port: 0, bits: 0 };
 
+    /// True for the half that begins where the whole does.
+    pub(super) fn is_lower_half(self) -> bool {
+        self.port & self.last_bit() == 0
+    }
+
+    /// The other half of what is one bit wider.
+    pub(super) fn other_half(self) -> Self {
+        Self { port: self.port ^ self.last_bit(), ..self }
+    }
+
+    /// The last bit that counts.
+    fn last_bit(self) -> u16 {
+        1u16.checked_shl(16 - u32::from(self.bits)).unwrap_or(0)
+    }
+
     /// The longer ones of the prefixes that include this one: one bit shorter each time.
     pub(super) fn wider(self) -> Option<Self> {
         match (self.protocol, self.bits) {

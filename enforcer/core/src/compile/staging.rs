@@ -9,6 +9,7 @@ use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 
 /// The policies of an order by what becomes of them, were the staged ones enforced.
+#[derive(Debug)]
 pub(super) struct Staging {
     staged: BTreeSet<usize>,
     gone: BTreeSet<usize>,
@@ -16,7 +17,7 @@ pub(super) struct Staging {
 
 impl Staging {
     /// Divides the policies; a staged one that stands in for what is not there is refused.
-    pub(super) fn of(snapshot: &Snapshot, order: &Order<'_>, refused: &mut Vec<Refusal>) -> Self {
+    pub(super) fn of(snapshot: &Snapshot, order: &Order, refused: &mut Vec<Refusal>) -> Self {
         let mut staging = Self { staged: BTreeSet::new(), gone: BTreeSet::new() };
         let mut out: BTreeSet<PolicyId> = BTreeSet::new();
         for (index, placed) in order.policies.iter().enumerate() {

@@ -1,34 +1,62 @@
-//! Which policies select which local workload.
+//! Which policies select which workload.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::order::Order;
 use crate::object::Workload;
 use crate::policy::NamespaceScope;
 use crate::snapshot::Snapshot;
 
-/// Every local workload with the policies that select it, in their order.
-pub(super) fn select<'a>(snapshot: &'a Snapshot, order: &Order<'_>) -> Vec<(&'a Workload, Vec<usize>)> {
-    let mut by_namespace: HashMap<&str, Vec<usize>> = HashMap::new();
-    let mut selected = Vec::new();
-    for workload in snapshot.workloads.values().filter(|workload| workload.local) {
-        let namespace = workload.id.namespace.as_str();
-        let candidates =
-            by_namespace.entry(namespace).or_insert_with(|| of_namespace(snapshot, order, namespace));
+/// Finds the policies that select a workload; keeps what it found out about namespaces.
+#[derive(Debug)]
+pub(super) struct Subjects {
+    /// Policies of one namespace, by its name.
+    named: HashMap<String, Vec<usize>>,
+    /// Policies whose namespaces must be looked at.
+    matching: Vec<usize>,
+    candidates: BTreeMap<String, Vec<usize>>,
+}
+
+impl Subjects {
+    /// Sorts the policies by where their subjects may be.
+    pub(super) fn new(order: &Order) -> Self {
+        let mut subjects = Self { named: HashMap::new(), matching: Vec::new(), candidates: BTreeMap::new() };
+        for (index, placed) in order.policies.iter().enumerate() {
+            match &placed.policy.subject.namespaces {
+                NamespaceScope::Named(name) => match subjects.named.get_mut(name) {
+                    Some(policies) => policies.push(index),
+                    None => drop(subjects.named.insert(name.clone(), vec![index])),
+                },
+                NamespaceScope::Tree(_) | NamespaceScope::Matching(_) => subjects.matching.push(index),
+            }
+        }
+        subjects
+    }
+
+    /// The policies that select a workload, in their order.
+    pub(super) fn select(&mut self, snapshot: &Snapshot, order: &Order, workload: &Workload) -> Vec<usize> {
+        let namespace = &workload.id.namespace;
+        if !self.candidates.contains_key(namespace) {
+            let candidates = self.of_namespace(snapshot, order, namespace);
+            self.candidates.insert(namespace.clone(), candidates);
+        }
         let selects = |policy: &&usize| {
             let subject = &order.policies[**policy].policy.subject;
             subject.workloads.matches(|tag| tag.value(snapshot, workload))
         };
-        selected.push((&**workload, candidates.iter().filter(selects).copied().collect()));
+        self.candidates[namespace].iter().filter(selects).copied().collect()
     }
-    selected
-}
 
-/// The policies that may select workloads of a namespace.
-fn of_namespace(snapshot: &Snapshot, order: &Order<'_>, namespace: &str) -> Vec<usize> {
-    let includes = |scope: &NamespaceScope| scope_includes(snapshot, scope, namespace);
-    let all = order.policies.iter().enumerate();
-    all.filter(|(_, placed)| includes(&placed.policy.subject.namespaces)).map(|(index, _)| index).collect()
+    /// The policies that may select workloads of a namespace.
+    fn of_namespace(&self, snapshot: &Snapshot, order: &Order, namespace: &str) -> Vec<usize> {
+        let includes = |policy: &&usize| {
+            scope_includes(snapshot, &order.policies[**policy].policy.subject.namespaces, namespace)
+        };
+        let mut policies: Vec<usize> = self.named.get(namespace).cloned().unwrap_or_default();
+        policies.extend(self.matching.iter().filter(includes));
+        policies.sort_unstable();
+        policies
+    }
 }
 
 /// True when a namespace is in the scope.

@@ -2,6 +2,8 @@
 
 use super::select::selects;
 use super::{Answer, Question, evaluate, tiers};
+use std::sync::Arc;
+
 use crate::object::Workload;
 use crate::policy::{PolicyId, PolicyMode, Preview};
 use crate::snapshot::Snapshot;
@@ -27,7 +29,7 @@ fn preview(snapshot: &Snapshot) -> Snapshot {
         }
     }
     preview.policies.retain(|_, policy| !matches!(policy.mode, PolicyMode::Stage(Some(Preview::Removes(_)))));
-    preview.policies.values_mut().for_each(|policy| policy.mode = PolicyMode::Enforce);
+    preview.policies.values_mut().for_each(|policy| Arc::make_mut(policy).mode = PolicyMode::Enforce);
     preview
 }
 

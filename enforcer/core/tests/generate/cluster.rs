@@ -24,7 +24,8 @@ pub(super) const SERVICES: [(&str, &str); 4] =
 /// Zones that workloads and namespaces are in.
 pub(super) const ZONES: [&str; 2] = ["x", "y"];
 
-pub(super) fn labels(
+/// Some of the labels.
+pub(crate) fn labels(
     keys: &'static [&'static str],
     values: &'static [&'static str],
 ) -> impl Strategy<Value = BTreeMap<String, String>> {
@@ -33,7 +34,7 @@ pub(super) fn labels(
 }
 
 /// Some of the namespaces. Their parents may be missing, in a circle, or written in two ways.
-pub(super) fn namespaces() -> impl Strategy<Value = BTreeMap<String, Namespace>> {
+pub(crate) fn namespaces() -> impl Strategy<Value = BTreeMap<String, Namespace>> {
     let parent = || select(&["a", "a", "b", "b", "c", "gone"][..]);
     let special = || {
         prop_oneof![
@@ -57,7 +58,8 @@ pub(super) fn namespaces() -> impl Strategy<Value = BTreeMap<String, Namespace>>
     )
 }
 
-pub(super) fn workload() -> impl Strategy<Value = Workload> {
+/// Any workload; two of the same name are often drawn.
+pub(crate) fn workload() -> impl Strategy<Value = Workload> {
     let port = (
         select(&["http", "dns"][..]),
         select(&[Protocol::TCP, Protocol::UDP][..]),

@@ -13,13 +13,15 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
+pub(crate) use cluster::{labels, namespaces, workload};
+
 mod cluster;
 mod policies;
 
 /// Namespaces that exist; policies also speak of one that does not.
 const NAMESPACES: [&str; 3] = ["a", "b", "c"];
 /// Addresses that workloads, nodes, peers and flows are made of.
-const ADDRESSES: [&str; 20] = [
+pub(crate) const ADDRESSES: [&str; 20] = [
     "10.0.0.0",
     "10.0.0.1",
     "10.0.0.2",
@@ -85,8 +87,8 @@ pub(crate) struct Flow {
 pub(crate) fn snapshots() -> impl Strategy<Value = Snapshot> {
     let networks = subsequence(&["10.0.0.0/29", "10.0.0.0/28", "fd00::/120", "192.0.2.0/24"][..], 0..3);
     (
-        cluster::namespaces(),
-        vec(cluster::workload(), 1..8),
+        namespaces(),
+        vec(workload(), 1..8),
         vec(tier(), 0..7),
         vec(policies::policy(), 1..20),
         objects(),
@@ -118,6 +120,18 @@ fn objects() -> impl Strategy<Value = Vec<Object>> {
         vec(cluster::external_network().prop_map(Object::ExternalNetwork), 0..5),
     )
         .prop_map(|(nodes, services, slices, networks)| [nodes, services, slices, networks].concat())
+}
+
+/// An object of any kind but workloads and namespaces.
+pub(crate) fn object() -> impl Strategy<Value = Object> {
+    prop_oneof![
+        4 => policies::policy().prop_map(Object::Policy),
+        1 => tier().prop_map(Object::Tier),
+        1 => cluster::node().prop_map(Object::Node),
+        1 => cluster::service().prop_map(Object::Service),
+        1 => cluster::slice().prop_map(Object::EndpointSlice),
+        1 => cluster::external_network().prop_map(Object::ExternalNetwork),
+    ]
 }
 
 /// Any flow. It is known under at most two names, whose classes always fit the slots of an address.

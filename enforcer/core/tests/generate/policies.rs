@@ -55,7 +55,7 @@ pub(super) const PREFIXES: [&str; 22] = [
 ];
 
 /// Any policy, of every kind as often.
-pub(super) fn policy() -> impl Strategy<Value = Policy> {
+pub(crate) fn policy() -> impl Strategy<Value = Policy> {
     let policy = prop_oneof![network_policy(), cluster_network_policy(), segment_policy(), cluster_policy()];
     (policy, policy_mode()).prop_map(|(policy, mode)| match mode {
         PolicyMode::Stage(Some(Preview::Removes(_))) => {

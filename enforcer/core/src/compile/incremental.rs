@@ -1,0 +1,147 @@
+//! The compiler that keeps what it knows: a workload that comes, changes or goes costs what it changes, everything else
+//! is compiled from nothing. After any sequence of changes the plan decides as one from nothing does; what it
+//! holds beyond that (classes, rows and tables out of use) is gone with the next whole compilation.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::Limits;
+use super::engine::Engine;
+use crate::object::{Workload, WorkloadId};
+use crate::plan::{Plan, Row};
+use crate::refusal::Refusal;
+use crate::snapshot::Snapshot;
+
+/// How a plan changed in place. What is named here is as it is in the plan now; nothing else changed.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Delta {
+    /// Prefixes that were set, and those that went (`None`).
+    pub prefixes: BTreeMap<IpNet, Option<u32>>,
+    /// Identities that addresses had before and have now.
+    pub moved: BTreeSet<(u32, u32)>,
+    /// Rows of new identities in tables that were there before, by table and stage.
+    pub rows: Vec<(usize, usize, Row)>,
+    /// Local workloads that came, changed or went. Their tables may be new ones, behind those that were there.
+    pub endpoints: BTreeSet<WorkloadId>,
+}
+
+impl Delta {
+    /// True when nothing changed.
+    pub fn is_empty(&self) -> bool {
+        self.prefixes.is_empty() && self.rows.is_empty() && self.endpoints.is_empty()
+    }
+}
+
+/// What a change did to the plan.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Update {
+    /// This.
+    Delta(Delta),
+    /// It is another one.
+    Whole,
+}
+
+/// A snapshot and its plan, kept in step.
+#[derive(Debug)]
+pub struct Compiler {
+    snapshot: Snapshot,
+    limits: Limits,
+    engine: Engine,
+    /// Sets of labels that workloads share.
+    labels: HashSet<Arc<BTreeMap<String, String>>>,
+}
+
+impl Compiler {
+    /// Compiles a snapshot within `limits`.
+    pub fn new(snapshot: Snapshot, limits: Limits) -> Self {
+        let engine = Engine::new(&snapshot, &limits);
+        Self { snapshot, limits, engine, labels: HashSet::new() }
+    }
+
+    /// What is compiled.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.engine.plan
+    }
+
+    /// What could not become part of the plan, in the order of the objects.
+    pub fn refused(&self) -> Vec<Refusal> {
+        self.engine.refused()
+    }
+
+    /// The workload as it is best handed to [`Compiler::change`]: it shares its labels with those that have the same.
+    pub fn share(&mut self, mut workload: Workload) -> Arc<Workload> {
+        match self.labels.get(&workload.labels) {
+            Some(shared) => workload.labels = Arc::clone(shared),
+            None => drop(self.labels.insert(Arc::clone(&workload.labels))),
+        }
+        workload.into()
+    }
+
+    /// Follows changes of workloads: each as it is now, or `None` when it went.
+    pub fn change(
+        &mut self,
+        changes: impl IntoIterator<Item = (WorkloadId, Option<Arc<Workload>>)>,
+    ) -> Update {
+        let mut delta = Delta::default();
+        let tables_before = self.engine.plan.tables.len();
+        let mut is_stale = false;
+        for (id, after) in changes {
+            let before = match &after {
+                Some(workload) => self.snapshot.workloads.insert(id, Arc::clone(workload)),
+                None => self.snapshot.workloads.remove(&id),
+            };
+            if before != after && !is_stale {
+                let followed =
+                    self.engine.follow(&self.snapshot, before.as_ref(), after.as_ref(), &mut delta);
+                is_stale = followed.is_err();
+            }
+        }
+        if is_stale {
+            return self.compile_whole();
+        }
+        // Tables that are new are told of by who uses them.
+        delta.rows.retain(|(table, ..)| *table < tables_before);
+        Update::Delta(delta)
+    }
+
+    /// Changes anything and compiles from nothing.
+    pub fn edit(&mut self, edit: impl FnOnce(&mut Snapshot)) -> Update {
+        edit(&mut self.snapshot);
+        self.compile_whole()
+    }
+
+    /// Puts another snapshot in place of the one that is compiled; when workloads are all that differs, as
+    /// [`Compiler::change`].
+    pub fn replace(&mut self, mut snapshot: Snapshot) -> Update {
+        let before = std::mem::take(&mut self.snapshot.workloads);
+        let after = std::mem::take(&mut snapshot.workloads);
+        let is_same = self.snapshot == snapshot;
+        self.snapshot = snapshot;
+        if !is_same {
+            self.snapshot.workloads = after;
+            return self.compile_whole();
+        }
+        let gone = before.keys().filter(|id| !after.contains_key(*id)).map(|id| (id.clone(), None));
+        let mut changes: Vec<_> = gone.collect();
+        let is_new = |(id, workload): &(WorkloadId, Arc<Workload>)| {
+            before.get(id).is_none_or(|known| !Arc::ptr_eq(known, workload) && known != workload)
+        };
+        let changed = after.into_iter().filter(is_new).map(|(id, workload)| (id, Some(workload)));
+        changes.extend(changed);
+        self.snapshot.workloads = before;
+        self.change(changes)
+    }
+
+    fn compile_whole(&mut self) -> Update {
+        self.labels.retain(|labels| Arc::strong_count(labels) > 1);
+        self.engine = Engine::new(&self.snapshot, &self.limits);
+        Update::Whole
+    }
+}
