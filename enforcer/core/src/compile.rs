@@ -1,8 +1,9 @@
 //! The compiler: a snapshot becomes the numbered plan of one node. Pure and deterministic; every policy is either
 //! in the plan or among the refusals.
 //!
-//! `lower` resolves peers that are given by other objects, `order` puts tiers and policies into their one order, `subjects` finds who is selected, `staging` what is in force, `peers` and
-//! `identities` divide the addresses into classes, `names` does so for names, `tables` flattens
+//! `lower` resolves peers that are given by other objects, `order` puts tiers and policies into their one order,
+//! `subjects` finds who is selected, `staging` what is in force, `peers` and `identities` divide the addresses into
+//! classes, `names` does so for names, `tables` flattens
 //! the rules. Source of the meaning: `policy.md`.
 
 use std::net::IpAddr;
