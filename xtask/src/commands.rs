@@ -45,8 +45,21 @@ pub(crate) fn test(arguments: &[String]) -> Result<()> {
     build_binaries(&[ENFORCER], false)?;
     let mut tests = shell::cargo(&["test", "--no-fail-fast"]);
     shell::run(tests.args(arguments).env("ENFORCER_BINARY", binary(ENFORCER, false)))?;
+    if arguments.is_empty() {
+        properties()?;
+    }
     println!("xtask test: all tests passed in {} s", begun.elapsed().as_secs());
     Ok(())
+}
+
+/// Cases of each property of the core.
+const PROPERTY_CASES: &str = "10000";
+
+/// Runs the core's property tests again, optimised and with many cases.
+fn properties() -> Result<()> {
+    let mut tests =
+        shell::cargo(&["test", "--profile", "property", "--package", "enforcer-core", "--test", "*"]);
+    shell::run(tests.env("PROPTEST_CASES", PROPERTY_CASES))
 }
 
 /// Fails with what to type when the user is not root.

@@ -24,8 +24,14 @@ mod incremental;
 /// Flows per snapshot.
 const FLOWS: usize = 40;
 
-/// A configuration whose seed is printed; `PROPTEST_RNG_SEED` repeats it.
-pub(crate) fn config(cases: u32) -> ProptestConfig {
+/// Cases where nobody says otherwise by `PROPTEST_CASES`, as continuous integration does.
+const CASES: u32 = 500;
+
+/// A configuration whose seed is printed; `PROPTEST_RNG_SEED` repeats it. A case may cost as much as several.
+pub(crate) fn config(cost: u32) -> ProptestConfig {
+    let said = std::env::var("PROPTEST_CASES").ok();
+    let cases = said.map_or(CASES, |text| text.parse().expect("PROPTEST_CASES is a number"));
+    let cases = cases / cost;
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let seed = match config.rng_seed {
         RngSeed::Fixed(seed) => seed,
@@ -76,7 +82,7 @@ fn add(counter: &Cell<u32>, counts: bool) {
 fn tables_decide_as_the_reference_does() {
     let cases = (generate::snapshots(), prop::collection::vec(generate::flow(), FLOWS));
     let tally = Tally::default();
-    let outcome = TestRunner::new(config(10_000)).run(&cases, |(snapshot, flows)| {
+    let outcome = TestRunner::new(config(1)).run(&cases, |(snapshot, flows)| {
         let plan = compile(&snapshot).plan;
         let mut tables = HostTables::new(&plan);
         let by_policy = || tally.by_rule.get() + tally.by_default.get();
@@ -154,7 +160,7 @@ pub(crate) fn attempt(flow: &Flow) -> Attempt {
 /// What the data plane relies on, whatever the policies.
 #[test]
 fn plans_are_well_formed_and_always_the_same() {
-    let outcome = TestRunner::new(config(1_000)).run(&generate::snapshots(), |snapshot| {
+    let outcome = TestRunner::new(config(1)).run(&generate::snapshots(), |snapshot| {
         let compiled = compile(&snapshot);
         prop_assert_eq!(&compile(&snapshot), &compiled);
         let plan = compiled.plan;

@@ -94,7 +94,7 @@ fn alter(snapshot: &mut Snapshot, event: &Event) {
 #[test]
 fn following_changes_is_compiling_from_nothing() {
     let cases = (generate::snapshots(), vec((event(), vec(generate::flow(), FLOWS)), 1..12));
-    let outcome = TestRunner::new(config(2_000)).run(&cases, |(snapshot, events)| {
+    let outcome = TestRunner::new(config(5)).run(&cases, |(snapshot, events)| {
         let mut compiler = Compiler::new(snapshot, Limits::default());
         for (event, flows) in &events {
             let before = compiler.plan().clone();
