@@ -8,7 +8,10 @@ pub mod flows;
 pub mod logging;
 pub mod names;
 pub mod print;
+pub mod show;
+pub mod simulate;
 pub mod status;
+pub mod tree;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -67,10 +70,14 @@ pub enum Command {
 /// Commands about policy.
 #[derive(Subcommand, Debug)]
 pub enum PolicyCommand {
-    /// Ask the running agent what becomes of a flow, and which rule decides.
+    /// Explain what becomes of a flow, which rule decides, and what would have to change.
     Explain(ExplainArgs),
-    /// Check a directory of objects, or one file, without enforcing anything.
+    /// Check directories of objects, or files, without enforcing anything.
     Check(CheckArgs),
+    /// Show the rules that hold for a workload, in order, and what each decided about.
+    Show(ShowArgs),
+    /// Put recorded flows to policy that is not in force yet, and show what would change.
+    Simulate(SimulateArgs),
 }
 
 /// Where the agent's socket is.
@@ -193,6 +200,18 @@ pub struct ExplainArgs {
     /// message.
     #[arg(long)]
     pub port: Service,
+    /// Explain by these directories and files instead of asking the agent.
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// The same, as the agent is given it: `dir:PATH`.
+    #[arg(long, value_name = "dir:PATH", value_parser = source)]
+    pub source: Option<PathBuf>,
+    /// With a tree: the list of workloads, in place of the lists in the directories.
+    #[arg(long, value_name = "FILE")]
+    pub workloads: Option<PathBuf>,
+    /// With a tree: mode of namespaces that have no label `enforcer.dev/mode`.
+    #[arg(long, value_enum, default_value_t = ModeArg::Policy, value_name = "MODE")]
+    pub default_mode: ModeArg,
     /// How the answer looks.
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -204,11 +223,60 @@ pub struct ExplainArgs {
 /// Flags of `enforcer policy check`.
 #[derive(Args, Debug)]
 pub struct CheckArgs {
-    /// A directory or a file.
-    pub path: PathBuf,
-    /// The list of workloads; `workloads.yaml` of the directory, if it is there, when not given.
+    /// Directories and files.
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// The list of workloads, in place of the lists in the directories.
     #[arg(long, value_name = "FILE")]
     pub workloads: Option<PathBuf>,
+    /// Fail for warnings as for errors.
+    #[arg(long)]
+    pub deny_warnings: bool,
+    /// How the answer looks.
+    #[arg(long, short, value_enum, default_value_t = CheckOutput::Text)]
+    pub output: CheckOutput,
+}
+
+/// Flags of `enforcer policy show`.
+#[derive(Args, Debug)]
+pub struct ShowArgs {
+    /// The workload, `namespace/name`.
+    pub workload: String,
+    /// How the answer looks.
+    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "documented at the type")]
+    pub socket: SocketArgs,
+}
+
+/// Flags of `enforcer policy simulate`.
+#[derive(Args, Debug)]
+pub struct SimulateArgs {
+    /// Recorded flows, one JSON object a line (`enforcer flows -o json`, or the flow log); `-` for standard input.
+    #[arg(long, value_name = "FILE")]
+    pub flows: PathBuf,
+    /// The proposal: directories and files.
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// The list of workloads, in place of the lists in the directories.
+    #[arg(long, value_name = "FILE")]
+    pub workloads: Option<PathBuf>,
+    /// Mode of namespaces that have no label `enforcer.dev/mode`.
+    #[arg(long, value_enum, default_value_t = ModeArg::Policy, value_name = "MODE")]
+    pub default_mode: ModeArg,
+    /// Exit with 3 when there are such flows; repeatable.
+    #[arg(long, value_enum, value_name = "CHANGE")]
+    pub fail_on: Vec<FailOn>,
+    /// Judge as if every staged policy of the proposal were enforced.
+    #[arg(long)]
+    pub staged: bool,
+    /// Show groups of flows for which nothing changes too.
+    #[arg(long)]
+    pub all: bool,
+    /// Judge by what is valid of the proposal although some of it is not.
+    #[arg(long)]
+    pub allow_problems: bool,
     /// How the answer looks.
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -251,6 +319,26 @@ pub enum Output {
     Json,
 }
 
+/// Forms of a report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum CheckOutput {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+    /// For code review: SARIF 2.1.0.
+    Sarif,
+}
+
+/// Changes a simulation fails for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum FailOn {
+    /// Flows that passed and would be refused.
+    NewlyDenied,
+    /// Flows that were refused and would pass.
+    NewlyAllowed,
+}
+
 /// Forms of flow records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum FlowOutput {
@@ -290,10 +378,22 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Status(args) => status::run(args).map(|()| exit::SUCCESS),
         Command::Names(args) => names::run(args).map(|()| exit::SUCCESS),
         Command::Policy(PolicyCommand::Explain(args)) => explain::run(args).map(|()| exit::SUCCESS),
-        Command::Policy(PolicyCommand::Check(args)) => {
-            check::run(args).map(|is_good| if is_good { exit::SUCCESS } else { exit::PROBLEMS })
-        }
+        Command::Policy(PolicyCommand::Show(args)) => show::run(args).map(|()| exit::SUCCESS),
+        Command::Policy(PolicyCommand::Check(args)) => check::run(args).map(code),
+        Command::Policy(PolicyCommand::Simulate(args)) => simulate::run(args).map(code),
         Command::Uninstall(args) => uninstall(args).map(|()| exit::SUCCESS),
+    }
+}
+
+const fn code(is_good: bool) -> u8 {
+    if is_good { exit::SUCCESS } else { exit::PROBLEMS }
+}
+
+const fn mode(mode: ModeArg) -> Mode {
+    match mode {
+        ModeArg::Observe => Mode::Observe,
+        ModeArg::Policy => Mode::Policy,
+        ModeArg::Enforce => Mode::Enforce,
     }
 }
 
@@ -323,11 +423,7 @@ fn options(args: &AgentArgs) -> agent::Options {
         pin_directory: args.pin_directory.clone(),
         socket: args.socket.clone(),
         flow_log: args.flow_log.clone(),
-        default_mode: match args.default_mode {
-            ModeArg::Observe => Mode::Observe,
-            ModeArg::Policy => Mode::Policy,
-            ModeArg::Enforce => Mode::Enforce,
-        },
+        default_mode: mode(args.default_mode),
         node: args.node_name.clone().unwrap_or_else(host_name),
         flow_capacity: args.flow_capacity,
     }

@@ -1,5 +1,10 @@
 //! What the tests of several modules need. Never part of the product.
 
+use enforcer_common::decide::Direction;
+use enforcer_common::flow::{Count, Flow, FlowKey, tcp};
+use enforcer_common::packet;
+use enforcer_common::policy::WORLD;
+use enforcer_common::verdict::{Reason, Verdict};
 use enforcer_core::record::Record;
 
 /// The reference's example record, changed.
@@ -7,4 +12,44 @@ pub(crate) fn record(change: impl FnOnce(&mut Record)) -> Record {
     let mut record = serde_json::from_str(include_str!("../core/src/record/example.json")).expect("a record");
     change(&mut record);
     record
+}
+
+/// A flow that endpoint 100 begins, to port 22 of 198.51.100.7, with two packets of together 120 octets; changed.
+pub(crate) fn flow(change: impl FnOnce(&mut Flow)) -> (FlowKey, Flow) {
+    let ip = |text: &str| text.parse::<std::net::IpAddr>().expect("an address").into();
+    let key = FlowKey {
+        remote: ip("198.51.100.7"),
+        local: ip("10.0.0.3"),
+        remote_port: 22,
+        local_port: 40000,
+        interface: 5,
+        protocol: packet::TCP,
+        padding: [0; 3],
+    };
+    let mut flow = Flow {
+        revision: 1,
+        slot: 0,
+        endpoint: 100,
+        rule: 0,
+        identity: WORLD,
+        name_class: 0,
+        port: 22,
+        idle_seconds: 10,
+        verdict: Verdict::Forwarded as u8,
+        reason: Reason::Rule as u8,
+        direction: Direction::Egress as u8,
+        tcp: tcp::SAW_SYN,
+        flags: 0,
+        epoch: 0,
+        staged_rule: 0,
+        staged_verdict: 0,
+        staged_reason: 0,
+        padding: [0; 2],
+        started: 1_002_000_000_000,
+        last_seen: 1_002_000_000_000,
+        sent: Count { packets: 2, bytes: 120 },
+        received: Count::default(),
+    };
+    change(&mut flow);
+    (key, flow)
 }

@@ -1,6 +1,10 @@
 //! Explains what becomes of a flow and why: both sides, tier by tier. The verdict is the kernel's own decision
 //! over compiled tables; the steps that led to it are read from the policies. Never looks at a live map.
 
+mod advice;
+mod edit;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
@@ -8,16 +12,19 @@ use std::sync::Arc;
 
 use enforcer_common::address::Address;
 use enforcer_common::decide::{Attempt, Direction};
-use enforcer_common::policy::Action;
 use enforcer_common::verdict::{Reason, Verdict};
 
 use crate::compile::compile;
-use crate::object::WorkloadId;
-use crate::plan::{HostTables, RuleInfo, text};
+use crate::object::{Workload, WorkloadId};
+use crate::plan::{HostTables, Plan, RuleInfo, text};
 use crate::policy::DefaultAction;
 use crate::protocol::Protocol;
 use crate::reference::{Answer, Outcome, Question, Step, evaluate, owner};
 use crate::snapshot::Snapshot;
+use crate::words;
+
+pub use advice::Advice;
+pub use edit::{Edit, yaml};
 
 /// The address a name is taken to have when none is known: one for documentation (RFC 5737), which nobody has.
 pub const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -84,7 +91,7 @@ pub enum Error {
 }
 
 /// What becomes of a flow, and why.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Explanation {
     /// The question.
     pub query: Query,
@@ -97,7 +104,7 @@ pub struct Explanation {
 }
 
 /// What the policy of one side says.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Side {
     /// Whose policy.
     pub workload: WorkloadId,
@@ -113,6 +120,21 @@ pub struct Side {
     pub steps: Vec<Step>,
     /// False when limits kept the policies from being compiled as written; the verdict holds all the same.
     pub as_written: bool,
+    /// What would be decided were every staged policy enforced; `None` when none concerns the workload.
+    pub staged: Option<Staged>,
+    /// Changes of which each by itself would turn this side's verdict.
+    pub advice: Vec<Advice>,
+}
+
+/// What staged policy would decide.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Staged {
+    /// The kernel's verdict.
+    pub verdict: Verdict,
+    /// The fact that would make it.
+    pub reason: Reason,
+    /// The rule or tier default that would decide, where one would.
+    pub rule: Option<RuleInfo>,
 }
 
 impl Explanation {
@@ -144,11 +166,13 @@ pub fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation, Error>
         protocol: query.service.protocol,
         port: query.service.port,
     };
-    let egress = side(snapshot, &question(&query.from, Direction::Egress, address, names))?;
     let destination = owner(snapshot, address).map(|workload| workload.id.clone());
+    let scene = scene(snapshot, &query.from, destination.as_ref());
+    let plan = compile(&scene).plan;
+    let egress = side(&scene, &plan, &question(&query.from, Direction::Egress, address, names))?;
     let ingress = match (&destination, source) {
         (Some(workload), Some(source)) => {
-            Some(side(snapshot, &question(workload, Direction::Ingress, source, Vec::new()))?)
+            Some(side(&scene, &plan, &question(workload, Direction::Ingress, source, Vec::new()))?)
         }
         _ => None,
     };
@@ -183,13 +207,37 @@ fn addresses(snapshot: &Snapshot, query: &Query) -> Result<(Option<IpAddr>, IpAd
     }
 }
 
+/// What matters for a flow: everything but the workloads of other nodes that are neither end of it. Both ends are
+/// judged as if they were here.
+fn scene(snapshot: &Snapshot, from: &WorkloadId, to: Option<&WorkloadId>) -> Snapshot {
+    let is_end = |id: &WorkloadId| id == from || Some(id) == to;
+    let matters = |id: &WorkloadId, workload: &Workload| workload.local || is_end(id);
+    let workloads = snapshot.workloads.iter().filter(|(id, workload)| matters(id, workload));
+    let mut scene = Snapshot {
+        workloads: BTreeMap::new(),
+        namespaces: snapshot.namespaces.clone(),
+        policies: snapshot.policies.clone(),
+        tiers: snapshot.tiers.clone(),
+        nodes: snapshot.nodes.clone(),
+        services: snapshot.services.clone(),
+        external_networks: snapshot.external_networks.clone(),
+        cluster_networks: snapshot.cluster_networks.clone(),
+        default_mode: snapshot.default_mode,
+    };
+    for (id, workload) in workloads {
+        let mut workload = Arc::clone(workload);
+        if is_end(id) && !workload.local {
+            Arc::make_mut(&mut workload).local = true;
+        }
+        scene.workloads.insert(id.clone(), workload);
+    }
+    scene
+}
+
 /// What one side says: the verdict from the tables, the steps from the policies.
-fn side(snapshot: &Snapshot, question: &Question) -> Result<Side, Error> {
+fn side(snapshot: &Snapshot, plan: &Plan, question: &Question) -> Result<Side, Error> {
     let unknown = || Error::UnknownWorkload(question.workload.clone());
-    let mut snapshot = snapshot.clone();
-    Arc::make_mut(snapshot.workloads.get_mut(&question.workload).ok_or_else(unknown)?).local = true;
-    let plan = compile(&snapshot).plan;
-    let mut tables = HostTables::new(&plan);
+    let mut tables = HostTables::new(plan);
     for name in &question.names {
         let class = plan.names.class_of(name);
         if class != 0 {
@@ -205,7 +253,14 @@ fn side(snapshot: &Snapshot, question: &Question) -> Result<Side, Error> {
         now: 1,
     };
     let decision = tables.decide(&question.workload, &attempt).ok_or_else(unknown)?;
-    let Answer { verdict, reason, rule, steps } = evaluate(&snapshot, question).ok_or_else(unknown)?;
+    let answer = evaluate(snapshot, question).ok_or_else(unknown)?;
+    let advice = advice::advise(snapshot, question, &answer);
+    let staged = tables.decide_staged(&question.workload, &attempt).map(|staged| Staged {
+        verdict: staged.verdict,
+        reason: staged.reason,
+        rule: plan.rules.get(&staged.rule).cloned(),
+    });
+    let Answer { verdict, reason, rule, steps } = answer;
     let decided = plan.rules.get(&decision.rule).cloned();
     Ok(Side {
         workload: question.workload.clone(),
@@ -215,6 +270,8 @@ fn side(snapshot: &Snapshot, question: &Question) -> Result<Side, Error> {
         reason: decision.reason,
         rule: decided,
         steps,
+        staged,
+        advice,
     })
 }
 
@@ -317,10 +374,27 @@ impl fmt::Display for Side {
         for step in &self.steps {
             writeln!(f, "  {step}")?;
         }
+        if let Some(staged) = &self.staged {
+            writeln!(f, "  {staged}")?;
+        }
+        for advice in &self.advice {
+            let change = if self.verdict.passes() { "to refuse it" } else { "to admit it" };
+            writeln!(f, "  {change}: {}", advice.text)?;
+        }
         if !self.as_written {
             writeln!(f, "  limits kept the policies from being compiled as written: see the refusals")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Staged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "were staged policy enforced: {} ({}", self.verdict.text(), self.reason.text())?;
+        match &self.rule {
+            Some(rule) => write!(f, ": {rule})"),
+            None => write!(f, ")"),
+        }
     }
 }
 
@@ -329,19 +403,10 @@ impl fmt::Display for Step {
         write!(f, "tier {}: ", self.tier)?;
         match &self.outcome {
             Outcome::NotSelected => f.write_str("no policy selects it"),
-            Outcome::Rule(action, rule) => write!(f, "{} by {rule}", action_text(*action)),
+            Outcome::Rule(action, rule) => write!(f, "{} by {rule}", words::action(*action)),
             Outcome::Default(DefaultAction::Deny) => f.write_str("no rule matches: Deny by default"),
             Outcome::Default(DefaultAction::Pass) => f.write_str("no rule matches: Pass by default"),
         }
-    }
-}
-
-fn action_text(action: Action) -> &'static str {
-    match action {
-        Action::Allow => "Allow",
-        Action::Deny => "Deny",
-        Action::Reject => "Reject",
-        Action::Pass => "Pass",
     }
 }
 

@@ -3,7 +3,9 @@
 //! A policy: [`manifest`] reads it, [`policy`] holds it, [`snapshot`] is everything known at one moment,
 //! [`compile`] makes a [`plan`] of that.
 
+pub mod check;
 pub mod compile;
+pub mod effective;
 pub mod explain;
 pub mod filter;
 pub mod fqdn;
@@ -17,7 +19,9 @@ pub mod protocol;
 pub mod record;
 pub mod reference;
 pub mod refusal;
+pub mod simulate;
 pub mod snapshot;
+pub mod words;
 
 #[cfg(test)]
 mod fixture;

@@ -14,6 +14,7 @@ use enforcer_common::verdict::{Reason, Verdict};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::plan::RuleInfo;
 use crate::protocol::Protocol;
 
 /// Version of the schema. Readers refuse larger ones; fields may be added under the same number.
@@ -109,7 +110,7 @@ pub struct Peer {
 }
 
 /// The rule, or the default of a tier, that decided.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct RuleRef {
     /// Tier.
     pub tier: String,
@@ -140,6 +141,19 @@ pub struct Staged {
     /// The rule that would decide; absent where none would.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<Arc<RuleRef>>,
+}
+
+impl From<&RuleInfo> for RuleRef {
+    fn from(info: &RuleInfo) -> Self {
+        Self {
+            tier: info.tier.clone(),
+            kind: info.kind.text().to_owned(),
+            namespace: info.namespace.clone(),
+            name: info.name.clone(),
+            rule: info.rule_name.clone(),
+            index: info.index.and_then(|index| u32::try_from(index).ok()),
+        }
+    }
 }
 
 /// One flow record.

@@ -18,8 +18,9 @@ use crate::snapshot::Snapshot;
 
 pub(crate) use addresses::owner;
 use addresses::{is_host, matches};
-use select::selects;
+pub(crate) use select::{in_scope, selects};
 pub use staged::evaluate_staged;
+pub(crate) use staged::preview;
 use tree::mode;
 
 mod addresses;
@@ -119,7 +120,7 @@ fn verdict(mode: Mode, action: Action) -> Verdict {
 }
 
 /// All tiers in the order they are asked.
-fn tiers(snapshot: &Snapshot) -> Vec<Tier> {
+pub(crate) fn tiers(snapshot: &Snapshot) -> Vec<Tier> {
     let mut tiers = Tier::built_in().to_vec();
     for tier in snapshot.tiers.values() {
         if !tiers.iter().any(|known| known.name == tier.name) {
@@ -155,20 +156,20 @@ fn ask(snapshot: &Snapshot, workload: &Workload, question: &Question, tier: &Tie
 }
 
 /// The order of policies inside a tier.
-fn in_tier(a: &Policy, b: &Policy) -> Ordering {
+pub(crate) fn in_tier(a: &Policy, b: &Policy) -> Ordering {
     let by_order = a.order.cmp(&b.order);
     let by_namespace = a.id.namespace.cmp(&b.id.namespace);
     by_order.then(by_namespace).then(a.id.name.cmp(&b.id.name)).then(a.id.kind.cmp(&b.id.kind))
 }
 
-fn rules(policy: &Policy, direction: Direction) -> Option<&Vec<Rule>> {
+pub(crate) fn rules(policy: &Policy, direction: Direction) -> Option<&Vec<Rule>> {
     match direction {
         Direction::Egress => policy.egress.as_ref(),
         Direction::Ingress => policy.ingress.as_ref(),
     }
 }
 
-fn info(policy: &Policy, direction: Direction, index: usize, rule: &Rule) -> RuleInfo {
+pub(crate) fn info(policy: &Policy, direction: Direction, index: usize, rule: &Rule) -> RuleInfo {
     RuleInfo {
         tier: policy.tier.clone(),
         kind: policy.id.kind.into(),

@@ -20,6 +20,7 @@ use generate::Flow;
 
 mod generate;
 mod incremental;
+mod unreached;
 
 /// Flows per snapshot.
 const FLOWS: usize = 40;

@@ -11,15 +11,15 @@ use super::kernel::{Kernel, Links};
 use super::moment::Moment;
 use super::resolve::Resolved;
 use super::worker::{Worker, mode_text};
-use super::{assess, explain};
+use super::{assess, explain, rules};
 use crate::api::server::Backend;
 use crate::api::{
     FlowsRequest, FlowsStatus, Lost, LostBy, MapStatus, NameEntry, NamesRequest, PolicyStatus, Request,
-    Response, Status, WorkloadStatus, failure,
+    Response, RulesRequest, Status, WorkloadStatus, failure,
 };
 
 impl<K: Kernel, L: Links> Backend for Worker<K, L> {
-    fn answer(&self, request: &Request) -> Vec<Response> {
+    fn answer(&mut self, request: &Request) -> Vec<Response> {
         match request {
             Request::Status => vec![Response::Status(Box::new(self.status()))],
             Request::Names(request) => self.names(request, &Moment::now()),
@@ -34,6 +34,7 @@ impl<K: Kernel, L: Links> Backend for Worker<K, L> {
                     Err(message) => vec![failure(message)],
                 }
             }
+            Request::Rules(request) => vec![self.rules(request, &Moment::now())],
             Request::Flows(_) => vec![failure("flows are a stream")],
         }
     }
@@ -198,6 +199,24 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             overwritten: ring.first(),
             names: self.books.names.len() as u64,
             log: self.books.log.as_ref().map(|log| log.path().to_owned()),
+        }
+    }
+
+    /// The rules of a workload, counted up to now: what ended is heard before what goes on is looked at.
+    pub(super) fn rules(&mut self, request: &RulesRequest, now: &Moment) -> Response {
+        self.catch_up(now);
+        self.sweep(now);
+        let attached = self.kernel.attached();
+        let held = attached.iter().find(|held| held.workload.to_string() == request.workload);
+        let scene = rules::Scene {
+            snapshot: &self.force.snapshot,
+            plan: &self.books.plan,
+            tally: &self.books.tally,
+            endpoint: held.and_then(|held| held.endpoint),
+        };
+        match rules::rules(&request.workload, &scene) {
+            Ok(rules) => Response::Rules(Box::new(rules)),
+            Err(message) => failure(message),
         }
     }
 

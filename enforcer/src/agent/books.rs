@@ -17,6 +17,7 @@ use super::log::FlowLog;
 use super::moment::{Moment, seconds};
 use super::names::{self, Names};
 use super::ring::FlowRing;
+use super::tally::Tally;
 use super::view::View;
 
 /// Everything records are made from and go to.
@@ -34,6 +35,8 @@ pub struct Books {
     pub plan: Plan,
     /// Lifetimes of learned addresses.
     pub settings: Settings,
+    /// How much every rule decided about.
+    pub tally: Tally,
     /// Where records are logged as well.
     pub log: Option<FlowLog>,
     /// Events with numbers the ABI does not know.
@@ -61,13 +64,19 @@ impl Books {
     /// Enters an event.
     pub fn take(&mut self, event: Event, now: &Moment) {
         match event {
-            Event::Flow(kind, event) => self.flow(kind, &event, now, None),
+            Event::Flow(kind, event) => {
+                if matches!(kind, Kind::Ended | Kind::Cut) {
+                    self.tally.end(&event.flow);
+                }
+                self.flow(kind, &event, now, None);
+            }
             Event::Dns { header, message } => self.dns(&header, &message),
         }
     }
 
     /// Enters the flows that a walk found to be over, except those whose end the kernel has told.
     pub fn take_ended(&mut self, sweep: &Sweep, now: &Moment) {
+        self.tally.sweep(sweep);
         for (key, flow, end) in &sweep.ended {
             if flow.tcp & tcp::TOLD == 0 {
                 self.end(key, flow, *end, now);

@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use enforcer_core::explain::{self as core, Query, Service, Target};
 use enforcer_core::object::WorkloadId;
 use enforcer_core::plan::Plan;
+use enforcer_core::record::RuleRef;
 use enforcer_core::snapshot::Snapshot;
 
-use super::view::rule_ref;
 use super::worker::mode_text;
-use crate::api::{ExplainRequest, Explanation, Side};
+use crate::api::{ExplainRequest, Explanation, Side, StagedSide};
 
 /// What is known when the question is asked.
 #[derive(Debug)]
@@ -111,7 +111,13 @@ fn side(side: &core::Side, plan: &Plan) -> Side {
         verdict: side.verdict,
         reason: side.reason,
         mode: plan.endpoints.get(&side.workload).map(|endpoint| mode_text(endpoint.mode).to_owned()),
-        rule: side.rule.as_ref().map(rule_ref),
+        rule: side.rule.as_ref().map(RuleRef::from),
         steps,
+        staged: side.staged.as_ref().map(|staged| StagedSide {
+            verdict: staged.verdict,
+            reason: staged.reason,
+            rule: staged.rule.as_ref().map(RuleRef::from),
+        }),
+        changes: side.advice.iter().map(|advice| advice.text.clone()).collect(),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use enforcer_common::policy::{HOST_BIT, WORLD};
 use enforcer_core::object::WorkloadId;
-use enforcer_core::plan::{Plan, RuleInfo};
+use enforcer_core::plan::Plan;
 use enforcer_core::record::RuleRef;
 use enforcer_core::record::assemble::{Directory, Subject};
 use enforcer_core::snapshot::Snapshot;
@@ -75,7 +75,7 @@ impl View {
             self.rules.clear();
         }
         for (number, info) in &plan.rules {
-            let rule = rule_ref(info);
+            let rule = RuleRef::from(info);
             if self.rules.get(number).is_none_or(|known| **known != rule) {
                 self.rules.insert(*number, Arc::new(rule));
             }
@@ -90,18 +90,6 @@ impl View {
     /// The view together with the names, which change with every answer.
     pub fn with<'a>(&'a self, names: &'a Names) -> impl Directory + 'a {
         Joined { view: self, names }
-    }
-}
-
-/// The rule as records show it.
-pub fn rule_ref(info: &RuleInfo) -> RuleRef {
-    RuleRef {
-        tier: info.tier.clone(),
-        kind: info.kind.text().to_owned(),
-        namespace: info.namespace.clone(),
-        name: info.name.clone(),
-        rule: info.rule_name.clone(),
-        index: info.index.and_then(|index| u32::try_from(index).ok()),
     }
 }
 

@@ -23,6 +23,7 @@ use super::names::{self, Names};
 use super::resolve::{self, Resolved, chain};
 use super::ring::FlowRing;
 use super::settle::{Accepted, Objects, Settled, Surroundings};
+use super::tally::Tally;
 use super::view::View;
 use super::{attach, resolvers};
 use crate::source::object::Object;
@@ -101,6 +102,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             view: View::default(),
             plan: compile(&snapshot).plan,
             settings: Settings::DEFAULT,
+            tally: Tally::default(),
             log: log.transpose()?,
             unknown: 0,
             unread_dns: 0,
@@ -219,7 +221,10 @@ impl<K: Kernel, L: Links> Worker<K, L> {
                 "policy changed"
             );
         }
-        self.books.view.update(&settled.snapshot, &settled.plan, &self.kernel.attached());
+        let attached = self.kernel.attached();
+        let endpoints = attached.iter().filter_map(|attachment| attachment.endpoint).collect();
+        self.books.tally.renumber(&self.books.plan.rules, &settled.plan.rules, &endpoints);
+        self.books.view.update(&settled.snapshot, &settled.plan, &attached);
         self.books.plan = settled.plan;
         self.force.snapshot = settled.snapshot;
         self.force.refused = settled.problems;

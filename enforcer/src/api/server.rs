@@ -23,7 +23,7 @@ const BATCH: usize = 256;
 /// What the server needs of the agent.
 pub trait Backend {
     /// Answers a request that is no stream.
-    fn answer(&self, request: &Request) -> Vec<Response>;
+    fn answer(&mut self, request: &Request) -> Vec<Response>;
     /// Numbers of the first record of a flows request and of the one behind the last that is stored; what happened
     /// before the request is stored then.
     fn begin(&mut self, request: &FlowsRequest) -> (u64, u64);
@@ -107,7 +107,7 @@ async fn connection<B: Backend + 'static>(
             }
             Ok(Request::Flows(request)) => stored(&request, &mut writer, &backend).await.map(drop),
             Ok(request) => {
-                let responses = backend.borrow().answer(&request);
+                let responses = backend.borrow_mut().answer(&request);
                 finish(&mut writer, responses).await
             }
             Err(message) => send(&mut writer, &[failure(message)]).await,

@@ -1,116 +1,171 @@
-//! `enforcer policy check`: what the agent would report about a directory, without a kernel. Never enforces.
+//! `enforcer policy check`: what the agent would report about a tree, and what is suspicious in it, without a kernel.
+//! Never enforces.
+
+mod sarif;
 
 use std::io::Write;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
 use enforcer_common::policy::Mode;
-use enforcer_core::object::Workload;
+use enforcer_core::check::{self as core, Code, Finding, Severity};
 use serde::Serialize;
 
-use super::{CheckArgs, Output, print};
-use crate::agent::resolve::Resolved;
-use crate::agent::settle::{Accepted, Objects, Surroundings};
-use crate::source::object::Object;
+use super::tree::{self, Tree};
+use super::{CheckArgs, CheckOutput, print};
 use crate::source::problem::Problem;
-use crate::source::scan::Scanner;
-use crate::source::store::Store;
-use crate::source::workload::WorkloadEntry;
 
 /// What was found.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Objects that are valid.
     pub objects: usize,
-    /// What is wrong, in the order of files and lines.
-    pub problems: Vec<Problem>,
+    /// Findings of severity error.
+    pub errors: usize,
+    /// Findings of severity warning.
+    pub warnings: usize,
+    /// Findings of severity note.
+    pub notes: usize,
+    /// The findings, in the order of files and places.
+    pub findings: Vec<Located>,
 }
 
-/// Runs the command; true when there is nothing to complain about.
+/// A finding at its place.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+pub struct Located {
+    /// The file; absent where a finding is about the whole tree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// Line, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// Column in characters, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
+    /// How grave it is.
+    pub severity: Severity,
+    /// Its kind.
+    #[serde(serialize_with = "code_text")]
+    pub code: Code,
+    /// The object, as `Kind namespace/name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// Path of the field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// What was found.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// The rules that make it so, as `Kind namespace/name egress[0]`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub because: Vec<String>,
+}
+
+fn code_text<S: serde::Serializer>(code: &Code, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(code.text())
+}
+
+/// Runs the command; true when nothing was found that it is to fail for.
 ///
 /// # Errors
 /// When standard output breaks.
 pub fn run(args: &CheckArgs) -> anyhow::Result<bool> {
-    let report = report(args);
+    let report = report(&tree::read(&args.paths, args.workloads.as_deref(), Mode::Policy));
     let text = match args.output {
-        Output::Json => serde_json::to_string_pretty(&report)? + "\n",
-        Output::Text => lines(&report),
+        CheckOutput::Json => serde_json::to_string_pretty(&report)? + "\n",
+        CheckOutput::Sarif => serde_json::to_string_pretty(&sarif::log(&report))? + "\n",
+        CheckOutput::Text => lines(&report),
     };
     anstream::stdout().write_all(text.as_bytes())?;
-    Ok(report.problems.is_empty())
+    Ok(report.errors == 0 && (report.warnings == 0 || !args.deny_warnings))
 }
 
-/// Reads and compiles everything as the agent would; a missing workload list is none that was asked for.
-pub fn report(args: &CheckArgs) -> Report {
-    let mut store = Store::default();
-    let mut scanner = Scanner::new(&args.path, args.workloads.clone());
-    scanner.scan(&mut store);
-    if args.workloads.is_none() && !scanner.workloads().exists() {
-        store.set_problem(scanner.workloads(), None);
-    }
-    let (objects, mut problems) = store.settle();
-    let workloads = workloads(&objects);
-    let surroundings =
-        Surroundings { workloads: &workloads, node: "", hosts: &[], default_mode: Mode::Policy };
-    problems.extend(Accepted::default().settle(&objects, &surroundings).problems);
-    problems.sort();
-    Report { objects: objects.len(), problems }
-}
-
-/// The listed workloads without a look at the host; one whose addresses are read there has none.
-fn workloads(objects: &Objects) -> Vec<Resolved> {
-    let entries = objects.values().filter_map(|(_, loaded)| match &*loaded.object {
-        Object::Workload(entry) => Some(entry),
-        Object::Policy(_) => None,
-    });
-    entries.map(resolved).collect()
-}
-
-fn resolved(entry: &WorkloadEntry) -> Resolved {
-    let addresses: Vec<IpAddr> = entry.addresses.clone().unwrap_or_default();
-    let workload = Workload {
-        id: entry.id.clone(),
-        labels: Arc::clone(&entry.labels),
-        service_account: entry.service_account.clone(),
-        controller: entry.controller.clone(),
-        addresses,
-        ports: entry.ports.clone(),
-        local: true,
+/// Everything that is wrong or suspicious about a tree.
+pub fn report(tree: &Tree) -> Report {
+    let problems = |code, problems: &[Problem]| -> Vec<Located> {
+        problems.iter().map(|problem| of_problem(code, problem)).collect()
     };
-    Resolved { workload: workload.into(), interface: None, problem: None }
+    let mut findings = problems(Code::InvalidObject, &tree.invalid);
+    findings.extend(problems(Code::NotInForce, &tree.refused));
+    findings.extend(core::check(&tree.snapshot).iter().map(|finding| locate(tree, finding)));
+    findings.sort();
+    let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
+    Report {
+        objects: tree.objects.len(),
+        errors: count(Severity::Error),
+        warnings: count(Severity::Warning),
+        notes: count(Severity::Note),
+        findings,
+    }
 }
 
-fn lines(report: &Report) -> String {
-    let style = print::style(enforcer_common::verdict::Verdict::Denied);
-    let mut text: String =
-        report.problems.iter().map(|problem| print::styled(style, problem) + "\n").collect();
-    text.push_str(&format!("{} objects are valid, {} problems\n", report.objects, report.problems.len()));
+fn of_problem(code: Code, problem: &Problem) -> Located {
+    Located {
+        // Without a file it is about what no file holds, a limit for example.
+        file: (problem.file != Path::new("-")).then(|| problem.file.clone()),
+        line: problem.line,
+        column: problem.column,
+        severity: code.severity(),
+        code,
+        object: problem.object.clone(),
+        field: problem.field.clone(),
+        message: problem.reason.clone(),
+        remedy: problem.remedy.clone(),
+        because: Vec::new(),
+    }
+}
+
+/// A finding at the place of its object's field.
+fn locate(tree: &Tree, finding: &Finding) -> Located {
+    let place = finding.object.as_ref().and_then(|object| tree.objects.get(object));
+    let mark = place.map(|(_, loaded)| loaded.lines.mark(&finding.field));
+    Located {
+        file: place.map(|(file, _)| file.clone()),
+        line: mark.map(|mark| mark.line),
+        column: mark.map(|mark| mark.column),
+        severity: finding.severity(),
+        code: finding.code,
+        object: finding.object.as_ref().map(ToString::to_string),
+        field: (!finding.field.is_empty()).then(|| finding.field.clone()),
+        message: finding.message.clone(),
+        remedy: finding.remedy.clone(),
+        because: finding.because.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// The report for a reader: `file:line:column: severity[code]: object: field: message; remedy`.
+pub fn lines(report: &Report) -> String {
+    let Report { objects, errors, warnings, notes, .. } = report;
+    let mut text: String = report.findings.iter().map(line).collect();
+    text.push_str(&format!(
+        "{objects} objects are valid; {errors} errors, {warnings} warnings, {notes} notes\n"
+    ));
     text
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn line(finding: &Located) -> String {
+    let mut place = finding.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+    for number in [finding.line, finding.column].into_iter().flatten() {
+        place.push_str(&format!(":{number}"));
+    }
+    if !place.is_empty() {
+        place.push_str(": ");
+    }
+    let kind = format!("{}[{}]", severity_text(finding.severity), finding.code);
+    let about = [&finding.object, &finding.field].into_iter().flatten();
+    let about: String = about.map(|part| format!(": {part}")).collect();
+    let kind = print::styled(print::severity(finding.severity), kind);
+    format!("{place}{kind}{about}: {}; {}\n", finding.message, finding.remedy)
+}
 
-    #[test]
-    fn a_tree_is_checked_as_the_agent_would_read_it() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let policy = "\
-apiVersion: enforcer.dev/v1alpha1
-kind: SegmentPolicy
-metadata: {name: a, namespace: x}
-spec:
-  tier: nowhere
-  subject: {}
-  egress: []
-";
-        std::fs::write(directory.path().join("a.yaml"), policy).expect("written");
-        let args = CheckArgs { path: directory.path().to_owned(), workloads: None, output: Output::Text };
-        let report = report(&args);
-        assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
-        let text = report.problems[0].to_string();
-        assert!(text.contains("a.yaml:5: SegmentPolicy x/a: spec.tier: "), "{text}");
-        let missing = CheckArgs { path: directory.path().join("none"), ..args };
-        assert_eq!(super::report(&missing).problems.len(), 1);
+/// `error`, `warning` or `note`.
+pub(super) const fn severity_text(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+        Severity::Note => "note",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ pub const SUCCESS: u8 = 0;
 pub const FAILURE: u8 = 1;
 /// The command line is wrong.
 pub const USAGE: u8 = 2;
-/// What was checked has problems.
+/// What was checked has problems, or changes what it must not.
 pub const PROBLEMS: u8 = 3;
 /// The agent cannot be reached.
 pub const UNREACHABLE: u8 = 4;
@@ -19,7 +19,7 @@ Exit codes:
   0  success
   1  failure; standard error says why
   2  wrong command line
-  3  problems were found (policy check)
+  3  found what it was to look for: errors (policy check), changes named by --fail-on (policy simulate)
   4  the agent cannot be reached";
 
 /// The code of a failure.

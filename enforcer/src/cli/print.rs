@@ -2,6 +2,7 @@
 
 use anstyle::{AnsiColor, Style};
 use enforcer_common::verdict::Verdict;
+use enforcer_core::check::Severity;
 use enforcer_core::record::{Event, Icmp, Peer, Record, RuleRef, Staged, text};
 use jiff::tz::TimeZone;
 
@@ -16,6 +17,15 @@ pub const fn style(verdict: Verdict) -> Style {
         Verdict::WouldDeny => AnsiColor::Yellow,
     };
     Style::new().fg_color(Some(anstyle::Color::Ansi(colour)))
+}
+
+/// Colour of a finding.
+pub const fn severity(severity: Severity) -> Style {
+    match severity {
+        Severity::Error => style(Verdict::Denied),
+        Severity::Warning => style(Verdict::WouldDeny),
+        Severity::Note => DIM,
+    }
 }
 
 /// `text` in a style, for a stream that strips styles where they do not belong.
@@ -101,6 +111,19 @@ pub fn rule_text(rule: &RuleRef) -> String {
         text.push_str(&format!(" ({name})"));
     }
     text
+}
+
+/// Rows with columns under one another; colours take no room.
+pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |text: &str| anstream::adapter::strip_str(text).to_string().chars().count();
+    let widths: [usize; N] =
+        std::array::from_fn(|column| rows.iter().map(|row| width(&row[column])).max().unwrap_or(0));
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths);
+        let padded = cells.map(|(cell, wide)| format!("{cell}{}", " ".repeat(wide - width(cell))));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
 }
 
 /// A count of bytes as people read it.

@@ -75,7 +75,7 @@ pub fn decode(path: &Path, document: &Document) -> Vec<Decoded> {
 pub fn problem(path: &Path, lines: &Lines, refusal: &Refusal) -> Problem {
     let remedy = "correct the field; what was in force of this object stays until then";
     Problem::of_file(path, refusal.reason.clone(), remedy)
-        .at(lines.of(&refusal.field))
+        .at_mark(lines.mark(&refusal.field))
         .about(&refusal.object)
         .in_field(&refusal.field)
 }
@@ -86,12 +86,16 @@ fn decode_list(path: &Path, document: &Document) -> Vec<Decoded> {
     let unknown = fields.filter(|field| !known.contains(&field.as_str())).map(|field| {
         let reason = format!("unknown field `{field}` of {WORKLOAD_LIST}");
         let remedy = "the list of workloads is under `workloads`";
-        Decoded::Nameless(Problem::of_file(path, reason, remedy).at(document.lines.of(field)).in_field(field))
+        Decoded::Nameless(
+            Problem::of_file(path, reason, remedy).at_mark(document.lines.mark(field)).in_field(field),
+        )
     });
     let Some(entries) = document.value.get("workloads").and_then(Value::as_array) else {
         let remedy = "write the list of workloads, even if it is empty: `workloads: []`";
         let problem = Problem::of_file(path, "`workloads` is not a list", remedy);
-        return vec![Decoded::Nameless(problem.at(document.lines.of("workloads")).in_field("workloads"))];
+        return vec![Decoded::Nameless(
+            problem.at_mark(document.lines.mark("workloads")).in_field("workloads"),
+        )];
     };
     let entries = entries.iter().enumerate().map(|(index, entry)| decode_entry(path, document, index, entry));
     unknown.chain(entries).collect()
@@ -104,7 +108,8 @@ fn decode_entry(path: &Path, document: &Document, index: usize, entry: &Value) -
     let outcome = workload::parse(entry).map_err(|invalid| {
         let field = format!("{place}.{}", invalid.field);
         let field = field.trim_end_matches('.');
-        let problem = Problem::of_file(path, invalid.reason, invalid.remedy).at(document.lines.of(field));
+        let problem =
+            Problem::of_file(path, invalid.reason, invalid.remedy).at_mark(document.lines.mark(field));
         match &key {
             Some(key) => problem.about(key).in_field(field),
             None => problem.in_field(field),

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use enforcer_core::refusal::ObjectRef;
 use serde::{Deserialize, Serialize};
 
+use super::yaml::Mark;
+
 /// One thing that is wrong. Displayed as `file:line: object: field: reason; remedy`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Problem {
@@ -14,6 +16,9 @@ pub struct Problem {
     /// Line in it, from 1, where one is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
+    /// Column in the line, from 1, where one is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
     /// The object, as `Kind namespace/name`, where it has a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
@@ -32,6 +37,7 @@ impl Problem {
         Self {
             file: file.into(),
             line: None,
+            column: None,
             object: None,
             field: None,
             reason: reason.into(),
@@ -43,6 +49,13 @@ impl Problem {
     #[must_use]
     pub fn at(mut self, line: impl Into<Option<u32>>) -> Self {
         self.line = line.into();
+        self
+    }
+
+    /// The same at a field's place.
+    #[must_use]
+    pub fn at_mark(mut self, mark: Mark) -> Self {
+        (self.line, self.column) = (Some(mark.line), Some(mark.column));
         self
     }
 

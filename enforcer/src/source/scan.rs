@@ -14,6 +14,9 @@ const MAX_DEPTH: usize = 16;
 /// Largest file that is read, bytes: one beyond is no policy file.
 const MAX_FILE: u64 = 16 << 20;
 
+/// The list of workloads in a directory.
+const WORKLOADS: &str = "workloads.yaml";
+
 /// What tells two states of a file apart without reading it.
 type Fingerprint = (u64, u64, u64, i64, i64);
 
@@ -37,7 +40,7 @@ impl Scanner {
     /// A scanner that has read nothing yet. `root` may also be a single file.
     pub fn new(root: impl Into<PathBuf>, workloads: Option<PathBuf>) -> Self {
         let root = root.into();
-        let workloads = workloads.unwrap_or_else(|| root.join("workloads.yaml"));
+        let workloads = workloads.unwrap_or_else(|| root.join(WORKLOADS));
         Self { root, workloads, seen: BTreeMap::new() }
     }
 
@@ -55,8 +58,8 @@ impl Scanner {
     pub fn scan(&mut self, store: &mut Store) -> (Vec<PathBuf>, bool) {
         let mut walk = Walk::default();
         let is_root_there = self.walk_root(&mut walk, store);
-        if self.workloads != self.root.join("workloads.yaml") {
-            walk.files.remove(&self.root.join("workloads.yaml"));
+        if self.workloads != self.root.join(WORKLOADS) {
+            walk.files.remove(&self.root.join(WORKLOADS));
         }
         if let Ok(metadata) = fs::metadata(&self.workloads) {
             walk.files.insert(self.workloads.clone(), metadata);
@@ -90,15 +93,7 @@ impl Scanner {
         if self.seen.get(path) == Some(&print) {
             return false;
         }
-        let read = if metadata.len() > MAX_FILE {
-            Err(format!("the file has more than {MAX_FILE} bytes"))
-        } else {
-            fs::read_to_string(path).map_err(|error| error.to_string())
-        };
-        match read {
-            Ok(text) => store.put(path, &text),
-            Err(reason) => store.unreadable(path, &format!("the file cannot be read: {reason}")),
-        }
+        take(path, metadata, store);
         self.seen.insert(path.to_owned(), print);
         true
     }
@@ -126,6 +121,55 @@ impl Scanner {
             }),
         );
         before != self.seen.len()
+    }
+}
+
+/// Reads the files of directories, and single files, into the store, once. What is not there is a problem; a list of
+/// workloads is read like any other file unless `workloads` stands for those of the directories.
+pub fn read(paths: &[PathBuf], workloads: Option<&Path>, store: &mut Store) {
+    let mut files = BTreeMap::new();
+    for path in paths {
+        let mut walk = Walk::default();
+        match fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => list(path, 0, &mut walk),
+            Ok(metadata) => drop(walk.files.insert(path.clone(), metadata)),
+            Err(error) => walk.failures.push((path.clone(), error)),
+        }
+        for (path, error) in walk.failures {
+            store.set_problem(
+                &path,
+                Some(Problem::of_file(&path, format!("it cannot be read: {error}"), "name another")),
+            );
+        }
+        files.extend(
+            walk.files.into_iter().filter(|(file, _)| workloads.is_none() || *file != path.join(WORKLOADS)),
+        );
+    }
+    if let Some(path) = workloads {
+        match fs::metadata(path) {
+            Ok(metadata) => drop(files.insert(path.to_owned(), metadata)),
+            Err(error) => {
+                let reason = format!("the workload list cannot be read: {error}");
+                store
+                    .set_problem(path, Some(Problem::of_file(path, reason, "name another with --workloads")));
+            }
+        }
+    }
+    for (path, metadata) in &files {
+        take(path, metadata, store);
+    }
+}
+
+/// Reads one file.
+fn take(path: &Path, metadata: &Metadata, store: &mut Store) {
+    let read = if metadata.len() > MAX_FILE {
+        Err(format!("the file has more than {MAX_FILE} bytes"))
+    } else {
+        fs::read_to_string(path).map_err(|error| error.to_string())
+    };
+    match read {
+        Ok(text) => store.put(path, &text),
+        Err(reason) => store.unreadable(path, &format!("the file cannot be read: {reason}")),
     }
 }
 

@@ -19,11 +19,20 @@ pub struct Document {
     pub lines: Lines,
 }
 
-/// Lines of a document's fields, by the hash of their path (`spec.egress[1].ports[0].port`).
+/// Lines and columns of a document's fields, by the hash of their path (`spec.egress[1].ports[0].port`).
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Lines {
-    first: u32,
-    sorted: Vec<(u64, u32)>,
+    first: Mark,
+    sorted: Vec<(u64, Mark)>,
+}
+
+/// A place in a file, counted from 1, the column in characters.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub struct Mark {
+    /// Line.
+    pub line: u32,
+    /// Column.
+    pub column: u32,
 }
 
 /// Text that is no YAML.
@@ -57,16 +66,21 @@ fn malformed(error: &serde_saphyr::Error) -> Malformed {
 }
 
 fn document(node: Spanned<Node>) -> Document {
-    let line = line_of(&node);
+    let first = mark_of(&node);
     let mut sorted = Vec::new();
-    let value = flatten(node, line, &mut String::new(), &mut sorted);
+    let value = flatten(node, first, &mut String::new(), &mut sorted);
     sorted.sort_unstable();
-    Document { line, value, lines: Lines { first: line, sorted } }
+    Document { line: first.line, value, lines: Lines { first, sorted } }
 }
 
 impl Lines {
     /// Line of a field; of the nearest one around it when the field itself is not there.
     pub fn of(&self, path: &str) -> u32 {
+        self.mark(path).line
+    }
+
+    /// Place of a field, as [`Lines::of`] finds it.
+    pub fn mark(&self, path: &str) -> Mark {
         let mut path = path;
         loop {
             let wanted = hash(path);
@@ -85,14 +99,15 @@ fn hash(path: &str) -> u64 {
     path.bytes().fold(HASH_START, hash_step)
 }
 
-fn line_of<T>(spanned: &Spanned<T>) -> u32 {
-    u32::try_from(spanned.referenced.line()).unwrap_or(u32::MAX).max(1)
+fn mark_of<T>(spanned: &Spanned<T>) -> Mark {
+    let number = |number| u32::try_from(number).unwrap_or(u32::MAX).max(1);
+    Mark { line: number(spanned.referenced.line()), column: number(spanned.referenced.column()) }
 }
 
-/// Turns a node that begins at `line` into a value and notes the line of everything below it: of its key where
+/// Turns a node that begins at `mark` into a value and notes the place of everything below it: of its key where
 /// it has one.
-fn flatten(node: Spanned<Node>, line: u32, path: &mut String, lines: &mut Vec<(u64, u32)>) -> Value {
-    lines.push((hash(path), line));
+fn flatten(node: Spanned<Node>, mark: Mark, path: &mut String, lines: &mut Vec<(u64, Mark)>) -> Value {
+    lines.push((hash(path), mark));
     let length = path.len();
     match node.value {
         Node::Scalar(value) => value,
@@ -100,8 +115,8 @@ fn flatten(node: Spanned<Node>, line: u32, path: &mut String, lines: &mut Vec<(u
             let mut values = Vec::with_capacity(items.len());
             for (index, item) in items.into_iter().enumerate() {
                 path.push_str(&format!("[{index}]"));
-                let line = line_of(&item);
-                values.push(flatten(item, line, path, lines));
+                let mark = mark_of(&item);
+                values.push(flatten(item, mark, path, lines));
                 path.truncate(length);
             }
             Value::Array(values)
@@ -113,7 +128,7 @@ fn flatten(node: Spanned<Node>, line: u32, path: &mut String, lines: &mut Vec<(u
                     path.push('.');
                 }
                 path.push_str(&key.value);
-                let value = flatten(item, line_of(&key), path, lines);
+                let value = flatten(item, mark_of(&key), path, lines);
                 path.truncate(length);
                 map.insert(key.value, value);
             }
@@ -236,6 +251,8 @@ text: \"22\"
         ] {
             assert_eq!(a.lines.of(path), line, "{path}");
         }
+        assert_eq!(a.lines.mark("metadata.name"), Mark { line: 3, column: 12 });
+        assert_eq!(a.lines.mark("spec.egress[0].ports[1].protocol"), Mark { line: 9, column: 7 });
     }
 
     #[test]

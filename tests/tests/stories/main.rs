@@ -13,6 +13,7 @@ mod operator;
 mod policies;
 mod records;
 mod restart;
+mod rules;
 mod shapes;
 mod spoofed;
 mod updates;

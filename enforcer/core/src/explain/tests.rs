@@ -1,10 +1,12 @@
 //! Explanations of the egress story, as a person reads them.
 
+use enforcer_common::decide::Direction;
 use enforcer_common::verdict::Verdict;
 
 use super::{Error, Query, Service, Target, explain};
 use crate::fixture::{add, egress};
 use crate::object::WorkloadId;
+use crate::reference::Question;
 
 fn query(from: &str, to: &str, service: &str) -> Query {
     Query {
@@ -15,8 +17,10 @@ fn query(from: &str, to: &str, service: &str) -> Query {
     }
 }
 
+/// The explanation without advice.
 fn text(from: &str, to: &str, service: &str) -> String {
-    explain(&egress(), &query(from, to, service)).expect("both are known").to_string()
+    let text = explain(&egress(), &query(from, to, service)).expect("both are known").to_string();
+    text.lines().filter(|line| !line.starts_with("  to ")).map(|line| format!("{line}\n")).collect()
 }
 
 #[test]
@@ -102,4 +106,137 @@ fn services_and_targets_are_read() {
     for text in ["", "a/", "/b", "a/b/c", "a b"] {
         assert!(text.parse::<Target>().is_err(), "{text}");
     }
+}
+
+/// Applies every piece of advice of a side to the cluster and explains again: this side's verdict must turn each time.
+fn prove(snapshot: &crate::snapshot::Snapshot, query: &Query, direction: Direction) -> Vec<String> {
+    let side = |snapshot: &_, query: &Query| {
+        let explanation = explain(snapshot, query).expect("both are known");
+        match direction {
+            Direction::Egress => explanation.egress,
+            Direction::Ingress => explanation.ingress.expect("a workload"),
+        }
+    };
+    let before = side(snapshot, query);
+    for advice in &before.advice {
+        let (mut snapshot, mut query) = (snapshot.clone(), query.clone());
+        let mut question = Question {
+            workload: before.workload.clone(),
+            direction,
+            remote: "192.0.2.1".parse().expect("an address"),
+            names: query.names.clone(),
+            protocol: query.service.protocol,
+            port: query.service.port,
+        };
+        assert!(advice.edit.apply(&mut snapshot, &mut question), "{}", advice.text);
+        query.names = question.names;
+        let after = side(&snapshot, &query);
+        assert_ne!(after.verdict.passes(), before.verdict.passes(), "{}\n{after}", advice.text);
+    }
+    before.advice.into_iter().map(|advice| advice.text).collect()
+}
+
+const OBSERVE: &str = "set enforcer.dev/mode=observe on namespace";
+
+#[test]
+fn advice_at_the_mode_turns_the_verdict() {
+    let snapshot = egress();
+    let denied = prove(&snapshot, &query("payment", "alerts/alerts", "443"), Direction::Egress);
+    assert_eq!(
+        denied,
+        [
+            "add the policy {apiVersion: enforcer.dev/v1alpha1, kind: SegmentPolicy, metadata: {name: payment-allow, \
+             namespace: payment}, spec: {egress: [{action: Allow, ports: [{port: 443, protocol: TCP}], to: [{pods: \
+             {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: alerts}}, podSelector: {matchLabels: \
+             {app: alerts}}}}]}, {action: Pass}], subject: {matchLabels: {app: payment}}}}"
+                .to_owned(),
+            "set enforcer.dev/mode=policy on namespace payment: all that no tier decides is allowed there".to_owned(),
+            format!("{OBSERVE} payment: nothing is dropped there any more, only reported"),
+        ]
+    );
+    assert_eq!(prove(&snapshot, &query("payment", "alerts/alerts", "443"), Direction::Ingress).len(), 3);
+    let mut open = snapshot;
+    open.namespaces.clear();
+    let allowed = prove(&open, &query("payment", "10.9.9.9", "icmp"), Direction::Egress);
+    assert_eq!(allowed.len(), 2, "{allowed:?}");
+    assert!(
+        allowed[0].contains("cidr: \"10.9.9.9/32\"") && allowed[1].contains("mode=enforce"),
+        "{allowed:?}"
+    );
+}
+
+#[test]
+fn advice_at_a_tier_or_rule_turns_the_verdict() {
+    let snapshot = egress();
+    let denied = prove(&snapshot, &query("update", "github.com", "443"), Direction::Egress);
+    assert_eq!(
+        denied[0],
+        "add {action: Allow, ports: [{port: 443, protocol: TCP}], to: [{fqdns: [github.com]}]} to spec.egress of \
+         SegmentPolicy update/git"
+    );
+    assert!(denied.len() == 2 && denied[1].starts_with(OBSERVE), "{denied:?}");
+    let by_address = prove(&snapshot, &query("update", "192.0.2.7", "22"), Direction::Egress);
+    assert!(
+        by_address.iter().any(|text| text.contains("the answer to a look-up of github.com")),
+        "{by_address:?}"
+    );
+    let allowed = prove(&snapshot, &query("update", "github.com", "22"), Direction::Egress);
+    assert_eq!(
+        allowed,
+        [
+            "put {action: Deny, ports: [{port: 22, protocol: TCP}], to: [{fqdns: [github.com]}]} before spec.egress[0] \
+             of SegmentPolicy update/git",
+            "take out spec.egress[0] of SegmentPolicy update/git",
+        ]
+    );
+}
+
+#[test]
+fn advice_about_labels_and_other_kinds_turns_the_verdict() {
+    let mut snapshot = crate::fixture::snapshot(&[
+        "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: db, namespace: a},
+          spec: {podSelector: {matchLabels: {app: db}}, ingress: [
+            {from: [{podSelector: {matchLabels: {role: client}}}], ports: [{port: 5432}]}]}}",
+        "{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: guard},
+          spec: {tier: Admin, priority: 5, subject: {namespaces: {}}, egress: [
+            {action: Deny, to: [{networks: [203.0.113.0/24]}]}]}}",
+    ]);
+    add(&mut snapshot, "a", "a", &["10.0.0.2"]);
+    add(&mut snapshot, "a", "db", &["10.0.0.3"]);
+    let denied = prove(&snapshot, &query("a", "a/db", "5432"), Direction::Ingress);
+    assert_eq!(
+        denied[..2],
+        [
+            "add {from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: a}}, podSelector: {matchLabels: \
+             {app: a}}}], ports: [{port: 5432, protocol: TCP}]} to spec.ingress of NetworkPolicy a/db",
+            "label a/a role=client: NetworkPolicy a/db then admits it",
+        ]
+    );
+    let guarded = prove(&snapshot, &query("a", "203.0.113.9", "443"), Direction::Egress);
+    assert_eq!(
+        guarded[..2],
+        [
+            "put {action: Accept, protocols: [{tcp: {destinationPort: {number: 443}}}], to: [{networks: \
+             [\"203.0.113.9/32\"]}]} before spec.egress[0] of ClusterNetworkPolicy guard",
+            "take out spec.egress[0] of ClusterNetworkPolicy guard",
+        ]
+    );
+}
+
+#[test]
+fn staged_policy_has_its_own_verdict() {
+    let mut snapshot = egress();
+    let allowed = query("update", "github.com", "22/tcp");
+    let before = explain(&snapshot, &allowed).expect("both are known");
+    assert_eq!(before.egress.staged, None);
+    let staged = crate::fixture::snapshot(&[
+        "{apiVersion: enforcer.dev/v1alpha1, kind: SegmentPolicy, metadata: {name: stop, namespace: update},
+          spec: {mode: Stage, order: 0, subject: {}, egress: [{name: all, action: Reject}]}}",
+    ]);
+    snapshot.policies.extend(staged.policies);
+    let after = explain(&snapshot, &allowed).expect("both are known");
+    assert_eq!((after.verdict(), &after.egress.steps), (Verdict::Forwarded, &before.egress.steps));
+    let text = after.to_string();
+    let line = "were staged policy enforced: REJECTED (rule: SegmentPolicy update/stop egress[0] (all))";
+    assert!(text.contains(line), "{text}");
 }

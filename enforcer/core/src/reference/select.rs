@@ -6,13 +6,13 @@ use crate::policy::{LabelSelector, NamespaceScope, Subject, Tag, TagSelector};
 use crate::snapshot::Snapshot;
 
 /// True when a subject includes the workload.
-pub(super) fn selects(snapshot: &Snapshot, subject: &Subject, workload: &Workload) -> bool {
+pub(crate) fn selects(snapshot: &Snapshot, subject: &Subject, workload: &Workload) -> bool {
     in_scope(snapshot, &subject.namespaces, &workload.id.namespace)
         && has_tags(snapshot, &subject.workloads, workload)
 }
 
 /// True when a scope includes the namespace.
-pub(super) fn in_scope(snapshot: &Snapshot, scope: &NamespaceScope, namespace: &str) -> bool {
+pub(crate) fn in_scope(snapshot: &Snapshot, scope: &NamespaceScope, namespace: &str) -> bool {
     match scope {
         NamespaceScope::Named(name) => name == namespace,
         NamespaceScope::Tree(root) => and_ancestors(snapshot, namespace).contains(root),

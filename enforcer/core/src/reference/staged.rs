@@ -21,7 +21,7 @@ pub fn evaluate_staged(snapshot: &Snapshot, question: &Question) -> Option<Answe
 }
 
 /// The snapshot as it would be: what is replaced or removed is gone, and what was staged is enforced.
-fn preview(snapshot: &Snapshot) -> Snapshot {
+pub(crate) fn preview(snapshot: &Snapshot) -> Snapshot {
     let mut preview = snapshot.clone();
     for policy in snapshot.policies.values().filter(|policy| has_tier(snapshot, &policy.tier)) {
         if let PolicyMode::Stage(Some(Preview::Replaces(name) | Preview::Removes(name))) = &policy.mode {

@@ -4,11 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use enforcer_common::address::Address;
-use enforcer_common::decide::Direction;
 use enforcer_common::event::{DnsEvent, DnsOutcome, FlowEvent, Kind};
 use enforcer_common::flow::{Count, Flow, FlowKey, tcp};
-use enforcer_common::packet;
-use enforcer_common::policy::{Mode, WORLD};
+use enforcer_common::policy::Mode;
 use enforcer_common::verdict::{Reason, Verdict};
 use enforcer_core::object::WorkloadId;
 use enforcer_core::record::{EndReason, Event as RecordEvent, Record};
@@ -19,7 +17,7 @@ use super::{Moment, Worker};
 use crate::agent::Options;
 use crate::agent::fake::{FakeKernel, FakeLinks};
 use crate::api::server::Backend;
-use crate::api::{ExplainRequest, FlowsRequest, NamesRequest, Request, Response};
+use crate::api::{ExplainRequest, FlowsRequest, NamesRequest, Request, Response, RulesRequest, Total};
 
 const NAMESPACE: &str =
     "apiVersion: v1\nkind: Namespace\nmetadata: {name: update, labels: {enforcer.dev/mode: MODE}}\n";
@@ -111,41 +109,7 @@ fn update() -> WorkloadId {
 }
 
 fn flow() -> (FlowKey, Flow) {
-    let ip = |text: &str| Address::from(text.parse::<std::net::IpAddr>().expect("an address"));
-    let key = FlowKey {
-        remote: ip("198.51.100.7"),
-        local: ip("10.0.0.3"),
-        remote_port: 22,
-        local_port: 40000,
-        interface: 5,
-        protocol: packet::TCP,
-        padding: [0; 3],
-    };
-    let flow = Flow {
-        revision: 1,
-        slot: 0,
-        endpoint: 100,
-        rule: 0,
-        identity: WORLD,
-        name_class: 0,
-        port: 22,
-        idle_seconds: 10,
-        verdict: Verdict::Forwarded as u8,
-        reason: Reason::Rule as u8,
-        direction: Direction::Egress as u8,
-        tcp: tcp::SAW_SYN,
-        flags: 0,
-        epoch: 0,
-        staged_rule: 0,
-        staged_verdict: 0,
-        staged_reason: 0,
-        padding: [0; 2],
-        started: at(2).monotonic_ns,
-        last_seen: at(2).monotonic_ns,
-        sent: Count { packets: 2, bytes: 120 },
-        received: Count::default(),
-    };
-    (key, flow)
+    crate::testing::flow(|_| ())
 }
 
 fn flow_event(kind: Kind, rule: u32) -> Event {
@@ -363,8 +327,8 @@ fn answers_are_told_by_outcome() {
 
 #[test]
 fn an_explanation_is_the_decision_in_force() {
-    let node = Node::ready();
-    let ask = |to: &str, port| {
+    let mut node = Node::ready();
+    let mut ask = |to: &str, port| {
         let from = "update/update".to_owned();
         let request =
             ExplainRequest { from, to: to.to_owned(), protocol: "TCP".parse().expect("known"), port };
@@ -387,6 +351,55 @@ fn an_explanation_is_the_decision_in_force() {
     };
     let answer = node.worker.answer(&Request::Explain(unknown));
     assert!(matches!(&answer[..], [Response::Error(error)] if error.message.contains("update/other")));
+}
+
+#[test]
+fn rules_are_shown_with_what_they_decided_about() {
+    let mut node = Node::ready();
+    let number = |node: &Node, index| {
+        let rules = &node.worker.books.plan.rules;
+        rules
+            .iter()
+            .find(|(_, info)| info.index == index)
+            .map(|(number, _)| *number)
+            .expect("it is in the plan")
+    };
+    let (rule, default) = (number(&node, Some(0)), number(&node, None));
+    let (key, _) = flow();
+    let of_rule = |change: fn(&mut Flow), rule| {
+        crate::testing::flow(|flow| {
+            flow.rule = rule;
+            change(flow);
+        })
+        .1
+    };
+    node.worker.kernel.events.push_back(flow_event(Kind::Ended, rule));
+    node.worker.kernel.sweep = Sweep {
+        live: vec![(key, of_rule(|_| (), rule)), (key, of_rule(|flow| flow.tcp |= tcp::TOLD, rule))],
+        refused: vec![(key, of_rule(|flow| flow.reason = Reason::TierDefault as u8, default))],
+        ..Sweep::default()
+    };
+    let request = RulesRequest { workload: "update/update".into() };
+    let Response::Rules(shown) = node.worker.rules(&request, &at(3)) else { panic!("no rules") };
+    let lines: Vec<_> = shown
+        .egress
+        .iter()
+        .map(|l| (l.rule.kind.as_str(), l.action.as_str(), l.count.expect("local")))
+        .collect();
+    let total = |flows, packets, bytes| Total {
+        flows,
+        sent: enforcer_core::record::Count { packets, bytes },
+        ..Total::default()
+    };
+    assert_eq!(lines, [("SegmentPolicy", "Allow", total(2, 4, 240)), ("Tier", "Deny", total(1, 2, 120))]);
+    assert_eq!((shown.ingress.len(), shown.former), (0, Some(Total::default())));
+    node.write("policy.yaml", &POLICY.replace("FQDN", "github.com").replace("name: ssh", "name: git"));
+    node.worker.reload(&at(4));
+    let Response::Rules(shown) = node.worker.rules(&request, &at(5)) else { panic!("no rules") };
+    assert_eq!(shown.egress[0].count, Some(Total::default()), "it is another rule now");
+    assert_eq!(shown.former, Some(total(1, 2, 120)), "what ended under the rule that is gone");
+    let unknown = node.worker.rules(&RulesRequest { workload: "update/other".into() }, &at(6));
+    assert!(matches!(unknown, Response::Error(error) if error.message.contains("update/other")));
 }
 
 #[test]

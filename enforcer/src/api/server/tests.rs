@@ -16,7 +16,7 @@ use crate::testing::record;
 struct Ring(FlowRing);
 
 impl Backend for Ring {
-    fn answer(&self, request: &Request) -> Vec<Response> {
+    fn answer(&mut self, request: &Request) -> Vec<Response> {
         match request {
             Request::Names(_) => Vec::new(),
             _ => vec![failure("not here")],

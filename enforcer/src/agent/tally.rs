@@ -1,0 +1,157 @@
+//! How much every rule decided about: packets, bytes and flows by workload and rule, from the kernel's own counts. A
+//! flow's counts belong to the rule that decided about it last. Owns the sums; never what a rule number means.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use enforcer_common::flow::{Flow, tcp};
+use enforcer_core::plan::RuleInfo;
+use enforcer_core::record::Count;
+use enforcer_dataplane::Sweep;
+
+use crate::api::Total;
+
+/// What decided about a flow.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Decider {
+    /// Endpoint number of the workload.
+    pub endpoint: u32,
+    /// A [`enforcer_common::decide::Direction`] as its number.
+    pub direction: u8,
+    /// A [`enforcer_common::verdict::Reason`] as its number.
+    pub reason: u8,
+    /// Rule number, 0 where none decided.
+    pub rule: u32,
+}
+
+/// The sums of one node. As many as there are workloads and rules that decided, no more.
+#[derive(Debug, Default)]
+pub struct Tally {
+    ended: HashMap<Decider, Total>,
+    live: HashMap<Decider, Total>,
+    former: HashMap<u32, Total>,
+}
+
+impl Total {
+    /// Adds another total.
+    pub fn add(&mut self, other: &Self) {
+        self.flows += other.flows;
+        for (own, more) in [(&mut self.sent, &other.sent), (&mut self.received, &other.received)] {
+            own.packets += more.packets;
+            own.bytes += more.bytes;
+        }
+    }
+
+    fn of(flow: &Flow) -> Self {
+        let count =
+            |count: enforcer_common::flow::Count| Count { packets: count.packets, bytes: count.bytes };
+        Self { flows: 1, sent: count(flow.sent), received: count(flow.received) }
+    }
+}
+
+impl Tally {
+    /// Takes the final counts of a flow whose end the kernel told.
+    pub fn end(&mut self, flow: &Flow) {
+        add(&mut self.ended, flow);
+    }
+
+    /// Takes what a walk over the flow tables found: final counts for good, the others until the next walk. A flow whose
+    /// end was told is in neither: its counts came with the telling.
+    pub fn sweep(&mut self, sweep: &Sweep) {
+        let is_told = |flow: &Flow| flow.tcp & tcp::TOLD != 0;
+        let ended = sweep.ended.iter().filter(|(_, flow, _)| !is_told(flow)).chain(&sweep.refused_ended);
+        ended.for_each(|(_, flow, _)| add(&mut self.ended, flow));
+        self.live.clear();
+        let live = sweep.live.iter().filter(|(_, flow)| !is_told(flow)).chain(&sweep.refused);
+        live.for_each(|(_, flow)| add(&mut self.live, flow));
+    }
+
+    /// Goes over to another plan: what rules counted that no longer mean the same becomes their workload's former sum,
+    /// and workloads that are gone are forgotten.
+    pub fn renumber(
+        &mut self,
+        before: &BTreeMap<u32, RuleInfo>,
+        after: &BTreeMap<u32, RuleInfo>,
+        endpoints: &BTreeSet<u32>,
+    ) {
+        let stays =
+            |rule: u32| rule == 0 || (before.get(&rule) == after.get(&rule) && after.contains_key(&rule));
+        let former = &mut self.former;
+        self.ended.retain(|decider, total| {
+            let stays = stays(decider.rule);
+            if !stays {
+                former.entry(decider.endpoint).or_default().add(total);
+            }
+            stays && endpoints.contains(&decider.endpoint)
+        });
+        former.retain(|endpoint, _| endpoints.contains(endpoint));
+    }
+
+    /// Everything counted for a workload by what decided, ended and live flows together.
+    pub fn of(&self, endpoint: u32) -> BTreeMap<Decider, Total> {
+        let mut totals: BTreeMap<Decider, Total> = BTreeMap::new();
+        let own = self.ended.iter().chain(&self.live).filter(|(decider, _)| decider.endpoint == endpoint);
+        own.for_each(|(decider, total)| totals.entry(*decider).or_default().add(total));
+        totals
+    }
+
+    /// What rules counted for a workload that are no longer there.
+    pub fn former(&self, endpoint: u32) -> Total {
+        self.former.get(&endpoint).copied().unwrap_or_default()
+    }
+}
+
+fn add(totals: &mut HashMap<Decider, Total>, flow: &Flow) {
+    let Flow { endpoint, direction, reason, rule, .. } = *flow;
+    totals.entry(Decider { endpoint, direction, reason, rule }).or_default().add(&Total::of(flow));
+}
+
+#[cfg(test)]
+mod tests {
+    use enforcer_common::decide::Direction;
+    use enforcer_dataplane::End;
+
+    use super::*;
+    use crate::testing::flow;
+
+    fn packets(tally: &Tally) -> Vec<(u32, u64, u64)> {
+        tally.of(100).iter().map(|(decider, total)| (decider.rule, total.flows, total.sent.packets)).collect()
+    }
+
+    fn info(name: &str) -> RuleInfo {
+        RuleInfo::tier_default(name, Direction::Egress)
+    }
+
+    #[test]
+    fn every_packet_is_counted_once() {
+        let mut tally = Tally::default();
+        let (key, one) = flow(|flow| flow.rule = 1);
+        let told = flow(|flow| (flow.rule, flow.tcp) = (1, tcp::RESET | tcp::TOLD)).1;
+        tally.end(&one);
+        let sweep = Sweep {
+            live: vec![(key, one), (key, told)],
+            ended: vec![(key, one, End::Idle), (key, told, End::Closed)],
+            refused: vec![(key, flow(|flow| flow.rule = 2).1)],
+            refused_ended: vec![(key, flow(|flow| flow.rule = 2).1, End::Idle)],
+        };
+        tally.sweep(&sweep);
+        assert_eq!(packets(&tally), [(1, 3, 6), (2, 2, 4)]);
+        tally.sweep(&Sweep::default());
+        assert_eq!(packets(&tally), [(1, 2, 4), (2, 1, 2)], "live flows are those of the latest walk");
+        assert!(tally.of(101).is_empty());
+    }
+
+    #[test]
+    fn what_is_no_longer_the_same_rule_becomes_former() {
+        let mut tally = Tally::default();
+        for rule in [0, 1, 2, 3] {
+            tally.end(&flow(|flow| flow.rule = rule).1);
+        }
+        let before = BTreeMap::from([(1, info("a")), (2, info("b")), (3, info("c"))]);
+        let after = BTreeMap::from([(1, info("a")), (2, info("x"))]);
+        tally.renumber(&before, &after, &BTreeSet::from([100]));
+        assert_eq!(packets(&tally), [(0, 1, 2), (1, 1, 2)]);
+        assert_eq!((tally.former(100).flows, tally.former(100).sent.packets), (2, 4));
+        tally.renumber(&after, &after, &BTreeSet::new());
+        assert_eq!((packets(&tally), tally.former(100)), (Vec::new(), Total::default()));
+    }
+}
