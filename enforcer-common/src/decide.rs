@@ -3,8 +3,8 @@
 
 use crate::address::Address;
 use crate::policy::{
-    ANY_PEER, ANY_ROWS, Action, Endpoint, HOST_BIT, IDENTITY_ROWS, LEARNED_SLOTS, LIST_PORT, LIST_PROTOCOL,
-    LISTED, Learned, LearnedKey, MAX_STAGES, Mode, NAME_ROWS, Rule, RuleKey, Stages,
+    ANY_PEER, ANY_ROWS, Action, Endpoint, HOST_BIT, IDENTITY_ROWS, LEARNED_SLOTS, LIST_PROTOCOL, LISTED,
+    Learned, LearnedKey, MAX_STAGES, Mode, NAME_ROWS, Rule, RuleKey, Stages,
 };
 use crate::verdict::{Reason, Verdict};
 
@@ -76,8 +76,22 @@ pub struct Decision {
     pub identity: u32,
     /// Name class whose row decided; 0 where it was not a name.
     pub name_class: u32,
-    /// Table whose names may be asked for, where the deciding rule limits DNS queries; 0 otherwise.
-    pub queries: u32,
+    /// Where the names are listed that DNS queries are limited to.
+    pub list: List,
+}
+
+/// Where the names lie that may be asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct List {
+    /// Table that lists them.
+    pub table: u32,
+    /// [`Rule::queries`] of the deciding rule; 0 where any name may be asked for.
+    pub number: u16,
+}
+
+impl List {
+    /// Queries are not limited.
+    pub const ANY: Self = Self { table: 0, number: 0 };
 }
 
 /// The best row of one stage so far; rank [`NONE`] before there is one.
@@ -89,6 +103,7 @@ struct Best {
     tier_default: u32,
     name_class: u32,
     queries: u32,
+    table: u32,
 }
 
 /// The rank no row has.
@@ -116,7 +131,7 @@ pub fn decide<T: Tables>(tables: &T, endpoint: &Endpoint, attempt: &Attempt, for
             rule: 0,
             identity,
             name_class: 0,
-            queries: 0,
+            list: List::ANY,
         };
     }
     let stages = match (attempt.direction, force) {
@@ -129,11 +144,10 @@ pub fn decide<T: Tables>(tables: &T, endpoint: &Endpoint, attempt: &Attempt, for
     if best.rank == NONE { undecided(endpoint, identity) } else { ruled(endpoint, identity, &best) }
 }
 
-/// True when a name of this class may be asked for where [`Decision::queries`] is `table`; class 0 may not, for no list
-/// names it.
+/// True when the list names this class. No list names class 0.
 #[inline(always)]
-pub fn may_ask<T: Tables>(tables: &T, table: u32, class: u32) -> bool {
-    let row = tables.rule(&RuleKey::new(table, class, LIST_PROTOCOL, LIST_PORT));
+pub fn is_listed<T: Tables>(tables: &T, list: List, class: u32) -> bool {
+    let row = tables.rule(&RuleKey::new(list.table, class, LIST_PROTOCOL, list.number));
     class != 0 && row.is_some_and(|row| row.action == LISTED)
 }
 
@@ -146,7 +160,8 @@ fn first_match<T: Tables>(
     identity: u32,
     stages: Stages,
 ) -> Best {
-    let nothing = Best { rank: NONE, rule: 0, action: 0, tier_default: 0, name_class: 0, queries: 0 };
+    let nothing =
+        Best { rank: NONE, rule: 0, action: 0, tier_default: 0, name_class: 0, queries: 0, table: 0 };
     if stages.count == 0 {
         return nothing;
     }
@@ -229,7 +244,8 @@ fn consider<T: Tables>(tables: &T, attempt: &Attempt, table: u32, peer: u32, is_
             action: row.action as u32,
             tier_default: row.tier_default as u32,
             name_class: if is_name { peer } else { 0 },
-            queries: if row.lists_queries != 0 { table } else { 0 },
+            queries: row.queries as u32,
+            table,
         };
     }
     best.rank = tables.opaque(best.rank);
@@ -246,19 +262,13 @@ fn ruled(endpoint: &Endpoint, identity: u32, best: &Best) -> Decision {
     } else {
         Verdict::Denied
     };
+    let list = List { table: best.table, number: best.queries as u16 };
     let reason = if best.tier_default != 0 { Reason::TierDefault } else { Reason::Rule };
-    Decision {
-        verdict,
-        reason,
-        rule: best.rule,
-        identity,
-        name_class: best.name_class,
-        queries: best.queries,
-    }
+    Decision { verdict, reason, rule: best.rule, identity, name_class: best.name_class, list }
 }
 
 #[inline(always)]
 fn undecided(endpoint: &Endpoint, identity: u32) -> Decision {
     let verdict = if endpoint.mode == Mode::Enforce as u8 { Verdict::Denied } else { Verdict::Forwarded };
-    Decision { verdict, reason: Reason::ModeDefault, rule: 0, identity, name_class: 0, queries: 0 }
+    Decision { verdict, reason: Reason::ModeDefault, rule: 0, identity, name_class: 0, list: List::ANY }
 }

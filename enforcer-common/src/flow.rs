@@ -71,8 +71,8 @@ pub struct Flow {
     pub staged_verdict: u8,
     /// The [`crate::verdict::Reason`] of that; 0 as above.
     pub staged_reason: u8,
-    /// Always 0.
-    pub padding: [u8; 2],
+    /// With [`FLAG_LISTED`], the number of the list of names it may ask for; 0 otherwise.
+    pub list: u16,
     /// First packet, nanoseconds of the monotonic clock.
     pub started: u64,
     /// Latest packet, nanoseconds of the monotonic clock.

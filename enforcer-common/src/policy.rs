@@ -78,18 +78,15 @@ pub struct Rule {
     pub action: u8,
     /// 1 for the default of a tier, 0 for a rule that somebody wrote.
     pub tier_default: u8,
-    /// 1 when DNS queries that it admits are limited to the names its stage lists, 0 otherwise.
-    pub lists_queries: u8,
-    /// Always 0.
-    pub padding: u8,
+    /// Number of the list of names that DNS queries it admits are limited to, 0 where they are not.
+    pub queries: u16,
 }
 
 /// The action of a row that lists a name class for DNS queries; no packet is judged by it.
 pub const LISTED: u8 = 5;
-/// The protocol of such rows: reserved (IANA), so that no packet asks for them.
+/// The protocol of such rows: reserved (IANA). Their port is the number of the list, and packets of that protocol have
+/// port 0.
 pub const LIST_PROTOCOL: u8 = 255;
-/// The port of such rows: packets of that protocol have port 0.
-pub const LIST_PORT: u16 = 1;
 
 /// The tables of one direction: `count` stages from number `first`; no tables when `count` is 0.
 #[repr(C)]

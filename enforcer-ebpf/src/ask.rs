@@ -6,7 +6,7 @@ use crate::skb;
 use crate::work::{Work, work};
 use aya_ebpf::maps::lpm_trie::Key;
 use enforcer_common::address::Address;
-use enforcer_common::decide::{Attempt, Decision, Direction, Force, Tables, decide, may_ask};
+use enforcer_common::decide::{Attempt, Decision, Direction, Force, List, Tables, decide, is_listed};
 use enforcer_common::flow::{Flow, tcp};
 use enforcer_common::packet::TCP;
 use enforcer_common::policy::{IdentityKey, Learned, LearnedKey, Rule, RuleKey, WORLD};
@@ -114,8 +114,8 @@ pub extern "C" fn ask(force: u32) -> u32 {
 /// True when the workload may ask for a name of this class in the flow in `work`, whose queries are limited.
 #[inline(always)]
 pub fn may_ask_here(work: &mut Work, class: u32) -> bool {
-    let table = work.flow.epoch;
-    may_ask(&Maps { passed: &raw mut work.passed }, table, class)
+    let list = List { table: work.flow.epoch, number: work.flow.list };
+    is_listed(&Maps { passed: &raw mut work.passed }, list, class)
 }
 
 /// What staged policy would have done, as a flow table entry holds it.
@@ -142,6 +142,5 @@ impl Staged {
         flow.staged_rule = self.rule;
         flow.staged_verdict = self.verdict;
         flow.staged_reason = self.reason;
-        flow.padding = [0; 2];
     }
 }

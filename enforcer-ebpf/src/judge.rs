@@ -9,7 +9,7 @@ use crate::walk::{self, AGAIN, DROP, PASS, REJECT, UNKNOWN};
 use crate::work::{Work, work};
 use enforcer_common::abi::{Counter, capacity};
 use enforcer_common::address::Address;
-use enforcer_common::decide::{Attempt, Decision, Direction};
+use enforcer_common::decide::{Attempt, Decision, Direction, List};
 use enforcer_common::event::Kind as Told;
 use enforcer_common::flow::{
     self, Count, FLAG_DNS, FLAG_DROPS_RECEIVED, FLAG_DROPS_SENT, FLAG_LISTED, Flow, Fragment, FragmentKey,
@@ -356,9 +356,11 @@ pub extern "C" fn describe(skb: Context, from_workload: u32) -> u32 {
 #[inline(always)]
 fn limit_queries(flow: &mut Flow, decision: &Decision, mode: u8) {
     flow.flags &= !FLAG_LISTED;
-    if flow.flags & FLAG_DNS != 0 && decision.queries != 0 && mode != Mode::Observe as u8 {
+    flow.list = 0;
+    if flow.flags & FLAG_DNS != 0 && decision.list.number != 0 && mode != Mode::Observe as u8 {
         flow.flags |= FLAG_LISTED;
-        flow.epoch = decision.queries;
+        flow.list = decision.list.number;
+        flow.epoch = decision.list.table;
     }
 }
 
@@ -410,7 +412,7 @@ pub extern "C" fn refuse_packet(skb: Context, reason: u32, from_workload: u32) -
     let from_workload = from_workload != 0;
     let observed = work.endpoint.mode == Mode::Observe as u8;
     let verdict = if observed { Verdict::WouldDeny } else { Verdict::Denied };
-    work.decision = Decision { verdict, reason, rule: 0, identity: 0, name_class: 0, queries: 0 };
+    work.decision = Decision { verdict, reason, rule: 0, identity: 0, name_class: 0, list: List::ANY };
     work.attempt.direction = if from_workload { Direction::Egress } else { Direction::Ingress };
     work.attempt.port = work.packet.service;
     count(reason as u32, 1);

@@ -44,7 +44,7 @@ pub(crate) fn flow(change: impl FnOnce(&mut Flow)) -> (FlowKey, Flow) {
         staged_rule: 0,
         staged_verdict: 0,
         staged_reason: 0,
-        padding: [0; 2],
+        list: 0,
         started: 1_002_000_000_000,
         last_seen: 1_002_000_000_000,
         sent: Count { packets: 2, bytes: 120 },

@@ -133,6 +133,8 @@ pub struct Rule {
     pub peers: Peers,
     /// Protocols and ports of the answering side.
     pub ports: Ports,
+    /// Names that DNS queries it admits are limited to; `None` for any. Egress rules that allow only.
+    pub queries: Option<Vec<crate::fqdn::Pattern>>,
 }
 
 /// The other side of a rule.

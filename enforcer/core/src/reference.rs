@@ -131,16 +131,45 @@ pub(crate) fn tiers(snapshot: &Snapshot) -> Vec<Tier> {
     tiers
 }
 
+/// Whether a workload may ask for a name in the flow of the question; `None` when the snapshot has no such workload.
+///
+/// A rule that admits the flow may limit the names: to those that the rules of its tier list, whichever of them.
+pub fn may_ask(snapshot: &Snapshot, question: &Question, name: &str) -> Option<bool> {
+    let answer = evaluate(snapshot, question)?;
+    let workload = snapshot.workloads.get(&question.workload)?;
+    let observes = mode(snapshot, workload) == Mode::Observe;
+    let Some(deciding) = answer.rule.filter(|_| answer.verdict.passes() && !observes) else {
+        return Some(answer.verdict.passes());
+    };
+    let mut listed = false;
+    let mut is_limited = false;
+    for policy in in_tier_of(snapshot, workload, question.direction, &deciding.tier) {
+        for (index, rule) in rules(policy, question.direction).into_iter().flatten().enumerate() {
+            let is_deciding = info(policy, question.direction, index, rule) == deciding;
+            is_limited |= is_deciding && rule.queries.is_some();
+            listed |= rule.queries.iter().flatten().any(|pattern| pattern.matches(name));
+        }
+    }
+    Some(listed || !is_limited)
+}
+
+/// The enforced policies of a tier that select a workload for a direction, in no order.
+fn in_tier_of<'a>(
+    snapshot: &'a Snapshot,
+    workload: &Workload,
+    direction: Direction,
+    tier: &str,
+) -> Vec<&'a Policy> {
+    let all = snapshot.policies.values().map(|policy| &**policy);
+    all.filter(|policy| policy.mode == PolicyMode::Enforce && policy.tier == tier)
+        .filter(|policy| rules(policy, direction).is_some())
+        .filter(|policy| selects(snapshot, &policy.subject, workload))
+        .collect()
+}
+
 /// What one tier says.
 fn ask(snapshot: &Snapshot, workload: &Workload, question: &Question, tier: &Tier) -> Outcome {
-    let mut policies: Vec<&Policy> = snapshot
-        .policies
-        .values()
-        .map(|policy| &**policy)
-        .filter(|policy| policy.mode == PolicyMode::Enforce && policy.tier == tier.name)
-        .filter(|policy| rules(policy, question.direction).is_some())
-        .filter(|policy| selects(snapshot, &policy.subject, workload))
-        .collect();
+    let mut policies = in_tier_of(snapshot, workload, question.direction, &tier.name);
     if policies.is_empty() {
         return Outcome::NotSelected;
     }

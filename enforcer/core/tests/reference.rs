@@ -6,11 +6,11 @@ use std::hash::{BuildHasher, RandomState};
 
 use enforcer_common::address::Address;
 use enforcer_common::decide::{Attempt, Decision, Direction};
-use enforcer_common::policy::{MAX_STAGES, Rule};
+use enforcer_common::policy::{LIST_PROTOCOL, LISTED, MAX_STAGES};
 use enforcer_common::verdict::Reason;
 use enforcer_core::compile::compile;
 use enforcer_core::object::WorkloadId;
-use enforcer_core::plan::{HostTables, Plan};
+use enforcer_core::plan::{HostTables, Plan, Row};
 use enforcer_core::reference::{self, Answer, Question};
 use enforcer_core::snapshot::Snapshot;
 use proptest::prelude::*;
@@ -50,6 +50,8 @@ struct Tally {
     by_default: Cell<u32>,
     staged: Cell<u32>,
     differing: Cell<u32>,
+    /// Flows that pass and whose DNS queries are limited.
+    limited: Cell<u32>,
     cases: Cell<u32>,
     /// Cases in which some rule or tier decided some flow.
     decided: Cell<u32>,
@@ -72,6 +74,7 @@ impl Tally {
             && hundredths(&self.staged, flows) >= 35
             && hundredths(&self.differing, flows) >= 10
             && hundredths(&self.decided, cases) >= 75
+            && self.limited.get() > cases / 20
     }
 }
 
@@ -133,6 +136,13 @@ fn compare(
         enforced.steps,
         staged
     );
+    let asks = |name: &'static str| (name, tables.may_ask(&workload, &attempt, plan.names.class_of(name)));
+    let may = |name: &'static str| (name, reference::may_ask(snapshot, &question, name));
+    let names = || generate::NAMES.into_iter().filter(|_| flow.direction == Direction::Egress);
+    let (by_tables, by_reference): (Vec<_>, Vec<_>) =
+        (names().map(asks).collect(), names().map(may).collect());
+    prop_assert_eq!(&by_tables, &by_reference, "{} {:?}\n{:?}", workload, flow, enforced.steps);
+    add(&tally.limited, by_tables.iter().any(|(_, may)| enforced.verdict.passes() && *may == Some(false)));
     Ok(())
 }
 
@@ -173,7 +183,7 @@ fn plans_are_well_formed_and_always_the_same() {
                 prop_assert!(!rows.is_empty() && rows.is_sorted());
                 let keys: BTreeSet<_> = rows.iter().map(|row| row.key(1)).collect();
                 prop_assert_eq!(keys.len(), rows.len());
-                prop_assert!(rows.iter().all(|row| is_proper(&plan, &row.rule)));
+                prop_assert!(rows.iter().all(|row| is_proper(&plan, row)));
             }
         }
         Ok(())
@@ -181,6 +191,8 @@ fn plans_are_well_formed_and_always_the_same() {
     outcome.unwrap_or_else(|error| panic!("{error}"));
 }
 
-fn is_proper(plan: &Plan, rule: &Rule) -> bool {
-    plan.rules.contains_key(&rule.rule) && rule.rule < 1 << 31 && (1..=4).contains(&rule.action)
+fn is_proper(plan: &Plan, row: &Row) -> bool {
+    let rule = &row.rule;
+    let is_list = row.protocol == Some(LIST_PROTOCOL) && row.port == rule.queries && rule.action == LISTED;
+    plan.rules.contains_key(&rule.rule) && rule.rule < 1 << 31 && (is_list || (1..=4).contains(&rule.action))
 }

@@ -89,7 +89,7 @@ mod tests {
             staged_rule: 0,
             staged_verdict: 0,
             staged_reason: 0,
-            padding: [0; 2],
+            list: 0,
             started: 0,
             last_seen: 1_000_000_000,
             sent: Count::default(),

@@ -11,6 +11,7 @@ mod ingress;
 mod modes;
 mod operator;
 mod policies;
+mod queries;
 mod records;
 mod restart;
 mod rules;

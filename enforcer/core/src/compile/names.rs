@@ -61,8 +61,8 @@ pub(super) fn compile(
 }
 
 fn patterns_of(order: &Order, policy: usize) -> BTreeSet<&Pattern> {
-    let rules = order.rules(policy, Direction::Egress).into_iter().flatten();
-    let peers = rules.filter_map(|rule| match &rule.peers {
+    let rules = || order.rules(policy, Direction::Egress).into_iter().flatten();
+    let peers = rules().filter_map(|rule| match &rule.peers {
         Peers::OneOf(peers) => Some(peers),
         Peers::Any => None,
     });
@@ -70,7 +70,7 @@ fn patterns_of(order: &Order, policy: usize) -> BTreeSet<&Pattern> {
         Peer::Name(pattern) => Some(pattern),
         _ => None,
     });
-    names.collect()
+    names.chain(rules().flat_map(|rule| rule.queries.iter().flatten())).collect()
 }
 
 /// The largest count up to `all` that fits, by bisection; none always fits.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use enforcer_common::policy::{ANY_PEER, Rule};
+use enforcer_common::policy::{ANY_PEER, LIST_PROTOCOL, LISTED, Rule};
 
 use super::ports::PortPrefix;
 use crate::plan::Row;
@@ -11,6 +11,8 @@ use crate::plan::Row;
 #[derive(Default, Debug)]
 pub(super) struct Stage {
     peers: BTreeMap<u32, Flat>,
+    /// Name classes that may be asked for, by class and number of the list.
+    listed: BTreeMap<(u32, u16), Rule>,
 }
 
 /// The best rule of every prefix of one peer.
@@ -19,7 +21,7 @@ pub(super) type Flat = HashMap<PortPrefix, Rule>;
 impl Stage {
     /// A stage in which this holds for every peer.
     pub(super) fn with_any(any: Flat) -> Self {
-        Self { peers: BTreeMap::from([(ANY_PEER, any)]) }
+        Self { peers: BTreeMap::from([(ANY_PEER, any)]), listed: BTreeMap::new() }
     }
 
     /// Adds a rule for a peer. Rules must come in ascending rank.
@@ -30,6 +32,11 @@ impl Stage {
         }
     }
 
+    /// Lists a name class for the DNS queries that rules with this list admit.
+    pub(super) fn list(&mut self, class: u32, rule: Rule) {
+        self.listed.entry((class, rule.queries)).or_insert(Rule { action: LISTED, ..rule });
+    }
+
     /// What holds for every peer.
     pub(super) fn into_any(mut self) -> Flat {
         self.peers.remove(&ANY_PEER).unwrap_or_default()
@@ -37,7 +44,12 @@ impl Stage {
 
     /// The sorted rows of all peers.
     pub(super) fn rows(&self) -> Vec<Row> {
+        let listed = |(&(peer, port), &rule): (&(u32, u16), &Rule)| {
+            let protocol = Some(LIST_PROTOCOL);
+            Row { peer, protocol, port, port_bits: 16, rule }
+        };
         let mut rows: Vec<Row> = self.peers.keys().flat_map(|peer| self.rows_of(*peer)).collect();
+        rows.extend(self.listed.iter().map(listed));
         rows.sort_unstable();
         rows
     }
@@ -107,7 +119,7 @@ mod tests {
     use crate::protocol::Protocol;
 
     fn rule(rank: u32) -> Rule {
-        Rule { rank, rule: rank + 1, action: 1, tier_default: 0, lists_queries: 0, padding: 0 }
+        Rule { rank, rule: rank + 1, action: 1, tier_default: 0, queries: 0 }
     }
 
     /// First and last port.

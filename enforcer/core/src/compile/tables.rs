@@ -298,8 +298,8 @@ fn entries(sources: Sources<'_>, class: &Class) -> Vec<Entry> {
                 can_be_left |= rule.action == Action::Pass;
                 let (number, action) = (numbers.rule(policy, class.direction, index), rule.action as u8);
                 let rank = rank(&entries);
-                let value =
-                    Rule { rank, rule: number, action, tier_default: 0, lists_queries: 0, padding: 0 };
+                let queries = if rule.queries.is_some() { list_number(tier_of(&policy)) } else { 0 };
+                let value = Rule { rank, rule: number, action, tier_default: 0, queries };
                 entries.push(Entry { stage, value, rule: Some((policy, index)) });
             }
         }
@@ -322,6 +322,9 @@ fn add(sources: Sources<'_>, class: &Class, entry: &Entry, stage: &mut Stage) {
         return stage.add(ANY_PEER, &[PortPrefix::ALL], entry.value);
     };
     let rule = &sources.order.rules(policy, class.direction).expect("a rule in use")[index];
+    for pattern in rule.queries.iter().flatten() {
+        sources.names.of_pattern(pattern).iter().for_each(|class| stage.list(*class, entry.value));
+    }
     let meant = sources.used.meant(policy, class.direction, index);
     let peers = peers(sources, class.direction, rule, meant);
     let plain = plain_prefixes(rule, class);
@@ -339,6 +342,11 @@ fn add(sources: Sources<'_>, class: &Class, entry: &Entry, stage: &mut Stage) {
             }
         }
     }
+}
+
+/// Number of the list of a tier: the names that its rules limit DNS queries to are one list.
+fn list_number(tier: usize) -> u16 {
+    u16::try_from(tier + 1).expect("fewer tiers than there are orders for")
 }
 
 /// The peer numbers that rows of a rule have. This node's are left out where it is always admitted.
@@ -403,5 +411,5 @@ fn resolve(workload: &Workload, protocol: Protocol, name: &str) -> Vec<u16> {
 
 /// A refusal that no author wrote.
 fn deny(rank: u32, rule: u32) -> Rule {
-    Rule { rank, rule, action: Action::Deny as u8, tier_default: 1, lists_queries: 0, padding: 0 }
+    Rule { rank, rule, action: Action::Deny as u8, tier_default: 1, queries: 0 }
 }

@@ -84,14 +84,7 @@ fn the_egress_story_compiles_to_two_tables() {
         let found = plan.rules.iter().find(|(_, info)| info.to_string() == text);
         *found.unwrap_or_else(|| panic!("no {text} in {:?}", plan.rules)).0
     };
-    let rule = |rank, rule, action, tier_default| Rule {
-        rank,
-        rule,
-        action,
-        tier_default,
-        lists_queries: 0,
-        padding: 0,
-    };
+    let rule = |rank, rule, action, tier_default| Rule { rank, rule, action, tier_default, queries: 0 };
     let deny = Row {
         peer: ANY_PEER,
         protocol: None,

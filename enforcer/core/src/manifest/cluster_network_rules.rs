@@ -228,6 +228,7 @@ fn rule(
             None => Ports::Any,
             Some(_) => Ports::OneOf(ports(protocols, &format!("{path}.protocols"), report)),
         },
+        queries: None,
     }
 }
 

@@ -154,6 +154,7 @@ fn rules<'a>(
             action: Action::Allow,
             peers: if peers_written { Peers::OneOf(peers) } else { Peers::Any },
             ports: if ports_written { Ports::OneOf(ports) } else { Ports::Any },
+            queries: None,
         });
     }
     rules

@@ -22,11 +22,6 @@ impl Report {
         self.refusals.push(refusal);
     }
 
-    /// Notes that a field of the full specification is not built yet.
-    pub(super) fn unsupported(&mut self, field: impl fmt::Display, what: &str) {
-        self.refuse(field, format!("{what} is not supported by this version"));
-    }
-
     /// Unwraps a required field, or notes that it is missing.
     pub(super) fn require<'a, T>(&mut self, field: &str, value: &'a Option<T>) -> Option<&'a T> {
         if value.is_none() {

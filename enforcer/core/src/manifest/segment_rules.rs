@@ -2,12 +2,13 @@
 
 use enforcer_common::policy::Action;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use super::ports::{self, SegmentPortSpec};
 use super::report::Report;
 use super::segment_peers::{PeerSpec, Scope, peers, refuse_empty};
-use crate::policy::{Ports, Rule};
+use crate::fqdn::Pattern;
+use crate::policy::{PortMatch, Ports, Rule};
+use crate::protocol::Protocol;
 
 /// A rule for flows towards the subject.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
@@ -41,9 +42,17 @@ pub struct EgressRule {
     /// Ports; all when absent.
     #[serde(default)]
     pub ports: Option<Vec<SegmentPortSpec>>,
-    /// Not supported yet.
+    /// Limits the DNS queries that the rule admits.
     #[serde(default)]
-    pub dns: Option<IgnoredAny>,
+    pub dns: Option<DnsSpec>,
+}
+
+/// Which names a workload may ask a resolver for.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DnsSpec {
+    /// Names that match one of these; another is answered with REFUSED.
+    pub allow: Vec<Pattern>,
 }
 
 /// What a rule does.
@@ -73,6 +82,7 @@ pub(super) fn ingress(specs: &[IngressRule], scope: &Scope<'_>, report: &mut Rep
             action: action(spec.action),
             peers: peers(&spec.from, scope, &from, report),
             ports: port_list(&spec.ports, &format!("{path}.ports"), report),
+            queries: None,
         });
     }
     rules
@@ -83,22 +93,45 @@ pub(super) fn egress(specs: &[EgressRule], scope: &Scope<'_>, report: &mut Repor
     let mut rules = Vec::new();
     for (index, spec) in specs.iter().enumerate() {
         let path = format!("spec.egress[{index}]");
-        if spec.dns.is_some() {
-            report.unsupported(format!("{path}.dns"), "ruling DNS queries");
-        }
         let to = format!("{path}.to");
         let named = spec.to.iter().flatten().position(|peer| peer.fqdns.is_some());
         if let (ActionSpec::Pass, Some(index)) = (spec.action, named) {
             report.refuse(format!("{to}[{index}].fqdns"), "names take Allow, Deny and Reject, not Pass");
         }
+        let ports = port_list(&spec.ports, &format!("{path}.ports"), report);
         rules.push(Rule {
             name: spec.name.clone(),
             action: action(spec.action),
             peers: peers(&spec.to, scope, &to, report),
-            ports: port_list(&spec.ports, &format!("{path}.ports"), report),
+            queries: queries(spec, &ports, &format!("{path}.dns"), report),
+            ports,
         });
     }
     rules
+}
+
+/// Port of DNS.
+const DNS_PORT: u16 = 53;
+
+/// The names that queries are limited to; refused where the rule admits no query.
+fn queries(spec: &EgressRule, ports: &Ports, path: &str, report: &mut Report) -> Option<Vec<Pattern>> {
+    let DnsSpec { allow } = spec.dns.as_ref()?;
+    if spec.action != ActionSpec::Allow {
+        report.refuse(path, "limits what a rule admits: it goes with the action Allow");
+    }
+    let includes_dns = |port: &PortMatch| match port {
+        PortMatch::Range { protocol, first, last } => {
+            [Protocol::UDP, Protocol::TCP].contains(protocol) && (*first..=*last).contains(&DNS_PORT)
+        }
+        PortMatch::Protocol(protocol) => [Protocol::UDP, Protocol::TCP].contains(protocol),
+        PortMatch::Named { .. } => true,
+        PortMatch::Icmp { .. } => false,
+    };
+    if matches!(ports, Ports::OneOf(ports) if !ports.iter().any(includes_dns)) {
+        report.refuse(path, "limits DNS queries, and the rule admits neither UDP nor TCP port 53");
+    }
+    refuse_empty(allow, &format!("{path}.allow"), "every name", report);
+    Some(allow.clone())
 }
 
 fn action(spec: ActionSpec) -> Action {

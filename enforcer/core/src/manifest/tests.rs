@@ -97,6 +97,7 @@ spec:
             action: Action::Allow,
             peers: Peers::OneOf(vec![name("pagerduty.com"), name("*.pagerduty.com")]),
             ports: Ports::OneOf(vec![PortMatch::Range { protocol: Protocol::TCP, first: 443, last: 443 }]),
+            queries: None,
         }]),
         ingress: None,
     };
@@ -168,6 +169,7 @@ fn a_network_policy_reads_peers_and_ports() {
                 except: BTreeSet::from([net("10.1.0.0/16"), net("10.1.2.0/24")]),
             },
         ]),
+        queries: None,
         ports: Ports::OneOf(vec![
             PortMatch::Protocol(tcp),
             PortMatch::Protocol(Protocol::UDP),
@@ -176,7 +178,8 @@ fn a_network_policy_reads_peers_and_ports() {
             PortMatch::Range { protocol: Protocol::SCTP, first: 1, last: 65535 },
         ]),
     };
-    let second = Rule { name: None, action: Action::Allow, peers: Peers::Any, ports: Ports::Any };
+    let second =
+        Rule { name: None, action: Action::Allow, peers: Peers::Any, ports: Ports::Any, queries: None };
     assert_eq!(policy.ingress, Some(vec![first, second]));
 }
 

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use enforcer_common::address::{Address, V4_OFFSET};
-use enforcer_common::decide::{Attempt, Decision, Force, Tables, decide};
-use enforcer_common::policy::{Endpoint, Learned, LearnedKey, MAX_ADDRESSES, Rule, RuleKey, Stages, WORLD};
+use enforcer_common::decide::{Attempt, Decision, Force, Tables, decide, is_listed};
+use enforcer_common::policy::{
+    Endpoint, Learned, LearnedKey, MAX_ADDRESSES, Mode, Rule, RuleKey, Stages, WORLD,
+};
 use ipnet::IpNet;
 
 use super::{EndpointPlan, Plan};
@@ -88,6 +90,14 @@ impl HostTables {
     pub fn decide_staged(&self, workload: &WorkloadId, attempt: &Attempt) -> Option<Decision> {
         let endpoint = self.endpoint(workload).filter(|endpoint| endpoint.has_staged != 0)?;
         Some(decide(self, endpoint, attempt, Force::Staged))
+    }
+
+    /// Whether the kernel would let the workload ask for a name of this class in a DNS query of the attempt.
+    pub fn may_ask(&self, workload: &WorkloadId, attempt: &Attempt, class: u32) -> Option<bool> {
+        let decision = self.decide(workload, attempt)?;
+        let observes = self.endpoint(workload)?.mode == Mode::Observe as u8;
+        let is_free = decision.list.number == 0 || observes;
+        Some(decision.verdict.passes() && (is_free || is_listed(self, decision.list, class)))
     }
 
     fn insert_identity(&mut self, prefix: IpNet, identity: u32) {

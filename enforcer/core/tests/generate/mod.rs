@@ -44,7 +44,7 @@ pub(crate) const ADDRESSES: [&str; 20] = [
     "ff00::1",
 ];
 /// Names that workloads look up.
-const NAMES: [&str; 8] = [
+pub(crate) const NAMES: [&str; 8] = [
     "example.com",
     "a.example.com",
     "b.a.example.com",

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use enforcer_common::policy::Action;
+use enforcer_core::fqdn::Pattern;
 use enforcer_core::policy::{
     Entity, ExternalNetworks, LabelSelector, NamespaceScope, Peer, Peers, Policy, PolicyId, PolicyKind,
     PolicyMode, PortMatch, Ports, Preview, Requirement, Rule, Selector, Subject, Tag, TagSelector, Test,
@@ -175,8 +176,17 @@ fn rule(action: BoxedStrategy<Action>, named: bool) -> impl Strategy<Value = Rul
         1 => Just(Ports::Any),
         1 => vec(port(), 1..6).prop_map(Ports::OneOf),
     ];
-    (option::of(select(&["r", "s"][..])), action, peers, ports)
-        .prop_map(|(name, action, peers, ports)| Rule { name: name.map(str::to_owned), action, peers, ports })
+    let queries = option::weighted(0.3, vec(pattern(), 1..3));
+    (option::of(select(&["r", "s"][..])), action, peers, ports, queries).prop_map(
+        move |(name, action, peers, ports, queries)| {
+            let queries = queries.filter(|_| named && action == Action::Allow);
+            Rule { name: name.map(str::to_owned), action, peers, ports, queries }
+        },
+    )
+}
+
+fn pattern() -> impl Strategy<Value = Pattern> {
+    select(&PATTERNS[..]).prop_map(|text| text.parse().expect("a pattern"))
 }
 
 /// Any peer; names as often as `names` says.
@@ -207,7 +217,7 @@ fn peer(names: u32) -> impl Strategy<Value = Peer> {
         Entity::KubeApiServer,
         Entity::All,
     ];
-    let name = select(&PATTERNS[..]).prop_map(|text| Peer::Name(text.parse().expect("a pattern")));
+    let name = pattern().prop_map(Peer::Name);
     prop_oneof![
         3 => workloads,
         1 => account,

@@ -97,7 +97,7 @@ fn workload(number: usize) -> WorkloadId {
 }
 
 fn row(peer: u32, rank: u32) -> Row {
-    let rule = Rule { rank, rule: rank + 1, action: 1, tier_default: 0, lists_queries: 0, padding: 0 };
+    let rule = Rule { rank, rule: rank + 1, action: 1, tier_default: 0, queries: 0 };
     Row { peer, protocol: Some(6), port: 443, port_bits: 16, rule }
 }
 

@@ -81,7 +81,7 @@ pub(crate) fn workload(name: &str) -> WorkloadId {
 }
 
 pub(crate) fn row(peer: u32, port: u16) -> Row {
-    let rule = Rule { rank: 1, rule: 7, action: 1, tier_default: 0, lists_queries: 0, padding: 0 };
+    let rule = Rule { rank: 1, rule: 7, action: 1, tier_default: 0, queries: 0 };
     Row { peer, protocol: Some(6), port, port_bits: 16, rule }
 }
 

@@ -153,7 +153,7 @@ fn plan(workload: &WorkloadId, prefixes: u32) -> Plan {
         format!("{}/24", Ipv4Addr::from(first)).parse().expect("a prefix")
     };
     let row = |peer, protocol, port| {
-        let rule = Rule { rank: peer, rule: peer, action: 1, tier_default: 0, lists_queries: 0, padding: 0 };
+        let rule = Rule { rank: peer, rule: peer, action: 1, tier_default: 0, queries: 0 };
         Row { peer, protocol: Some(protocol), port, port_bits: 16, rule }
     };
     // As the compiler numbers them: one rule names all, so they share an identity.

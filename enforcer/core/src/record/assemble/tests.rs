@@ -101,7 +101,7 @@ fn event(remote: &str, direction: Direction) -> FlowEvent {
             staged_rule: 0,
             staged_verdict: 0,
             staged_reason: 0,
-            padding: [0; 2],
+            list: 0,
             started: 1_000_000_000,
             last_seen: 2_000_000_000,
             sent: Counted { packets: 6, bytes: 600 },

@@ -5,7 +5,7 @@ use super::{OK, REDIRECT, SHOT, Told};
 use crate::tests::workload;
 use enforcer_common::abi::COUNTERS;
 use enforcer_common::address::Address;
-use enforcer_common::decide::{Attempt, Decision, Direction};
+use enforcer_common::decide::{Attempt, Decision, Direction, List};
 use enforcer_common::event::Kind as Event;
 use enforcer_common::flow::{
     Count, FLAG_DROPS_RECEIVED, FLAG_DROPS_SENT, Flow, FlowKey, Fragment, FragmentKey, idle_seconds, tcp,
@@ -265,7 +265,7 @@ impl Model {
     fn refuse_packet(&mut self, run: &Run, reason: Reason) -> i32 {
         let is_observed = self.endpoint.mode == Mode::Observe as u8;
         let verdict = if is_observed { Verdict::WouldDeny } else { Verdict::Denied };
-        let decision = Decision { verdict, reason, rule: 0, identity: 0, name_class: 0, queries: 0 };
+        let decision = Decision { verdict, reason, rule: 0, identity: 0, name_class: 0, list: List::ANY };
         self.counters[reason as usize] += 1;
         let entry = self.describe(run, direction(run), run.packet.service, &decision);
         self.told.push((Event::Dropped, run.key, entry));
@@ -309,7 +309,7 @@ impl Model {
             staged_rule: 0,
             staged_verdict: 0,
             staged_reason: 0,
-            padding: [0; 2],
+            list: 0,
             started: 0,
             last_seen: 0,
             sent: Count::default(),

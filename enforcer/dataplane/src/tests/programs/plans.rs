@@ -129,7 +129,7 @@ fn stage() -> impl Strategy<Value = Vec<Row>> {
             let mask = u16::MAX.checked_shl(16 - u32::from(bits)).unwrap_or(0);
             let rank = u32::from(rank) << 8 | number;
             let tier_default = u8::from(default);
-            let rule = Rule { rank, rule: number, action, tier_default, lists_queries: 0, padding: 0 };
+            let rule = Rule { rank, rule: number, action, tier_default, queries: 0 };
             let row = Row { peer, protocol, port: port & mask, port_bits: bits, rule };
             rows.insert((peer, protocol, row.port, bits), row);
         }

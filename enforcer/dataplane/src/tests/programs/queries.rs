@@ -10,7 +10,7 @@ use super::streams::Connection;
 use super::{Lab, OK, REDIRECT, SHOT};
 use enforcer_common::abi::Counter;
 use enforcer_common::event::DnsOutcome;
-use enforcer_common::policy::{Action, LIST_PORT, LIST_PROTOCOL, LISTED, Mode};
+use enforcer_common::policy::{Action, LIST_PROTOCOL, LISTED, Mode};
 use enforcer_common::verdict::Reason;
 use enforcer_core::fqdn::automaton::Names;
 use enforcer_core::plan::{Plan, Row};
@@ -25,9 +25,9 @@ fn listed(mode: Mode) -> Plan {
     let class = automaton.class_of(NAMED);
     let limited = |protocol| {
         let allowed = row(protocol, 53, Action::Allow);
-        Row { rule: enforcer_common::policy::Rule { lists_queries: 1, ..allowed.rule }, ..allowed }
+        Row { rule: enforcer_common::policy::Rule { queries: 1, ..allowed.rule }, ..allowed }
     };
-    let entry = row(LIST_PROTOCOL, LIST_PORT, Action::Allow);
+    let entry = row(LIST_PROTOCOL, 1, Action::Allow);
     let entry =
         Row { peer: class, rule: enforcer_common::policy::Rule { action: LISTED, ..entry.rule }, ..entry };
     Plan { names: automaton, patterns, ..ruled(mode, &[limited(6), limited(17), entry], &[]) }

@@ -24,14 +24,7 @@ const SECOND: u64 = 1_000_000_000;
 /// A row of everyone for a port; its number is the port's.
 pub(super) fn row(protocol: u8, port: u16, action: Action) -> Row {
     let number = u32::from(port) + 1;
-    let rule = Rule {
-        rank: number,
-        rule: number,
-        action: action as u8,
-        tier_default: 0,
-        lists_queries: 0,
-        padding: 0,
-    };
+    let rule = Rule { rank: number, rule: number, action: action as u8, tier_default: 0, queries: 0 };
     Row { peer: 0, protocol: Some(protocol), port, port_bits: 16, rule }
 }
 
