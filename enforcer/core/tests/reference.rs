@@ -73,7 +73,7 @@ impl Tally {
             && hundredths(&self.by_default, flows) >= 15
             && hundredths(&self.staged, flows) >= 35
             && hundredths(&self.differing, flows) >= 10
-            && hundredths(&self.decided, cases) >= 75
+            && hundredths(&self.decided, cases) >= 70
             && self.limited.get() > cases / 20
     }
 }
