@@ -225,7 +225,7 @@ pub extern "C" fn dns_ask() -> u32 {
     // SAFETY: the map element of this CPU, whose arrays do not overlap; the name lies at a constant offset.
     let asked = unsafe {
         let asked = &raw mut (*message).question;
-        (*asked).asked = flow.last_seen;
+        (*asked).asked = skb::now_exactly();
         (*asked).hash = (*message).hash;
         (*asked).kind = (*message).kind;
         (*asked).length = (*message).name_length as u16;

@@ -45,6 +45,13 @@ pub fn now() -> u64 {
     }
 }
 
+/// Nanoseconds of the monotonic clock, exact: a call, for what is measured against itself.
+#[inline(always)]
+pub fn now_exactly() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
 /// Seconds of the monotonic clock.
 #[inline(always)]
 pub fn seconds() -> u32 {

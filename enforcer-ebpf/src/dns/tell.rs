@@ -3,7 +3,7 @@
 use super::{MASK, NANOSECONDS, message, was_asked};
 use crate::events::{QUIETLY, count};
 use crate::maps::EVENTS;
-use crate::skb::hide;
+use crate::skb::{self, hide};
 use crate::work::work;
 use aya_ebpf::helpers::bpf_ringbuf_output;
 use enforcer_common::abi::Counter;
@@ -34,7 +34,7 @@ pub extern "C" fn dns_head() -> u32 {
         let event = &raw mut (*message).event;
         (*event).kind = Kind::DnsAnswer as u32;
         (*event).length = (*message).length;
-        (*event).time = flow.last_seen;
+        (*event).time = skb::now_exactly();
         (*event).endpoint = flow.endpoint;
         (*event).name_class = 0;
         (*event).learned = 0;
