@@ -1,6 +1,8 @@
 //! Which flow records somebody wants to see. Owns the filter and its JSON form; the same filter runs in
 //! the agent's socket and in tools that read flow logs. Never reads a clock: `since` is a time of day.
 
+pub mod dns;
+
 use std::str::FromStr;
 
 use enforcer_common::decide::Direction;

@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod compile;
+pub mod dns;
 pub mod effective;
 pub mod explain;
 pub mod filter;

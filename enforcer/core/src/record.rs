@@ -3,6 +3,7 @@
 //! becomes a record ([`assemble`]). Never reads a clock, a map or a socket.
 
 pub mod assemble;
+pub mod dns;
 pub mod text;
 
 use std::collections::BTreeMap;

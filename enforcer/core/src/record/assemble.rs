@@ -135,6 +135,15 @@ fn staged(flow: &Flow, directory: &impl Directory) -> Result<Option<Staged>, Unk
     Ok(Some(Staged { verdict, reason, rule: rule(flow.staged_rule, directory) }))
 }
 
+/// What stands at an address; names are left out.
+pub fn peer_at(address: IpAddr, port: Option<u16>, directory: &impl Directory) -> Peer {
+    let mut found = peer(address, port, directory.at_address(address));
+    if found.workload.is_none() && directory.is_host(address) {
+        found.entity = Some(Entity::Host);
+    }
+    found
+}
+
 /// The workload's end and the other one.
 fn peers(key: &FlowKey, flow: &Flow, directory: &impl Directory) -> (Peer, Peer) {
     let (local_address, remote_address) = (IpAddr::from(key.local), IpAddr::from(key.remote));
