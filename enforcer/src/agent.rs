@@ -9,6 +9,7 @@ pub mod assess;
 pub mod attach;
 pub mod backend;
 pub mod books;
+pub mod dns;
 pub mod explain;
 #[cfg(test)]
 pub(crate) mod fake;

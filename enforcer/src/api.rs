@@ -2,6 +2,7 @@
 //! version (`docs/reference/socket.md`); never what stands behind them.
 
 pub mod client;
+pub mod dns;
 pub mod server;
 
 use std::collections::BTreeMap;
@@ -12,11 +13,13 @@ use enforcer_common::decide::Direction;
 use enforcer_common::verdict::{Reason, Verdict};
 use enforcer_core::filter::Filter;
 use enforcer_core::protocol::Protocol;
+use enforcer_core::record::dns::DnsRecord;
 use enforcer_core::record::{Count, Record, RuleRef, text};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::source::problem::Problem;
+use dns::{DnsRequest, DnsStatus};
 
 /// Version of the protocol.
 pub const VERSION: u32 = 1;
@@ -39,6 +42,8 @@ pub struct Envelope {
 pub enum Request {
     /// Flow records: `flow` and `lost` lines.
     Flows(FlowsRequest),
+    /// DNS records: `dns` and `lost` lines.
+    Dns(DnsRequest),
     /// The agent's state: one `status` line.
     Status,
     /// Who would decide about a flow, and how: one `explanation` line.
@@ -99,6 +104,8 @@ pub struct RulesRequest {
 pub enum Response {
     /// A flow record.
     Flow(Box<Record>),
+    /// A DNS record.
+    Dns(Box<DnsRecord>),
     /// Records that are missing at this place.
     Lost(Lost),
     /// The agent's state.
@@ -313,6 +320,9 @@ pub struct Status {
     pub losses: BTreeMap<String, u64>,
     /// The ring of flow records.
     pub flows: FlowsStatus,
+    /// The ring of DNS records, and what was counted.
+    #[serde(default)]
+    pub dns: DnsStatus,
 }
 
 /// The policy in force and what is wrong with the rest.
@@ -419,6 +429,8 @@ pub fn read_request(line: &str) -> Result<Request, String> {
 
 #[cfg(test)]
 mod tests {
+    use enforcer_core::filter::dns::DnsFilter;
+
     use super::*;
 
     #[test]
@@ -426,6 +438,17 @@ mod tests {
         for (line, request) in [
             (r#"{"version":1,"request":"status"}"#, Request::Status),
             (r#"{"version":1,"request":{"names":{}}}"#, Request::Names(NamesRequest::default())),
+            (
+                r#"{"version":1,"request":{"dns":{"last":3,"filter":{"types":["HTTPS"]}}}}"#,
+                Request::Dns(DnsRequest {
+                    follow: false,
+                    last: Some(3),
+                    filter: DnsFilter {
+                        types: vec!["HTTPS".parse().expect("a type")],
+                        ..DnsFilter::default()
+                    },
+                }),
+            ),
             (
                 r#"{"version":1,"request":{"flows":{"follow":true,"filter":{"ports":[443]}}}}"#,
                 Request::Flows(FlowsRequest {

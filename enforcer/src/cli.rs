@@ -2,6 +2,7 @@
 //! in its module, what lines look like in [`print`].
 
 pub mod check;
+pub mod dns;
 pub mod exit;
 pub mod explain;
 pub mod flows;
@@ -56,6 +57,8 @@ pub enum Command {
     Agent(AgentArgs),
     /// Show flow records of the running agent.
     Flows(FlowsArgs),
+    /// Show DNS records of the running agent: what workloads asked, what was answered, what it opened.
+    Dns(dns::DnsArgs),
     /// Show what the running agent enforces, and what is wrong.
     Status(StatusArgs),
     /// Show the names that workloads looked up, and the addresses they got.
@@ -107,7 +110,7 @@ pub struct AgentArgs {
     /// Socket for flows, status and explanations.
     #[arg(long, default_value = DEFAULT_SOCKET, value_name = "PATH")]
     pub socket: PathBuf,
-    /// Append every flow record as a line of JSON to this file; `-` for standard output.
+    /// Append every record, of flows and of DNS, as a line of JSON to this file; `-` for standard output.
     #[arg(long, value_name = "FILE")]
     pub flow_log: Option<PathBuf>,
     /// Mode of namespaces that have no label `enforcer.dev/mode`.
@@ -339,12 +342,12 @@ pub enum FailOn {
     NewlyAllowed,
 }
 
-/// Forms of flow records.
+/// Forms of records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum FlowOutput {
     /// One short line.
     Compact,
-    /// One JSON object per line, `docs/reference/flow-record.md`.
+    /// One JSON object per line, `docs/reference/flow-record.md` and `docs/reference/dns-record.md`.
     Json,
     /// One line with everything a line can hold.
     Wide,
@@ -375,6 +378,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
     match &cli.command {
         Command::Agent(args) => agent::run(&options(args)).map(|()| exit::SUCCESS),
         Command::Flows(args) => flows::run(args, Timestamp::now()).map(|()| exit::SUCCESS),
+        Command::Dns(args) => dns::run(args, Timestamp::now()).map(|()| exit::SUCCESS),
         Command::Status(args) => status::run(args).map(|()| exit::SUCCESS),
         Command::Names(args) => names::run(args).map(|()| exit::SUCCESS),
         Command::Policy(PolicyCommand::Explain(args)) => explain::run(args).map(|()| exit::SUCCESS),

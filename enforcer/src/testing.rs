@@ -1,11 +1,16 @@
 //! What the tests of several modules need. Never part of the product.
 
+use std::sync::Arc;
+
 use enforcer_common::decide::Direction;
 use enforcer_common::flow::{Count, Flow, FlowKey, tcp};
 use enforcer_common::packet;
 use enforcer_common::policy::WORLD;
 use enforcer_common::verdict::{Reason, Verdict};
 use enforcer_core::record::Record;
+use enforcer_core::record::dns::{DnsRecord, Facts, Parties};
+
+use crate::agent::dns::Query;
 
 /// The reference's example record, changed.
 pub(crate) fn record(change: impl FnOnce(&mut Record)) -> Record {
@@ -52,4 +57,24 @@ pub(crate) fn flow(change: impl FnOnce(&mut Flow)) -> (FlowKey, Flow) {
     };
     change(&mut flow);
     (key, flow)
+}
+
+/// The reference's example DNS record, changed.
+pub(crate) fn dns_record(change: impl FnOnce(&mut DnsRecord)) -> DnsRecord {
+    let text = include_str!("../core/src/record/dns-example.json");
+    let mut record = serde_json::from_str(text).expect("a record");
+    change(&mut record);
+    record
+}
+
+/// A query between the ends of [`dns_record`], without a message, changed.
+pub(crate) fn query(change: impl FnOnce(&mut Query)) -> Query {
+    let DnsRecord { time, node, source, destination, protocol, dns, .. } = dns_record(|_| ());
+    let parties = Arc::new(Parties { node, source, destination });
+    let (outcome, latency_ns, learned) = (dns.outcome, dns.latency_ns, dns.learned);
+    let facts =
+        Facts { time, parties, local_port: 40_112, protocol, outcome, latency_ns, learned, rule: None };
+    let mut query = Query { facts, message: Vec::new() };
+    change(&mut query);
+    query
 }

@@ -7,12 +7,15 @@ use enforcer_core::object::WorkloadId;
 use enforcer_dataplane::Attachment;
 use jiff::{SignedDuration, Timestamp};
 
+use super::dns::{self, Query};
 use super::kernel::{Kernel, Links};
 use super::moment::Moment;
 use super::resolve::Resolved;
+use super::ring::Ring;
 use super::worker::{Worker, mode_text};
 use super::{assess, explain, rules};
-use crate::api::server::Backend;
+use crate::api::dns::DnsRequest;
+use crate::api::server::{Backend, Stream};
 use crate::api::{
     FlowsRequest, FlowsStatus, Lost, LostBy, MapStatus, NameEntry, NamesRequest, PolicyStatus, Request,
     Response, RulesRequest, Status, WorkloadStatus, failure,
@@ -35,38 +38,37 @@ impl<K: Kernel, L: Links> Backend for Worker<K, L> {
                 }
             }
             Request::Rules(request) => vec![self.rules(request, &Moment::now())],
-            Request::Flows(_) => vec![failure("flows are a stream")],
+            Request::Flows(_) | Request::Dns(_) => vec![failure("records are a stream")],
         }
     }
 
-    fn begin(&mut self, request: &FlowsRequest) -> (u64, u64) {
+    fn begin(&mut self, request: &Stream) -> (u64, u64) {
         self.catch_up(&Moment::now());
-        let ring = &self.books.ring;
-        let first = match request.last {
-            None => ring.first(),
-            Some(0) => ring.next(),
-            Some(last) => {
-                let wanted = ring.backwards().filter(|(_, record)| request.filter.matches(record));
-                wanted.take(last).last().map_or(ring.next(), |(number, _)| number)
+        let (flows, queries) = (&self.books.ring, self.books.queries.ring());
+        match request {
+            Stream::Flows(FlowsRequest { last, filter, .. }) => {
+                (flows.latest(*last, |record| filter.matches(record)), flows.next())
             }
-        };
-        (first, ring.next())
+            Stream::Dns(DnsRequest { last, filter, .. }) => {
+                let is_wanted =
+                    |query: &Query| filter.reaches(query.facts.time) && filter.matches(&query.record());
+                (queries.latest(*last, is_wanted), queries.next())
+            }
+        }
     }
 
-    fn read(&self, request: &FlowsRequest, cursor: u64, limit: usize) -> (Vec<Response>, u64) {
-        let (lost, records) = self.books.ring.read(cursor);
-        let mut responses = Vec::new();
-        if lost > 0 {
-            responses.push(Response::Lost(Lost { records: lost, by: LostBy::Reader }));
-        }
-        let mut next = cursor + lost;
-        for (number, record) in records.take(limit) {
-            next = number + 1;
-            if request.filter.matches(record) {
-                responses.push(Response::Flow(Box::new(record.clone())));
+    fn read(&self, request: &Stream, cursor: u64, limit: usize) -> (Vec<Response>, u64) {
+        match request {
+            Stream::Flows(FlowsRequest { filter, .. }) => read(&self.books.ring, cursor, limit, |record| {
+                filter.matches(record).then(|| Response::Flow(Box::new(record.clone())))
+            }),
+            Stream::Dns(DnsRequest { filter, .. }) => {
+                read(self.books.queries.ring(), cursor, limit, |query: &Query| {
+                    let record = filter.reaches(query.facts.time).then(|| query.record())?;
+                    filter.matches(&record).then(|| Response::Dns(Box::new(record)))
+                })
             }
         }
-        (responses, next)
     }
 
     fn lost_by_kernel(&self) -> u64 {
@@ -115,6 +117,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
                 .collect(),
             losses,
             flows: self.flows(),
+            dns: dns::status(&self.books, &Moment::now()),
         }
     }
 
@@ -246,6 +249,26 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             })
             .collect()
     }
+}
+
+/// At most `limit` records of a ring from `cursor` on, those that are wanted as response lines, and the cursor behind.
+fn read<T>(
+    ring: &Ring<T>,
+    cursor: u64,
+    limit: usize,
+    wanted: impl Fn(&T) -> Option<Response>,
+) -> (Vec<Response>, u64) {
+    let (lost, records) = ring.read(cursor);
+    let mut responses = Vec::new();
+    if lost > 0 {
+        responses.push(Response::Lost(Lost { records: lost, by: LostBy::Reader }));
+    }
+    let mut next = cursor + lost;
+    for (number, record) in records.take(limit) {
+        next = number + 1;
+        responses.extend(wanted(record));
+    }
+    (responses, next)
 }
 
 /// The time of day of a second of the monotonic clock.

@@ -1,21 +1,27 @@
 //! The agent's books: events in, records and names out. Owns the ring, the flow log and the count of what could
 //! not be read; never touches the kernel.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use enforcer_common::abi::Settings;
 use enforcer_common::event::{DnsEvent, DnsOutcome, FlowEvent, Kind};
 use enforcer_common::flow::{Flow, FlowKey, tcp};
+use enforcer_core::dns::message::{self, Message};
+use enforcer_core::dns::numbers::{RecordType, ResponseCode};
+use enforcer_core::dns::tally::{DnsTally, Seen};
 use enforcer_core::object::WorkloadId;
 use enforcer_core::plan::Plan;
+use enforcer_core::protocol::Protocol;
 use enforcer_core::record::assemble::assemble;
+use enforcer_core::record::dns::{Facts, Outcome, Parties};
 use enforcer_core::record::{EndReason, Event as RecordEvent, Record};
-use enforcer_dataplane::{End, Event, Sweep};
+use enforcer_dataplane::{End, Event, Sweep, Unanswered};
 
+use super::dns::{Queries, Query};
 use super::log::FlowLog;
 use super::moment::{Moment, seconds};
-use super::names::{self, Names};
+use super::names::{self, Names, Occasion};
 use super::ring::FlowRing;
 use super::tally::Tally;
 use super::view::View;
@@ -25,8 +31,12 @@ use super::view::View;
 pub struct Books {
     /// Node name.
     pub node: Arc<str>,
-    /// The latest records.
+    /// The latest flow records.
     pub ring: FlowRing,
+    /// The latest DNS queries.
+    pub queries: Queries,
+    /// What was counted of DNS.
+    pub dns_tally: DnsTally,
     /// Who looked up what.
     pub names: Names,
     /// The facts of the plan in force.
@@ -45,6 +55,8 @@ pub struct Books {
     pub unread_dns: u64,
     /// Answers whose name has another class now than when the kernel read them.
     pub relearn: Vec<Relearn>,
+    /// Room for one name, used again and again.
+    pub name: String,
 }
 
 /// An address that must answer to a class of the plan in force.
@@ -70,7 +82,7 @@ impl Books {
                 }
                 self.flow(kind, &event, now, None);
             }
-            Event::Dns { header, message } => self.dns(&header, &message),
+            Event::Dns { header, message } => self.answer(&header, message, now),
         }
     }
 
@@ -129,24 +141,115 @@ impl Books {
         self.ring.push(record);
     }
 
-    /// Notes what a workload looked up. Only answers to its own questions count, as in the kernel.
-    fn dns(&mut self, header: &DnsEvent, message: &[u8]) {
-        let counts = [DnsOutcome::Learned as u32, DnsOutcome::Nothing as u32].contains(&header.outcome);
-        if !counts {
-            return;
-        }
-        let Ok(answer) = names::parse(message) else {
-            self.unread_dns += 1;
+    /// Enters a query that was answered or refused, or an answer nobody asked for.
+    fn answer(&mut self, header: &DnsEvent, message: Vec<u8>, now: &Moment) {
+        let outcome = DnsOutcome::ALL.iter().find(|outcome| **outcome as u32 == header.outcome);
+        let Some(outcome) = outcome.map(|outcome| Outcome::from(*outcome)) else {
+            self.unknown += 1;
             return;
         };
-        let class = self.plan.names.class_of(&answer.name);
-        let at = seconds(header.time);
-        self.names.note(header.endpoint, &answer, class, &self.settings, at);
+        let read = self.read(&message);
+        // Only answers to its own questions count, as in the kernel.
+        let counts = matches!(outcome, Outcome::Learned | Outcome::Nothing);
+        match read.filter(|_| counts) {
+            Some(message) => self.note_names(header, &message),
+            None => self.unread_dns += u64::from(counts),
+        }
+        let is_asked = outcome != Outcome::Unsolicited && header.latency > 0;
+        let facts = Facts {
+            time: now.clock().time(header.time),
+            parties: self.parties(header.endpoint, IpAddr::from(header.resolver)),
+            local_port: header.local_port,
+            protocol: Protocol(header.protocol),
+            outcome,
+            latency_ns: is_asked.then_some(header.latency),
+            learned: header.learned,
+            rule: None,
+        };
+        let code = read.filter(|_| outcome != Outcome::Refused).map(|message| message.code());
+        self.count(header.endpoint, &facts, code, seconds(header.time));
+        self.enter_query(Query { facts, message });
+    }
+
+    /// Reads a message; its name is kept until the next one, empty where there is none.
+    fn read<'a>(&mut self, octets: &'a [u8]) -> Option<Message<'a>> {
+        self.name.clear();
+        let message = Message::read(octets).ok()?;
+        message.write_name(&mut self.name);
+        Some(message)
+    }
+
+    /// Counts a query whose name was read last.
+    fn count(&mut self, endpoint: u32, facts: &Facts, code: Option<ResponseCode>, now: u32) {
+        let is_over = !matches!(facts.outcome, Outcome::Timeout | Outcome::Refused);
+        self.dns_tally.count(&Seen {
+            endpoint,
+            outcome: facts.outcome,
+            code,
+            protocol: facts.protocol,
+            latency_ns: facts.latency_ns.filter(|_| is_over),
+            learned: facts.learned,
+            name: &self.name,
+            now,
+        });
+    }
+
+    /// Enters the questions that nobody answered.
+    pub fn take_unanswered(&mut self, unanswered: &[Unanswered], now: &Moment) {
+        for question in unanswered {
+            let facts = Facts {
+                time: now.wall,
+                parties: self.parties(question.endpoint, question.resolver),
+                local_port: question.local_port,
+                protocol: Protocol(question.protocol),
+                outcome: Outcome::Timeout,
+                latency_ns: Some(now.monotonic_ns.saturating_sub(question.asked_ns)),
+                learned: 0,
+                rule: None,
+            };
+            let message = message::question(question.transaction, &question.name, RecordType(question.kind));
+            self.read(&message);
+            self.count(question.endpoint, &facts, None, now.seconds());
+            self.enter_query(Query { facts, message });
+        }
+    }
+
+    fn enter_query(&mut self, query: Query) {
+        if let Some(log) = &mut self.log {
+            log.append(&query.record());
+        }
+        self.queries.push(query);
+    }
+
+    /// Both ends of a workload's queries to a resolver.
+    fn parties(&mut self, endpoint: u32, resolver: IpAddr) -> Arc<Parties> {
+        let (view, plan, names, node) = (&self.view, &self.plan, &self.names, &self.node);
+        self.queries.parties((endpoint, resolver), || {
+            let workload = view.workload_of(endpoint).and_then(|id| plan.endpoints.get(id));
+            let own = workload.into_iter().flat_map(|workload| &workload.addresses);
+            let nowhere = if resolver.is_ipv4() {
+                IpAddr::from(Ipv4Addr::UNSPECIFIED)
+            } else {
+                IpAddr::from(Ipv6Addr::UNSPECIFIED)
+            };
+            let local = own.copied().find(|address| address.is_ipv4() == resolver.is_ipv4());
+            Parties::new(node, local.unwrap_or(nowhere), resolver, &view.with(names))
+        })
+    }
+
+    /// Notes what a workload looked up: the name that was read last.
+    fn note_names(&mut self, header: &DnsEvent, message: &Message<'_>) {
+        let class = self.plan.names.class_of(&self.name);
+        let now = seconds(header.time);
+        let occasion = Occasion { endpoint: header.endpoint, name: &self.name, class, now };
+        let answers = || message.answers().map_while(Result::ok);
+        let addresses = || answers().filter_map(|answer| Some((answer.address()?, answer.ttl)));
+        self.names.note(&occasion, &self.settings, addresses());
         let workload = self.view.workload_of(header.endpoint);
         if let Some(workload) = workload.filter(|_| class != header.name_class && class != 0) {
-            for (address, ttl) in &answer.addresses {
-                let until = names::until(*ttl, &self.settings, at);
-                self.relearn.push(Relearn { workload: workload.clone(), address: *address, class, until });
+            for (address, ttl) in addresses() {
+                let until = names::until(ttl, &self.settings, now);
+                self.relearn.push(Relearn { workload: workload.clone(), address, class, until });
             }
         }
     }

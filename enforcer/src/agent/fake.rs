@@ -11,6 +11,7 @@ use enforcer_core::plan::Plan;
 use enforcer_dataplane::link::{HostSide, Interface, LinkError};
 use enforcer_dataplane::{
     Applied, ApplyError, AttachError, Attachment, Counters, Error, Event, Fill, Hook, Overflow, Sweep,
+    Unanswered,
 };
 
 use super::kernel::{Kernel, Links};
@@ -27,6 +28,7 @@ pub(crate) struct FakeKernel {
     pub(crate) learned: Vec<(WorkloadId, IpAddr, u32, u32)>,
     pub(crate) events: VecDeque<Event>,
     pub(crate) sweep: Sweep,
+    pub(crate) unanswered: Vec<Unanswered>,
     pub(crate) counters: Counters,
     /// Plans no longer fit.
     pub(crate) is_full: bool,
@@ -105,6 +107,10 @@ impl Kernel for FakeKernel {
     }
     fn sweep(&mut self, _now_ns: u64) -> Result<Sweep, Error> {
         Ok(std::mem::take(&mut self.sweep))
+    }
+    fn unanswered(&mut self, asked_before_ns: u64) -> Result<Vec<Unanswered>, Error> {
+        let given_up = |question: &mut Unanswered| question.asked_ns < asked_before_ns;
+        Ok(self.unanswered.extract_if(.., given_up).collect())
     }
     fn counters(&self) -> Result<Counters, Error> {
         Ok(self.counters.clone())

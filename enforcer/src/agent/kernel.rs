@@ -9,7 +9,7 @@ use enforcer_core::plan::Plan;
 use enforcer_dataplane::link::{self, HostSide, Interface, LinkError};
 use enforcer_dataplane::{
     Adopted, Applied, ApplyError, AttachError, Attachment, Counters, Dataplane, Error, Event, EventReader,
-    Fill, Options, Sweep,
+    Fill, Options, Sweep, Unanswered,
 };
 
 /// The kernel side of one node; the methods are those of [`Dataplane`] and [`EventReader`].
@@ -26,6 +26,7 @@ pub trait Kernel {
     -> Result<(), Error>;
     fn poll(&mut self, visit: &mut dyn FnMut(Event)) -> usize;
     fn sweep(&mut self, now_ns: u64) -> Result<Sweep, Error>;
+    fn unanswered(&mut self, asked_before_ns: u64) -> Result<Vec<Unanswered>, Error>;
     fn counters(&self) -> Result<Counters, Error>;
     fn fill(&self) -> Result<Vec<Fill>, Error>;
     fn malformed(&self) -> u64;
@@ -106,6 +107,9 @@ impl Kernel for Host {
     }
     fn sweep(&mut self, now_ns: u64) -> Result<Sweep, Error> {
         self.dataplane.sweep(now_ns)
+    }
+    fn unanswered(&mut self, asked_before_ns: u64) -> Result<Vec<Unanswered>, Error> {
+        self.dataplane.unanswered(asked_before_ns)
     }
     fn counters(&self) -> Result<Counters, Error> {
         self.dataplane.counters()

@@ -1,4 +1,4 @@
-//! The flow log: every record as a line of JSON, appended. Owns the file, the thread that writes it and the counts of
+//! The flow log: every record, of flows and of DNS, as a line of JSON, appended. Owns the file, the thread that writes it and the counts of
 //! lines that are missing; never stops the agent: what whoever reads or stores it cannot take in time is dropped.
 //!
 //! Lines gather in one bounded buffer. The writer takes all of it at once and writes while the next lines gather, so
@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use enforcer_core::record::Record;
+use serde::Serialize;
 
 /// Octets that wait for the writer at most: more lines than one turn makes.
 const ROOM: usize = 3 << 19;
@@ -73,14 +73,14 @@ impl FlowLog {
     }
 
     /// Appends a record; drops and counts it when there is no room. Never waits for the writer.
-    pub fn append(&mut self, record: &Record) {
+    pub fn append(&mut self, record: &impl Serialize) {
         self.line.clear();
         let written = serde_json::to_writer(&mut self.line, record);
         self.line.push(b'\n');
         let mut queue = self.shared.lock();
         if let Err(error) = written {
             queue.failed += 1;
-            return tracing::error!(%error, "failed to write a flow record as JSON");
+            return tracing::error!(%error, "failed to write a record as JSON");
         }
         if queue.waiting.len() + self.line.len() > ROOM {
             if queue.dropped == 0 {
@@ -181,6 +181,8 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+
+    use enforcer_core::record::Record;
 
     use super::*;
     use crate::testing::record;

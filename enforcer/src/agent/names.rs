@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use enforcer_common::abi::{MAX_TTL, Settings};
-use hickory_proto::ProtoError;
 
 /// Pairs of workload and address that are kept; those that end first make room.
 pub const CAPACITY: usize = 16_384;
@@ -37,26 +36,17 @@ pub struct Names {
     evicted: u64,
 }
 
-/// One answer, as it was read from a message.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Answer {
-    /// The question's name, lower case, without the trailing dot.
-    pub name: String,
-    /// Addresses and their time to live in seconds.
-    pub addresses: Vec<(IpAddr, u32)>,
-}
-
-/// Reads the question and the addresses of a DNS response.
-///
-/// # Errors
-/// When the message is not well formed or has no question.
-pub fn parse(message: &[u8]) -> Result<Answer, ProtoError> {
-    let message = hickory_proto::op::Message::from_vec(message)?;
-    let question = message.queries.first().ok_or("the message has no question")?;
-    let name = question.name.to_ascii().trim_end_matches('.').to_ascii_lowercase();
-    let addresses =
-        message.answers.iter().filter_map(|record| Some((record.data.ip_addr()?, record.ttl))).collect();
-    Ok(Answer { name, addresses })
+/// Who got an answer for which name, and when.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Occasion<'a> {
+    /// Endpoint number of the workload.
+    pub endpoint: u32,
+    /// The name asked for, lower case, without the trailing dot.
+    pub name: &'a str,
+    /// Its name class, 0 for none.
+    pub class: u32,
+    /// Second of the monotonic clock.
+    pub now: u32,
 }
 
 /// Until when an address opens new flows that was answered at second `now`, as the kernel reckons it.
@@ -85,26 +75,42 @@ impl Names {
         self.evicted
     }
 
-    /// Notes an answer that `endpoint` got at second `now`, its name being of `class`.
-    pub fn note(&mut self, endpoint: u32, answer: &Answer, class: u32, settings: &Settings, now: u32) {
-        let name: Arc<str> = answer.name.as_str().into();
-        for (address, ttl) in &answer.addresses {
-            let until = until(*ttl, settings, now);
-            let lookup = Lookup { name: Arc::clone(&name), since: now, until, class };
-            self.add((endpoint, *address), lookup, now);
+    /// Notes the addresses of an answer, each with its time to live in seconds.
+    pub fn note(
+        &mut self,
+        occasion: &Occasion<'_>,
+        settings: &Settings,
+        addresses: impl Iterator<Item = (IpAddr, u32)>,
+    ) {
+        // Kept once for all addresses, and only where it is new to one.
+        let mut name = None;
+        for (address, ttl) in addresses {
+            let until = until(ttl, settings, occasion.now);
+            if !self.prolong(occasion, address, until) {
+                let name = Arc::clone(name.get_or_insert_with(|| occasion.name.into()));
+                let lookup = Lookup { name, since: occasion.now, until, class: occasion.class };
+                self.add((occasion.endpoint, address), lookup, occasion.now);
+            }
         }
+    }
+
+    /// Lets a name that is known at an address live on; false when it is not known there.
+    fn prolong(&mut self, occasion: &Occasion<'_>, address: IpAddr, until: u32) -> bool {
+        let Occasion { endpoint, name, class, now } = *occasion;
+        let names = self.lookups.get_mut(&(endpoint, address));
+        let Some(known) = names.and_then(|names| names.iter_mut().find(|known| *known.name == *name)) else {
+            return false;
+        };
+        known.since = if known.until < now { now } else { known.since };
+        (known.until, known.class) = (known.until.max(until), class);
+        true
     }
 
     fn add(&mut self, key: (u32, IpAddr), lookup: Lookup, now: u32) {
         if self.lookups.len() >= self.capacity && !self.lookups.contains_key(&key) {
             self.make_room(now);
         }
-        let names = self.lookups.entry(key).or_default();
-        if let Some(known) = names.iter_mut().find(|known| known.name == lookup.name) {
-            known.since = if known.until < now { now } else { known.since };
-            (known.until, known.class) = (known.until.max(lookup.until), lookup.class);
-            return;
-        }
+        let names = self.lookups.entry(key).or_insert_with(|| Vec::with_capacity(1));
         if names.len() == MAX_NAMES
             && let Some(first) = (0..names.len()).min_by_key(|index| names[*index].until)
         {
@@ -121,7 +127,10 @@ impl Names {
         };
         let mut ends: Vec<(u32, (u32, IpAddr))> =
             self.lookups.iter().map(|(key, names)| (last_end(names), *key)).collect();
-        ends.sort_unstable();
+        let excess = excess.min(ends.len());
+        if excess > 0 && excess < ends.len() {
+            ends.select_nth_unstable(excess);
+        }
         for (_, key) in ends.iter().take(excess) {
             self.lookups.remove(key);
             self.evicted += 1;
@@ -195,9 +204,9 @@ mod tests {
         text.parse().expect("an address")
     }
 
-    fn answer(name: &str, addresses: &[(&str, u32)]) -> Answer {
-        let addresses = addresses.iter().map(|(address, ttl)| (ip(address), *ttl)).collect();
-        Answer { name: name.to_owned(), addresses }
+    fn note(names: &mut Names, now: u32, class: u32, (name, addresses): (&str, &[(&str, u32)])) {
+        let occasion = Occasion { endpoint: 1, name, class, now };
+        names.note(&occasion, &SETTINGS, addresses.iter().map(|(address, ttl)| (ip(address), *ttl)));
     }
 
     fn texts(names: &[Arc<str>]) -> Vec<&str> {
@@ -207,8 +216,8 @@ mod tests {
     #[test]
     fn a_flow_shows_the_names_that_opened_it() {
         let mut names = Names::new(CAPACITY);
-        names.note(1, &answer("b.example", &[("192.0.2.1", 60)]), 7, &SETTINGS, 1000);
-        names.note(1, &answer("a.example", &[("192.0.2.1", 60)]), 7, &SETTINGS, 1010);
+        note(&mut names, 1000, 7, ("b.example", &[("192.0.2.1", 60)]));
+        note(&mut names, 1010, 7, ("a.example", &[("192.0.2.1", 60)]));
         assert_eq!(texts(&names.of(1, ip("192.0.2.1"), 1005)), ["b.example"]);
         assert_eq!(texts(&names.of(1, ip("192.0.2.1"), 1020)), ["a.example", "b.example"]);
         assert_eq!(texts(&names.of(1, ip("192.0.2.1"), 1095)), ["a.example"]);
@@ -221,8 +230,8 @@ mod tests {
     #[test]
     fn a_new_pattern_set_learns_what_is_still_valid() {
         let mut names = Names::new(CAPACITY);
-        names.note(1, &answer("a.example", &[("192.0.2.1", 60)]), 0, &SETTINGS, 1000);
-        names.note(1, &answer("old.example", &[("192.0.2.2", 10)]), 0, &SETTINGS, 1000);
+        note(&mut names, 1000, 0, ("a.example", &[("192.0.2.1", 60)]));
+        note(&mut names, 1000, 0, ("old.example", &[("192.0.2.2", 10)]));
         let changed = names.classify(1050, |_| 9);
         let expected = Lookup { name: "a.example".into(), since: 1000, until: 1090, class: 9 };
         assert_eq!(changed, [(1, ip("192.0.2.1"), expected)]);
@@ -234,7 +243,7 @@ mod tests {
     fn the_pairs_that_end_first_make_room() {
         let mut names = Names::new(8);
         for (index, ttl) in (0..9).zip([90, 80, 70, 60, 50, 40, 30, 20, 10]) {
-            names.note(1, &answer("a.example", &[(&format!("192.0.2.{index}"), ttl)]), 0, &SETTINGS, 1000);
+            note(&mut names, 1000, 0, ("a.example", &[(&format!("192.0.2.{index}"), ttl)]));
         }
         assert_eq!((names.len(), names.evicted()), (8, 1));
         assert!(names.of(1, ip("192.0.2.7"), 1000).is_empty());
@@ -246,15 +255,5 @@ mod tests {
         assert_eq!(until(0, &SETTINGS, 1000), 1000 + SETTINGS.min_ttl + SETTINGS.grace);
         assert_eq!(until(60, &SETTINGS, 1000), 1000 + 60 + SETTINGS.grace);
         assert_eq!(until(u32::MAX, &SETTINGS, 1000), 1000 + 7 * 86_400 + SETTINGS.grace);
-    }
-
-    #[test]
-    fn an_answer_is_read_through_its_aliases() {
-        let message = b"\x12\x34\x81\x80\0\x01\0\x02\0\0\0\0\x03WWW\x07example\0\0\x01\0\x01\
-            \xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x06\x03cdn\xc0\x10\
-            \xc0\x29\0\x01\0\x01\0\0\0\x1e\0\x04\xc0\0\x02\x07";
-        let read = parse(message).expect("well formed");
-        assert_eq!(read, answer("www.example", &[("192.0.2.7", 30)]));
-        assert!(parse(&message[..20]).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! The node's latest flow records. Owns their order and the count of those overwritten; never waits for a reader:
+//! The node's latest records of one kind. Owns their order and the count of those overwritten; never waits for a reader:
 //! one that is too slow misses the oldest and is told how many.
 
 use std::collections::VecDeque;
@@ -8,15 +8,18 @@ use enforcer_core::record::Record;
 /// Records kept when nothing else is said.
 pub const CAPACITY: usize = 8_192;
 
+/// The ring of flow records.
+pub type FlowRing = Ring<Record>;
+
 /// A bounded queue that forgets its oldest record; records are numbered from 0 as they come.
 #[derive(Debug)]
-pub struct FlowRing {
-    records: VecDeque<Record>,
+pub struct Ring<T> {
+    records: VecDeque<T>,
     capacity: usize,
     first: u64,
 }
 
-impl FlowRing {
+impl<T> Ring<T> {
     /// An empty ring for `capacity` records, at least one.
     pub fn new(capacity: usize) -> Self {
         // Growing would leave holes in the heap that nothing fills again; room that is not used costs nothing.
@@ -24,13 +27,18 @@ impl FlowRing {
         Self { records, capacity: capacity.max(1), first: 0 }
     }
 
-    /// Adds a record; the oldest one makes room.
-    pub fn push(&mut self, record: Record) {
-        if self.records.len() == self.capacity {
-            self.records.pop_front();
-            self.first += 1;
-        }
+    /// Adds a record and returns the oldest one, where it made room.
+    pub fn push(&mut self, record: T) -> Option<T> {
+        let gone = if self.records.len() == self.capacity { self.pop() } else { None };
         self.records.push_back(record);
+        gone
+    }
+
+    /// Takes the oldest record out.
+    pub fn pop(&mut self) -> Option<T> {
+        let gone = self.records.pop_front();
+        self.first += u64::from(gone.is_some());
+        gone
     }
 
     /// Number of the record that comes next.
@@ -49,15 +57,27 @@ impl FlowRing {
     }
 
     /// The records from number `cursor` on with their numbers, and how many from there are lost.
-    pub fn read(&self, cursor: u64) -> (u64, impl Iterator<Item = (u64, &Record)>) {
+    pub fn read(&self, cursor: u64) -> (u64, impl Iterator<Item = (u64, &T)>) {
         let lost = self.first.saturating_sub(cursor);
         let from = cursor.max(self.first);
         let skipped = usize::try_from(from - self.first).unwrap_or(usize::MAX).min(self.records.len());
         (lost, (from..).zip(self.records.range(skipped..)))
     }
 
+    /// Number of the first of the `last` records that are wanted; of the oldest one when `last` says nothing.
+    pub fn latest(&self, last: Option<usize>, is_wanted: impl Fn(&T) -> bool) -> u64 {
+        match last {
+            None => self.first(),
+            Some(0) => self.next(),
+            Some(last) => {
+                let wanted = self.backwards().filter(|(_, record)| is_wanted(record));
+                wanted.take(last).last().map_or(self.next(), |(number, _)| number)
+            }
+        }
+    }
+
     /// The records from the latest to the oldest, with their numbers.
-    pub fn backwards(&self) -> impl Iterator<Item = (u64, &Record)> {
+    pub fn backwards(&self) -> impl Iterator<Item = (u64, &T)> {
         (self.first..self.next()).rev().zip(self.records.iter().rev())
     }
 }
@@ -83,6 +103,8 @@ mod tests {
         assert_eq!(numbers(&ring, 4), (0, vec![(4, 4)]));
         assert_eq!(numbers(&ring, 5), (0, vec![]));
         assert_eq!((ring.first(), ring.next()), (3, 5));
+        assert_eq!([None, Some(0), Some(1), Some(9)].map(|last| ring.latest(last, |_| true)), [3, 5, 4, 3]);
+        assert_eq!(ring.latest(Some(1), |record| record.revision == 3), 3);
         assert_eq!(ring.backwards().map(|(n, _)| n).collect::<Vec<_>>(), [4, 3]);
     }
 }

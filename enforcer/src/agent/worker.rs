@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use enforcer_common::abi::Settings;
+use enforcer_common::abi::{ANSWER_SECONDS, Settings};
 use enforcer_common::policy::Mode;
 use enforcer_core::compile::compile;
+use enforcer_core::dns::tally::DnsTally;
 use enforcer_core::object::WorkloadId;
 use enforcer_core::snapshot::Snapshot;
 use enforcer_dataplane::{Applied, Counters, Fill};
@@ -16,6 +17,7 @@ use jiff::Timestamp;
 use super::Options;
 use super::assess;
 use super::books::Books;
+use super::dns::Queries;
 use super::kernel::{Kernel, Links};
 use super::log::FlowLog;
 use super::moment::Moment;
@@ -35,6 +37,9 @@ use crate::source::store::Store;
 const RELOAD_SWEEPS: u32 = 5;
 /// Sweeps between two looks at how full the maps are: it walks them.
 const FILL_SWEEPS: u32 = 15;
+
+/// Nanoseconds after which a question is given up: an answer would not count any more.
+const GIVEN_UP: u64 = ANSWER_SECONDS * 1_000_000_000;
 
 /// Turns that are enough for everything in a full ring buffer.
 const CATCH_UP_TURNS: usize = 16;
@@ -98,6 +103,8 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         let books = Books {
             node: options.node.as_str().into(),
             ring: FlowRing::new(options.flow_capacity),
+            queries: Queries::default(),
+            dns_tally: DnsTally::default(),
             names: Names::new(names::CAPACITY),
             view: View::default(),
             plan: compile(&snapshot).plan,
@@ -107,6 +114,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             unknown: 0,
             unread_dns: 0,
             relearn: Vec::new(),
+            name: String::new(),
         };
         let baseline = kernel.counters().context("failed to read the kernel's counters")?;
         Ok(Self {
@@ -226,6 +234,9 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         self.books.tally.renumber(&self.books.plan.rules, &settled.plan.rules, &endpoints);
         self.books.view.update(&settled.snapshot, &settled.plan, &attached);
         self.books.plan = settled.plan;
+        self.books.queries.renew();
+        let view = &self.books.view;
+        self.books.dns_tally.retain(|endpoint| view.workload_of(endpoint).is_some());
         self.force.snapshot = settled.snapshot;
         self.force.refused = settled.problems;
         let since =
@@ -297,6 +308,10 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             Ok(sweep) => self.books.take_ended(&sweep, now),
             Err(error) => tracing::warn!(error = chain(&error), "failed to walk the flow tables"),
         }
+        match self.kernel.unanswered(now.monotonic_ns.saturating_sub(GIVEN_UP)) {
+            Ok(unanswered) => self.books.take_unanswered(&unanswered, now),
+            Err(error) => tracing::warn!(error = chain(&error), "failed to look for unanswered questions"),
+        }
         if let Some(log) = &self.books.log {
             log.flush();
         }
@@ -331,9 +346,9 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         is_waiting || has_failed || self.sweeps.is_multiple_of(RELOAD_SWEEPS)
     }
 
-    /// Number of the record that comes next.
+    /// Records of both kinds so far.
     pub fn seen(&self) -> u64 {
-        self.books.ring.next()
+        self.books.ring.next() + self.books.queries.ring().next()
     }
 
     /// Policy revision in force.

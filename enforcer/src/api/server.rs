@@ -13,6 +13,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
+use super::dns::DnsRequest;
 use super::{FlowsRequest, Lost, LostBy, Request, Response, failure, read_request};
 
 /// Longest request line, bytes.
@@ -20,15 +21,34 @@ const MAX_REQUEST: u64 = 64 << 10;
 /// Records looked at for one connection before the others have their turn.
 const BATCH: usize = 256;
 
+/// A request for records, of one ring or the other.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Stream {
+    /// Flow records.
+    Flows(FlowsRequest),
+    /// DNS records.
+    Dns(DnsRequest),
+}
+
+impl Stream {
+    /// True when records are wanted as they come.
+    pub fn follows(&self) -> bool {
+        match self {
+            Self::Flows(request) => request.follow,
+            Self::Dns(request) => request.follow,
+        }
+    }
+}
+
 /// What the server needs of the agent.
 pub trait Backend {
     /// Answers a request that is no stream.
     fn answer(&mut self, request: &Request) -> Vec<Response>;
-    /// Numbers of the first record of a flows request and of the one behind the last that is stored; what happened
+    /// Numbers of the first record that is wanted and of the one behind the last that is stored; what happened
     /// before the request is stored then.
-    fn begin(&mut self, request: &FlowsRequest) -> (u64, u64);
+    fn begin(&mut self, request: &Stream) -> (u64, u64);
     /// At most `limit` records from `cursor` on as response lines, and the cursor behind them.
-    fn read(&self, request: &FlowsRequest, cursor: u64, limit: usize) -> (Vec<Response>, u64);
+    fn read(&self, request: &Stream, cursor: u64, limit: usize) -> (Vec<Response>, u64);
     /// Records that the kernel could not tell, so far.
     fn lost_by_kernel(&self) -> u64;
 }
@@ -100,12 +120,12 @@ async fn connection<B: Backend + 'static>(
     let result = match reader.read_line(&mut line).await {
         Ok(0) => return,
         Ok(_) => match read_request(&line) {
-            Ok(Request::Flows(request)) if request.follow => {
-                let stream = tokio::task::spawn_local(follow(request, writer, backend, news));
-                closed(reader).await;
-                return stream.abort();
+            Ok(Request::Flows(request)) => {
+                return records(Stream::Flows(request), reader, writer, backend, news).await;
             }
-            Ok(Request::Flows(request)) => stored(&request, &mut writer, &backend).await.map(drop),
+            Ok(Request::Dns(request)) => {
+                return records(Stream::Dns(request), reader, writer, backend, news).await;
+            }
             Ok(request) => {
                 let responses = backend.borrow_mut().answer(&request);
                 finish(&mut writer, responses).await
@@ -115,6 +135,24 @@ async fn connection<B: Backend + 'static>(
         Err(error) => send(&mut writer, &[failure(format!("the request cannot be read: {error}"))]).await,
     };
     if let Err(error) = result {
+        tracing::debug!(%error, "a client went away");
+    }
+}
+
+/// Answers a request for records.
+async fn records<B: Backend + 'static>(
+    request: Stream,
+    reader: BufReader<tokio::io::Take<OwnedReadHalf>>,
+    mut writer: OwnedWriteHalf,
+    backend: Rc<RefCell<B>>,
+    news: watch::Receiver<u64>,
+) {
+    if request.follows() {
+        let stream = tokio::task::spawn_local(follow(request, writer, backend, news));
+        closed(reader).await;
+        return stream.abort();
+    }
+    if let Err(error) = stored(&request, &mut writer, &backend).await {
         tracing::debug!(%error, "a client went away");
     }
 }
@@ -138,7 +176,7 @@ async fn send(writer: &mut OwnedWriteHalf, responses: &[Response]) -> io::Result
 
 /// Sends the stored records and the end of the answer.
 async fn stored<B: Backend>(
-    request: &FlowsRequest,
+    request: &Stream,
     writer: &mut OwnedWriteHalf,
     backend: &Rc<RefCell<B>>,
 ) -> io::Result<u64> {
@@ -150,7 +188,7 @@ async fn stored<B: Backend>(
         tokio::task::yield_now().await;
         cursor = next;
     }
-    if !request.follow {
+    if !request.follows() {
         send(writer, &[Response::End {}]).await?;
     }
     Ok(cursor)
@@ -158,7 +196,7 @@ async fn stored<B: Backend>(
 
 /// Sends the stored records and then those that come, until the task is aborted or the client goes away.
 async fn follow<B: Backend>(
-    request: FlowsRequest,
+    request: Stream,
     mut writer: OwnedWriteHalf,
     backend: Rc<RefCell<B>>,
     mut news: watch::Receiver<u64>,

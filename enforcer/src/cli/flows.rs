@@ -39,15 +39,20 @@ pub fn run(args: &FlowsArgs, now: Timestamp) -> anyhow::Result<()> {
     Ok(output.flush()?)
 }
 
+/// How many of the stored records are wanted.
+pub(super) fn last(last: Option<usize>, has_since: bool, follow: bool) -> Option<usize> {
+    match (last, has_since, follow) {
+        (Some(last), _, _) => Some(last),
+        (None, true, _) => None,
+        (None, false, true) => Some(0),
+        (None, false, false) => Some(DEFAULT_LAST),
+    }
+}
+
 /// What is asked of the agent.
 fn request(args: &FlowsArgs, now: Timestamp) -> anyhow::Result<FlowsRequest> {
     let since = args.since.as_deref().map(|text| parse_since(text, now)).transpose()?;
-    let last = match (args.last, &since, args.follow) {
-        (Some(last), _, _) => Some(last),
-        (None, Some(_), _) => None,
-        (None, None, true) => Some(0),
-        (None, None, false) => Some(DEFAULT_LAST),
-    };
+    let last = last(args.last, since.is_some(), args.follow);
     let filter = Filter {
         since,
         namespaces: args.namespace.clone(),
@@ -69,7 +74,7 @@ fn line(record: &Record, output: FlowOutput, zone: &TimeZone) -> serde_json::Res
     }
 }
 
-fn lost_line(lost: Lost) -> String {
+pub(super) fn lost_line(lost: Lost) -> String {
     let why = match lost.by {
         LostBy::Reader => "this reader was slower than the agent",
         LostBy::Kernel => "the agent was slower than the kernel",

@@ -6,7 +6,7 @@ use enforcer_core::check::Severity;
 use enforcer_core::record::{Event, Icmp, Peer, Record, RuleRef, Staged, text};
 use jiff::tz::TimeZone;
 
-const DIM: Style = Style::new().dimmed();
+pub(super) const DIM: Style = Style::new().dimmed();
 const BOLD: Style = Style::new().bold();
 
 /// Colour of a verdict: allowed green, refused red, would-be refusals yellow.

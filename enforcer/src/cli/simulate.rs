@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use enforcer_common::decide::Force;
 use enforcer_core::explain::Service;
-use enforcer_core::record::{Record, SCHEMA};
+use enforcer_core::record::{Record, SCHEMA, dns};
 use enforcer_core::simulate::{Change, End, Group, Judgement, Simulation, Simulator};
 use serde::Serialize;
 
@@ -71,7 +71,7 @@ const fn counts(change: FailOn, simulation: &Simulation) -> u64 {
     }
 }
 
-/// Reads records, one a line; empty lines are left out.
+/// Reads records, one a line; empty lines and those of DNS are left out.
 fn read(name: &str, mut input: impl BufRead, simulator: &mut Simulator) -> anyhow::Result<()> {
     let mut line = String::new();
     for number in 1_u64.. {
@@ -79,7 +79,7 @@ fn read(name: &str, mut input: impl BufRead, simulator: &mut Simulator) -> anyho
         if input.read_line(&mut line).with_context(|| format!("failed to read {name}"))? == 0 {
             break;
         }
-        if line.trim().is_empty() {
+        if line.trim().is_empty() || dns::is_line(&line) {
             continue;
         }
         let record: Record = serde_json::from_str(&line).with_context(|| {
@@ -162,7 +162,7 @@ fn judgement(judgement: &Judgement) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::record;
+    use crate::testing::{dns_record, record};
     use enforcer_common::verdict::Verdict;
     use enforcer_core::snapshot::Snapshot;
 
@@ -177,7 +177,8 @@ mod tests {
     fn changes_are_a_table_and_everything_is_counted() {
         let passed = serde_json::to_string(&record(|r| r.verdict = Verdict::Forwarded)).expect("serialises");
         let refused = serde_json::to_string(&record(|_| ())).expect("serialises");
-        let report = report(&format!("{passed}\n\n{passed}\n{refused}\n")).expect("records");
+        let dns = serde_json::to_string(&dns_record(|_| ())).expect("serialises");
+        let report = report(&format!("{passed}\n\n{dns}\n{passed}\n{refused}\n")).expect("records");
         let plain = |all| anstream::adapter::strip_str(&lines(&report, all)).to_string();
         let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
         let text = plain(false);

@@ -51,11 +51,23 @@ pub fn lines(status: &Status) -> String {
     counts(&mut page, "Packets dropped", &status.drops);
     counts(&mut page, "DNS answers", &status.dns_answers);
     counts(&mut page, "Losses", &status.losses);
-    page.title("Flow records");
+    page.title("Records");
     let flows = &status.flows;
     page.item(format_args!(
         "{} seen, {} of {} stored, {} overwritten, {} names known",
         flows.seen, flows.stored, flows.capacity, flows.overwritten, flows.names
+    ));
+    let dns = &status.dns;
+    page.item(format_args!(
+        "DNS: {} seen, {} of {} stored, {} overwritten",
+        dns.seen, dns.stored, dns.capacity, dns.overwritten
+    ));
+    let slow: u64 =
+        dns.latency.iter().filter(|b| b.up_to_ns.is_none_or(|ns| ns > 100_000_000)).map(|b| b.count).sum();
+    let answered: u64 = dns.latency.iter().map(|bucket| bucket.count).sum();
+    page.item(format_args!(
+        "DNS answers: {answered} timed, {slow} of them over 100 ms; {} over TCP, {} addresses opened",
+        dns.over_tcp, dns.learned
     ));
     if let Some(log) = &flows.log {
         page.item(format_args!("logged to {}", log.display()));

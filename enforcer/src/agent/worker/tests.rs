@@ -16,8 +16,10 @@ use jiff::Timestamp;
 use super::{Moment, Worker};
 use crate::agent::Options;
 use crate::agent::fake::{FakeKernel, FakeLinks};
-use crate::api::server::Backend;
+use crate::api::server::{Backend, Stream};
 use crate::api::{ExplainRequest, FlowsRequest, NamesRequest, Request, Response, RulesRequest, Total};
+
+mod dns;
 
 const NAMESPACE: &str =
     "apiVersion: v1\nkind: Namespace\nmetadata: {name: update, labels: {enforcer.dev/mode: MODE}}\n";
@@ -128,7 +130,7 @@ fn dns_event(class: u32, outcome: DnsOutcome) -> Event {
         name_class: class,
         learned: 1,
         outcome: outcome as u32,
-        latency: 0,
+        latency: 1_000_000,
         resolver: Address::from("10.0.0.53".parse::<std::net::IpAddr>().expect("an address")),
         local_port: 5353,
         protocol: 17,
@@ -248,7 +250,7 @@ fn events_become_records_with_names_and_rules() {
     assert_eq!(record.source.workload.as_deref(), Some("update"));
     assert_eq!(record.destination.names, ["github.com".into()]);
     assert_eq!(record.rule.as_ref().and_then(|rule| rule.rule.as_deref()), Some("ssh"));
-    let request = FlowsRequest { last: Some(1), ..FlowsRequest::default() };
+    let request = Stream::Flows(FlowsRequest { last: Some(1), ..FlowsRequest::default() });
     assert_eq!(node.worker.begin(&request), (0, 1));
     assert!(node.worker.kernel.learned.is_empty(), "the kernel has learned it already");
 }

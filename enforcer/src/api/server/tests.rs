@@ -7,7 +7,7 @@ use std::rc::Rc;
 use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_blocking};
 
-use super::{Backend, Listener};
+use super::{Backend, Listener, Stream};
 use crate::agent::ring::FlowRing;
 use crate::api::client::{self, Answer, Error};
 use crate::api::{FlowsRequest, Lost, LostBy, NamesRequest, Request, Response, failure};
@@ -22,10 +22,10 @@ impl Backend for Ring {
             _ => vec![failure("not here")],
         }
     }
-    fn begin(&mut self, _: &FlowsRequest) -> (u64, u64) {
+    fn begin(&mut self, _: &Stream) -> (u64, u64) {
         (0, self.0.next())
     }
-    fn read(&self, _: &FlowsRequest, cursor: u64, limit: usize) -> (Vec<Response>, u64) {
+    fn read(&self, _: &Stream, cursor: u64, limit: usize) -> (Vec<Response>, u64) {
         let (lost, records) = self.0.read(cursor);
         let mut responses = Vec::new();
         if lost > 0 {
