@@ -203,7 +203,8 @@ impl<'a> Agent<'a> {
         self.log.read(|all| all.join("\n"))
     }
 
-    fn tell_records(&self) -> String {
+    /// Its records, a line each.
+    pub fn tell_records(&self) -> String {
         self.records.read(|all| all.iter().map(|record| format!("{}\n", record.0)).collect())
     }
 }

@@ -19,6 +19,8 @@ pub mod agent;
 pub mod client;
 pub mod cluster;
 pub mod conformance;
+pub mod dig;
+pub mod hostile;
 pub mod internet;
 pub mod journal;
 pub mod lab;

@@ -1,14 +1,17 @@
-//! The authoritative server of every name in the little internet. Owns which name has which addresses, how they
-//! rotate, and a zone of thousands of names that nobody has asked for yet; knows nothing of resolvers.
+//! The authoritative server of every name in the little internet, over UDP and TCP. Owns which name has which addresses,
+//! how they rotate, a zone of thousands of names that nobody has asked for yet, and one of names with many addresses;
+//! knows nothing of resolvers.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::rdata::CNAME;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use crate::Namespace;
 use crate::worker::{TICK, Worker};
@@ -21,6 +24,14 @@ const WINDOW: usize = 2;
 pub const FRESH: &str = "fresh.example";
 /// Suffix of fresh names behind two aliases: `n<number>.chain.example`.
 pub const CHAIN: &str = "chain.example";
+
+/// Suffixes of the aliases behind them.
+const HOP: &str = "hop.example";
+const EDGE: &str = "edge.example";
+/// Suffix of names with many addresses of each family: `n<how many>.many.example`, at most [`MOST`].
+pub const MANY: &str = "many.example";
+/// Most addresses of a name of [`MANY`].
+pub const MOST: u16 = 160;
 
 /// Suffix of names that are never answered.
 pub const SILENT: &str = "silent.example";
@@ -35,32 +46,76 @@ const NAMED: &[(&str, [u8; 3], u8, u16)] = &[
 /// How many addresses of each family a rotating name has.
 const ADDRESSES: u8 = 6;
 
+/// Octets of an answer over UDP to whoever does not say how many it takes (RFC 1035, section 2.3.4).
+const PLAIN: usize = 512;
+
 /// The server, until dropped.
 #[derive(Debug)]
 pub struct Zone {
-    _worker: Worker,
+    _workers: [Worker; 2],
 }
 
 impl Zone {
-    /// Serves the zone over UDP at `address`, which must be local in `namespace`.
+    /// Serves the zone at `address`, which must be local in `namespace`.
     ///
     /// # Errors
     /// When the address cannot be had.
     pub fn serve(namespace: &Namespace, address: SocketAddr) -> Result<Self> {
-        let socket = namespace
-            .enter(|| UdpSocket::bind(address))
-            .with_context(|| format!("failed to serve names at {address}"))?;
+        let failed = || format!("failed to serve names at {address}");
+        let socket = namespace.enter(|| UdpSocket::bind(address)).with_context(failed)?;
         socket.set_read_timeout(Some(TICK))?;
-        let mut book = Book::new();
+        let listener = namespace.enter(|| TcpListener::bind(address)).with_context(failed)?;
+        set_socket_timeout(&listener, Timeout::Recv, Some(TICK))?;
+        let book = Arc::new(Mutex::new(Book::new()));
+        let shared = Arc::clone(&book);
         let mut buffer = [0; 1500];
-        let worker = Worker::start(move |_stop| {
+        let datagrams = Worker::start(move |_stop| {
             let (length, client) = socket.recv_from(&mut buffer)?;
-            if let Some(answer) = book.answer(&buffer[..length]) {
-                socket.send_to(&answer, client)?;
+            let answer = shared.lock().unwrap_or_else(PoisonError::into_inner).answer(&buffer[..length]);
+            match answer.map(|answer| answer.for_datagram()) {
+                Some(octets) => socket.send_to(&octets, client).map(drop),
+                None => Ok(()),
             }
-            io::Result::Ok(())
         });
-        Ok(Self { _worker: worker })
+        let streams = Worker::start(move |_stop| {
+            // A client that stalls or goes away is no reason to stop.
+            let _ = converse(&mut listener.accept()?.0, &book);
+            Ok(())
+        });
+        Ok(Self { _workers: [datagrams, streams] })
+    }
+}
+
+/// Answers the questions of one connection, each behind its length (RFC 1035, section 4.2.2).
+fn converse(stream: &mut (impl Read + Write), book: &Mutex<Book>) -> io::Result<()> {
+    loop {
+        let mut length = [0; 2];
+        stream.read_exact(&mut length)?;
+        let mut question = vec![0; u16::from_be_bytes(length).into()];
+        stream.read_exact(&mut question)?;
+        let answer = book.lock().unwrap_or_else(PoisonError::into_inner).answer(&question);
+        let octets = answer.and_then(|answer| answer.message.to_vec().ok()).unwrap_or_default();
+        let length = u16::try_from(octets.len()).map_err(io::Error::other)?;
+        stream.write_all(&[&length.to_be_bytes()[..], &octets].concat())?;
+    }
+}
+
+/// An answer, and how long it may be in a datagram.
+struct Reply {
+    message: Message,
+    room: usize,
+}
+
+impl Reply {
+    /// The octets of a datagram: without its records and with the TC bit where they do not fit.
+    fn for_datagram(mut self) -> Vec<u8> {
+        let octets = self.message.to_vec().expect("it can be written");
+        if octets.len() <= self.room {
+            return octets;
+        }
+        self.message.metadata.truncation = true;
+        self.message.answers.clear();
+        self.message.to_vec().expect("it can be written")
     }
 }
 
@@ -84,6 +139,11 @@ pub fn fresh_addresses(number: u16, aliased: bool) -> [IpAddr; 2] {
     [Ipv4Addr::new(198, 18 + half, high, low).into(), v6.into()]
 }
 
+/// The addresses of the name of [`MANY`] with `count` of each family.
+pub fn many_addresses(count: u16) -> impl Iterator<Item = IpAddr> {
+    (0..count.min(MOST)).flat_map(|index| fresh_addresses(50_000 + index, true))
+}
+
 /// What answers are made from.
 struct Book {
     /// How often each name was asked: where its rotation stands.
@@ -96,9 +156,10 @@ impl Book {
     }
 
     /// The answer to a question; `None` when it is none, or its name is one of [`SILENT`].
-    fn answer(&mut self, question: &[u8]) -> Option<Vec<u8>> {
+    fn answer(&mut self, question: &[u8]) -> Option<Reply> {
         let question = Message::from_vec(question).ok()?;
         let query = question.queries.first()?.clone();
+        let room = question.edns.as_ref().map_or(PLAIN, |edns| usize::from(edns.max_payload()).max(PLAIN));
         let mut answer = question.clone();
         answer.additionals.clear();
         answer.edns = None;
@@ -112,7 +173,7 @@ impl Book {
             Some(records) => answer.answers = records,
             None => answer.metadata.response_code = ResponseCode::NXDomain,
         }
-        answer.to_vec().ok()
+        Some(Reply { message: answer, room })
     }
 
     /// Records of a name, `None` when there is no such name.
@@ -138,16 +199,19 @@ impl Book {
                 fresh.iter().filter(|address| of_kind(address)).map(|a| record(owner, *a)).collect(),
             );
         }
-        let number = number(CHAIN)?;
-        let hop = Name::from_ascii(format!("n{number}.hop.example.")).ok()?;
-        let edge = Name::from_ascii(format!("n{number}.edge.example.")).ok()?;
+        if let Some(count) = number(MANY) {
+            return Some(
+                many_addresses(count).filter(of_kind).map(|address| record(owner, address)).collect(),
+            );
+        }
+        // Asked for a name along the chain, what is left of it.
+        let (steps, number) = [CHAIN, HOP, EDGE].iter().zip(0..).find_map(|(s, n)| Some((n, number(s)?)))?;
+        let [hop, edge] = [HOP, EDGE].map(|suffix| Name::from_ascii(format!("n{number}.{suffix}.")).ok());
+        let (hop, edge) = (hop?, edge?);
         let mut chain = vec![alias(owner, &hop), alias(&hop, &edge)];
-        chain.extend(
-            fresh_addresses(number, true)
-                .iter()
-                .filter(|address| of_kind(address))
-                .map(|a| record(&edge, *a)),
-        );
+        chain.drain(..steps);
+        let fresh = fresh_addresses(number, true);
+        chain.extend(fresh.iter().filter(|address| of_kind(address)).map(|address| record(&edge, *address)));
         Some(chain)
     }
 }
@@ -172,7 +236,8 @@ mod tests {
     fn ask(book: &mut Book, name: &str, kind: RecordType) -> Message {
         let mut question = Message::query();
         question.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
-        Message::from_vec(&book.answer(&question.to_vec().unwrap()).unwrap()).unwrap()
+        let reply = book.answer(&question.to_vec().unwrap()).unwrap();
+        Message::from_vec(&reply.for_datagram()).unwrap()
     }
 
     #[test]
@@ -188,6 +253,8 @@ mod tests {
             .map(Record::record_type)
             .collect();
         assert_eq!(kinds, [RecordType::CNAME, RecordType::CNAME, RecordType::AAAA]);
+        let many = [28, 60].map(|n| ask(&mut book, &format!("n{n}.many.example."), RecordType::A));
+        assert_eq!(many.map(|m| (m.answers.len(), m.metadata.truncation)), [(28, false), (0, true)]);
         let unknown = ask(&mut book, "nowhere.example.", RecordType::A);
         assert_eq!(unknown.metadata.response_code, ResponseCode::NXDomain);
     }

@@ -53,6 +53,11 @@ const TOOLS: &[Tool] = &[
         package: "dnsmasq-base",
         why: "the cluster resolver of the demo and the tests",
     },
+    Tool {
+        program: "unbound",
+        package: "unbound",
+        why: "a second resolver for the tests, of another make; its service is not started",
+    },
 ];
 
 const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";

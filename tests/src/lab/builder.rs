@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use super::{BEYOND, GATEWAY_V4, GATEWAY_V6, Internet, Lab, NAME_SERVER, NODE, Pod, Resolver, unique};
 use crate::Namespace;
 use crate::reaper::Tree;
+use crate::resolver::Software;
 
 /// The resolver's pod, as clusters name it.
 const RESOLVER: Plan = Plan { group: "kube-system", name: "coredns", label: ("k8s-app", "kube-dns") };
@@ -30,13 +31,21 @@ pub struct Builder {
     policies: Option<PathBuf>,
     pods: Vec<Plan>,
     modes: BTreeMap<&'static str, &'static str>,
+    resolver: Software,
 }
 
 impl Default for Builder {
     fn default() -> Self {
         let directory = unique();
         let prefix = format!("{directory}-");
-        Self { directory, prefix, policies: None, pods: vec![RESOLVER], modes: BTreeMap::new() }
+        Self {
+            directory,
+            prefix,
+            policies: None,
+            pods: vec![RESOLVER],
+            modes: BTreeMap::new(),
+            resolver: Software::default(),
+        }
     }
 }
 
@@ -61,6 +70,13 @@ impl Builder {
         self
     }
 
+    /// Which resolver serves the cluster; dnsmasq when nothing is said.
+    #[must_use]
+    pub fn resolver(mut self, software: Software) -> Self {
+        self.resolver = software;
+        self
+    }
+
     /// Uses the files of a directory in place, its `workloads.yaml` included, and gives what it makes fixed names:
     /// network namespaces `<name>-<pod>`, directories `enforcer-<name>`.
     #[must_use]
@@ -82,7 +98,8 @@ impl Builder {
         let node = self.node()?;
         let internet = self.internet(&node)?;
         let pods = self.pods(&node)?;
-        let resolver = Resolver::start(&pods[0].namespace, &pods[0].addresses, NAME_SERVER.parse()?)?;
+        let resolver =
+            Resolver::start(self.resolver, &pods[0].namespace, &pods[0].addresses, NAME_SERVER.parse()?)?;
         let policies = match &self.policies {
             Some(given) => given.clone(),
             None => self.write_files(directory.path(), &pods)?,

@@ -1,12 +1,15 @@
 //! End-to-end stories: the real agent, real traffic, network namespaces as pods. Each file is one subject; each test
 //! makes a world of its own. They need root.
 
+mod dns;
+mod dns_answers;
 mod egress;
 mod errors;
 mod first_syn;
 mod flood;
 mod forged;
 mod harness;
+mod hostile;
 mod ingress;
 mod modes;
 mod operator;

@@ -25,6 +25,8 @@ pub(super) fn is_there() -> bool {
 pub(super) fn install(packages: &[String]) -> Command {
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive");
+    // Programs are wanted, not services: systemctl starts nothing in this mode.
+    command.env("SYSTEMD_OFFLINE", "1");
     command.args(["install", "--yes", "--no-install-recommends"]).args(packages);
     command
 }
