@@ -8,6 +8,7 @@ use crate::load::{self, Origin};
 use crate::lock::Lock;
 use crate::maps::{self, Maps};
 use crate::options::{HookChoice, Options};
+use crate::sync::follow::follow;
 use crate::sync::mirror::Mirror;
 use crate::sync::plan::{self, Desired, Room, Step};
 use crate::sync::{self, Applied};
@@ -16,6 +17,7 @@ use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use enforcer_common::abi::{ABI_VERSION, Settings, capacity, map};
 use enforcer_common::address::Address;
+use enforcer_core::compile::Delta;
 use enforcer_core::object::WorkloadId;
 use enforcer_core::plan::Plan;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +39,8 @@ pub struct Dataplane {
     /// Interfaces that still run the programs of before a replacement.
     waiting: BTreeSet<u32>,
     pub(crate) origin: Origin,
+    /// True when the maps hold the plan that was applied last.
+    is_in_step: bool,
     /// Elements of [`map::REFUSING`] that may be 1.
     pub(crate) refusing: BTreeSet<u32>,
     options: Options,
@@ -85,7 +89,7 @@ impl Dataplane {
         let unclaimed = links.list()?;
         let (attached, waiting) = Default::default();
         let refusing = (0..capacity::REFUSING).collect();
-        let options = options.clone();
+        let (options, is_in_step) = (options.clone(), false);
         let mut dataplane = Self {
             object,
             maps,
@@ -94,6 +98,7 @@ impl Dataplane {
             links,
             attached,
             unclaimed,
+            is_in_step,
             waiting,
             origin,
             refusing,
@@ -196,6 +201,24 @@ impl Dataplane {
         Ok(count)
     }
 
+    /// Brings a change of the plan that was applied last into force: `plan` is that plan with the changes of `delta`. It
+    /// costs what changed. As [`Dataplane::apply`] when the last application failed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Dataplane::apply`].
+    pub fn follow(&mut self, plan: &Plan, delta: &Delta) -> Result<Applied, ApplyError> {
+        let began = Instant::now();
+        if !std::mem::take(&mut self.is_in_step) {
+            return self.apply(plan);
+        }
+        let attached = self.interfaces();
+        match follow(&self.mirror, Desired { plan, attached: &attached }, delta, self.room())? {
+            Some(steps) => self.take(plan, &attached, &steps, began),
+            None => self.apply(plan),
+        }
+    }
+
     /// Brings a plan into force for the workloads that are attached; those it does not name lose their policy and
     /// drop everything. What did not change keeps its tables, and its flows go on unjudged.
     ///
@@ -205,26 +228,36 @@ impl Dataplane {
     /// force stays. After [`ApplyError::Kernel`] every endpoint is whole, of the old or the new plan.
     pub fn apply(&mut self, plan: &Plan) -> Result<Applied, ApplyError> {
         let began = Instant::now();
-        let attached: BTreeMap<WorkloadId, u32> =
-            self.attached.iter().map(|(workload, held)| (workload.clone(), held.interface)).collect();
+        self.is_in_step = false;
+        let attached = self.interfaces();
         let steps = plan::plan(&self.mirror, Desired { plan, attached: &attached }, self.room())?;
-        let switches = |step: &Step<'_>| {
-            matches!(step, Step::FlipNames { .. } | Step::WriteEndpoint { .. } | Step::DeleteEndpoint { .. })
-        };
-        let (new, collected) = steps.split_at(steps.iter().rposition(switches).map_or(0, |last| last + 1));
+        self.take(plan, &attached, &steps, began)
+    }
+
+    /// Takes the steps that lead to a plan.
+    fn take(
+        &mut self,
+        plan: &Plan,
+        attached: &BTreeMap<WorkloadId, u32>,
+        steps: &[Step<'_>],
+        began: Instant,
+    ) -> Result<Applied, ApplyError> {
+        let last = steps.iter().rposition(Step::switches).map_or(0, |last| last + 1);
+        let (new, collected) = steps.split_at(last);
         self.execute(new)
             .map_err(|failure| ApplyError::Kernel { step: failure.step, source: failure.source })?;
         self.take_over().map_err(Box::new)?;
         let in_force = began.elapsed();
         self.execute(collected)
             .map_err(|failure| ApplyError::Kernel { step: failure.step, source: failure.source })?;
-        for (workload, interface) in &attached {
+        for (workload, interface) in attached {
             if self.mirror.endpoints.contains_key(interface) {
                 self.mirror.owners.insert(*interface, workload.clone());
             }
         }
+        self.is_in_step = true;
         let unattached = plan.endpoints.keys().filter(|workload| !attached.contains_key(workload)).count();
-        Ok(Applied { unattached, in_force, elapsed: began.elapsed(), ..sync::summary(&self.mirror, &steps) })
+        Ok(Applied { unattached, in_force, elapsed: began.elapsed(), ..sync::summary(&self.mirror, steps) })
     }
 
     /// Makes exactly these addresses trusted resolvers.
@@ -233,7 +266,14 @@ impl Dataplane {
         let room = u64::from(self.maps.resolvers.capacity());
         if wanted.len() as u64 > room {
             let what = "the list of trusted resolvers".to_owned();
-            return Err(Overflow { what, map: map::RESOLVERS, need: wanted.len() as u64, room }.into());
+            return Err(Overflow {
+                what,
+                map: map::RESOLVERS,
+                need: wanted.len() as u64,
+                room,
+                most: String::new(),
+            }
+            .into());
         }
         let mut present = BTreeSet::new();
         let store = &self.maps.resolvers;
@@ -280,6 +320,11 @@ impl Dataplane {
             fs::remove_dir(path).map_err(|source| Error::io("remove", path, source))?;
         }
         Ok(())
+    }
+
+    /// Interface of every workload that is attached.
+    fn interfaces(&self) -> BTreeMap<WorkloadId, u32> {
+        self.attached.iter().map(|(workload, held)| (workload.clone(), held.interface)).collect()
     }
 
     fn room(&self) -> Room {

@@ -236,7 +236,7 @@ pub enum ApplyError {
 
 /// Something does not fit where it belongs.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{what} does not fit {map}: {need} needed, room for {room}")]
+#[error("{what} does not fit {map}: {need} needed, room for {room}{most}")]
 pub struct Overflow {
     /// What does not fit: `the policy`, `workload ns/name`.
     pub what: String,
@@ -246,6 +246,8 @@ pub struct Overflow {
     pub need: u64,
     /// Entries there is room for.
     pub room: u64,
+    /// The policies that most entries are of, as the end of the message; empty where no policy is at fault.
+    pub most: String,
 }
 
 fn list(missing: &[MissingCapability]) -> String {

@@ -28,12 +28,17 @@ impl<K: Kernel, L: Links> Backend for Worker<K, L> {
             Request::Names(request) => self.names(request, &Moment::now()),
             Request::Explain(request) => {
                 let scene = explain::Scene {
-                    snapshot: &self.force.snapshot,
+                    snapshot: self.accepted.snapshot(),
                     plan: &self.books.plan,
                     names: self.names_known(&Moment::now()),
                 };
                 match explain::explain(request, &scene) {
-                    Ok(explanation) => vec![Response::Explanation(Box::new(explanation))],
+                    Ok(mut explanation) => {
+                        let not_yet =
+                            |failure: &String| format!("what was compiled is not in force: {failure}");
+                        explanation.notes.extend(self.force.failure.iter().map(not_yet));
+                        vec![Response::Explanation(Box::new(explanation))]
+                    }
                     Err(message) => vec![failure(message)],
                 }
             }
@@ -212,7 +217,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         let attached = self.kernel.attached();
         let held = attached.iter().find(|held| held.workload.to_string() == request.workload);
         let scene = rules::Scene {
-            snapshot: &self.force.snapshot,
+            snapshot: self.accepted.snapshot(),
             plan: &self.books.plan,
             tally: &self.books.tally,
             endpoint: held.and_then(|held| held.endpoint),

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use enforcer_core::compile::Delta;
 use enforcer_core::object::WorkloadId;
 use enforcer_core::plan::Plan;
 use enforcer_dataplane::link::{HostSide, Interface, LinkError};
@@ -72,7 +73,14 @@ impl Kernel for FakeKernel {
     }
     fn apply(&mut self, plan: &Plan) -> Result<Applied, ApplyError> {
         if self.is_full {
-            return Err(Overflow { what: "the policy".into(), map: "RULES", need: 9, room: 8 }.into());
+            return Err(Overflow {
+                what: "the policy".into(),
+                map: "RULES",
+                need: 9,
+                room: 8,
+                most: String::new(),
+            }
+            .into());
         }
         self.plans.push(plan.clone());
         Ok(Applied {
@@ -84,6 +92,9 @@ impl Kernel for FakeKernel {
             elapsed: Duration::ZERO,
             in_force: Duration::ZERO,
         })
+    }
+    fn follow(&mut self, plan: &Plan, _delta: &Delta) -> Result<Applied, ApplyError> {
+        self.apply(plan)
     }
     fn set_resolvers(&mut self, resolvers: &[IpAddr]) -> Result<(), Error> {
         self.plans_before_resolvers.get_or_insert(self.plans.len());

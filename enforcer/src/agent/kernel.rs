@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
+use enforcer_core::compile::Delta;
 use enforcer_core::object::WorkloadId;
 use enforcer_core::plan::Plan;
 use enforcer_dataplane::link::{self, HostSide, Interface, LinkError};
@@ -21,6 +22,7 @@ pub trait Kernel {
     fn attached(&self) -> Vec<Attachment>;
     fn release_unclaimed(&mut self) -> Result<usize, Error>;
     fn apply(&mut self, plan: &Plan) -> Result<Applied, ApplyError>;
+    fn follow(&mut self, plan: &Plan, delta: &Delta) -> Result<Applied, ApplyError>;
     fn set_resolvers(&mut self, resolvers: &[IpAddr]) -> Result<(), Error>;
     fn learn(&mut self, workload: &WorkloadId, address: IpAddr, class: u32, expiry: u32)
     -> Result<(), Error>;
@@ -89,6 +91,9 @@ impl Kernel for Host {
     }
     fn apply(&mut self, plan: &Plan) -> Result<Applied, ApplyError> {
         self.dataplane.apply(plan)
+    }
+    fn follow(&mut self, plan: &Plan, delta: &Delta) -> Result<Applied, ApplyError> {
+        self.dataplane.follow(plan, delta)
     }
     fn set_resolvers(&mut self, resolvers: &[IpAddr]) -> Result<(), Error> {
         self.dataplane.set_resolvers(resolvers)

@@ -1,4 +1,4 @@
-//! From objects to a plan: builds the snapshot, compiles it, and puts the last version the compiler took in place
+//! From objects to a plan: builds the snapshot, lets the compiler follow it, and puts the last version it took in place
 //! of one it refuses. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use enforcer_common::policy::Mode;
-use enforcer_core::compile::{Compiled, compile};
+use enforcer_core::compile::{Compiler, Limits, Update};
 use enforcer_core::object::Node;
 use enforcer_core::plan::Plan;
 use enforcer_core::refusal::{ObjectRef, Refusal};
@@ -21,19 +21,18 @@ use crate::source::store::Loaded;
 /// The objects a source has in force, with the file each comes from.
 pub type Objects = BTreeMap<ObjectRef, (PathBuf, Loaded)>;
 
-/// The last version of every object that the compiler took.
-#[derive(Debug, Default)]
+/// The compiler, and the last version of every object that it took.
+#[derive(Debug)]
 pub struct Accepted {
     objects: BTreeMap<ObjectRef, Arc<Object>>,
+    compiler: Compiler,
 }
 
 /// What is to be enforced.
 #[derive(Debug)]
 pub struct Settled {
-    /// What was compiled.
-    pub snapshot: Snapshot,
-    /// The plan.
-    pub plan: Plan,
+    /// How the plan changed.
+    pub update: Update,
     /// What the compiler refused, at its place.
     pub problems: Vec<Problem>,
 }
@@ -52,17 +51,38 @@ pub struct Surroundings<'a> {
 }
 
 impl Accepted {
+    /// Nothing yet.
+    pub fn new(default_mode: Mode) -> Self {
+        let compiler = Compiler::new(Snapshot::new(default_mode), Limits::default());
+        Self { objects: BTreeMap::new(), compiler }
+    }
+
+    /// What was compiled.
+    pub fn snapshot(&self) -> &Snapshot {
+        self.compiler.snapshot()
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        self.compiler.plan()
+    }
+
+    /// Both, to keep.
+    pub fn into_parts(self) -> (Snapshot, Plan) {
+        self.compiler.into_parts()
+    }
+
     /// Compiles what is in force. An object that is refused is compiled in its last accepted version, if it has one;
     /// it is reported either way.
     pub fn settle(&mut self, objects: &Objects, surroundings: &Surroundings<'_>) -> Settled {
         let mut chosen: BTreeMap<ObjectRef, Arc<Object>> =
             objects.iter().map(|(key, (_, loaded))| (key.clone(), Arc::clone(&loaded.object))).collect();
-        let mut snapshot = snapshot(&chosen, surroundings);
-        let Compiled { mut plan, refused } = compile(&snapshot);
+        let mut update = self.compiler.replace(snapshot(&chosen, surroundings));
+        let refused = self.compiler.refused();
         let refused_keys: BTreeSet<&ObjectRef> = refused.iter().map(|refusal| &refusal.object).collect();
         if self.substitute(&mut chosen, &refused_keys) {
-            snapshot = self::snapshot(&chosen, surroundings);
-            plan = compile(&snapshot).plan;
+            self.compiler.replace(snapshot(&chosen, surroundings));
+            update = Update::Whole;
         }
         let before = std::mem::take(&mut self.objects);
         for (key, object) in chosen {
@@ -73,7 +93,7 @@ impl Accepted {
             self.objects.extend(accepted.map(|object| (key, object)));
         }
         let problems = refused.iter().map(|refusal| place(objects, refusal)).collect();
-        Settled { snapshot, plan, problems }
+        Settled { update, problems }
     }
 
     /// Puts accepted versions in place of refused ones; true when there was any.

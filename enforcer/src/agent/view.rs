@@ -1,12 +1,12 @@
 //! What flow records are joined from, as of the plan in force: workloads by interface and address, this node's
 //! addresses, rules by number. Built anew with every plan; never changes in between.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use enforcer_common::policy::{HOST_BIT, WORLD};
-use enforcer_core::object::WorkloadId;
+use enforcer_core::object::{Workload, WorkloadId};
 use enforcer_core::plan::Plan;
 use enforcer_core::record::RuleRef;
 use enforcer_core::record::assemble::{Directory, Subject};
@@ -22,7 +22,8 @@ use super::names::Names;
 #[derive(Debug, Default)]
 pub struct View {
     by_interface: HashMap<u32, Subject>,
-    by_address: HashMap<IpAddr, Subject>,
+    /// Workloads and their identities; what records say of them is made when it is asked for.
+    by_address: HashMap<IpAddr, (Arc<Workload>, u32)>,
     by_endpoint: HashMap<u32, WorkloadId>,
     hosts: BTreeSet<IpAddr>,
     rules: HashMap<u32, Arc<RuleRef>>,
@@ -31,36 +32,25 @@ pub struct View {
 impl View {
     /// Replaces the facts by those of a plan and what is attached.
     pub fn update(&mut self, snapshot: &Snapshot, plan: &Plan, attached: &[Attachment]) {
-        let subjects: BTreeMap<&WorkloadId, Subject> = snapshot
-            .workloads
-            .values()
-            .map(|workload| {
-                let identity = workload
-                    .addresses
-                    .first()
-                    .and_then(|address| plan.identities.get(&IpNet::from(*address)));
-                let subject = Subject {
-                    namespace: workload.id.namespace.as_str().into(),
-                    workload: workload.id.name.as_str().into(),
-                    labels: Arc::clone(&workload.labels),
-                    identity: Some(identity.map_or(WORLD, |identity| identity & !HOST_BIT)),
-                };
-                (&workload.id, subject)
-            })
-            .collect();
+        let identity = |workload: &Workload| {
+            let first = workload.addresses.first();
+            let identity = first.and_then(|address| plan.identities.get(&IpNet::from(*address)));
+            identity.map_or(WORLD, |identity| identity & !HOST_BIT)
+        };
         self.by_address = snapshot
             .workloads
             .values()
             .flat_map(|workload| {
-                workload.addresses.iter().map(|address| (*address, subjects[&workload.id].clone()))
+                let known = (Arc::clone(workload), identity(workload));
+                workload.addresses.iter().map(move |address| (*address, known.clone()))
             })
             .collect();
         if self.by_endpoint.len() > 4 * attached.len() + 1024 {
             self.by_endpoint.clear();
         }
         for attachment in attached {
-            if let Some(subject) = subjects.get(&attachment.workload) {
-                self.by_interface.insert(attachment.interface, subject.clone());
+            if let Some(workload) = snapshot.workloads.get(&attachment.workload) {
+                self.by_interface.insert(attachment.interface, subject(workload, identity(workload)));
             }
             if let Some(endpoint) = attachment.endpoint {
                 self.by_endpoint.insert(endpoint, attachment.workload.clone());
@@ -93,6 +83,15 @@ impl View {
     }
 }
 
+/// A workload as records show it.
+fn subject(workload: &Workload, identity: u32) -> Subject {
+    Subject {
+        namespace: workload.id.namespace.as_str().into(),
+        workload: workload.id.name.as_str().into(),
+        labels: Arc::clone(&workload.labels),
+        identity: Some(identity),
+    }
+}
 struct Joined<'a> {
     view: &'a View,
     names: &'a Names,
@@ -103,7 +102,7 @@ impl Directory for Joined<'_> {
         self.view.by_interface.get(&interface).cloned()
     }
     fn at_address(&self, address: IpAddr) -> Option<Subject> {
-        self.view.by_address.get(&address).cloned()
+        self.view.by_address.get(&address).map(|(workload, identity)| subject(workload, *identity))
     }
     fn is_host(&self, address: IpAddr) -> bool {
         self.view.hosts.contains(&address)

@@ -7,10 +7,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use enforcer_common::abi::{ANSWER_SECONDS, Settings};
 use enforcer_common::policy::Mode;
-use enforcer_core::compile::compile;
+use enforcer_core::compile::Update;
 use enforcer_core::dns::tally::DnsTally;
 use enforcer_core::object::WorkloadId;
-use enforcer_core::snapshot::Snapshot;
 use enforcer_dataplane::{Applied, Counters, Fill};
 use jiff::Timestamp;
 
@@ -51,7 +50,7 @@ pub struct Worker<K, L> {
     links: L,
     scanner: Scanner,
     store: Store,
-    accepted: Accepted,
+    pub(super) accepted: Accepted,
     pub(super) options: Options,
     pub(super) started: Timestamp,
     /// What the latest reload found.
@@ -82,7 +81,6 @@ pub(super) struct Found {
 /// The latest plan and how it went.
 #[derive(Debug)]
 pub(super) struct Force {
-    pub(super) snapshot: Snapshot,
     pub(super) refused: Vec<Problem>,
     pub(super) resolvers: Vec<IpAddr>,
     pub(super) applied: Option<(Timestamp, Applied)>,
@@ -99,7 +97,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         let log = options.flow_log.as_deref().map(|path| {
             FlowLog::open(path).with_context(|| format!("failed to open the flow log {}", path.display()))
         });
-        let snapshot = Snapshot::new(options.default_mode);
+        let accepted = Accepted::new(options.default_mode);
         let books = Books {
             node: options.node.as_str().into(),
             ring: FlowRing::new(options.flow_capacity),
@@ -107,7 +105,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             dns_tally: DnsTally::default(),
             names: Names::new(names::CAPACITY),
             view: View::default(),
-            plan: compile(&snapshot).plan,
+            plan: accepted.plan().clone(),
             settings: Settings::DEFAULT,
             tally: Tally::default(),
             log: log.transpose()?,
@@ -122,12 +120,11 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             links,
             scanner: Scanner::new(&options.source, options.workloads.clone()),
             store: Store::default(),
-            accepted: Accepted::default(),
+            accepted,
             options: options.clone(),
             started: now.wall,
             found: Found::default(),
             force: Force {
-                snapshot,
                 refused: Vec::new(),
                 resolvers: Vec::new(),
                 applied: None,
@@ -191,9 +188,14 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         };
         let settled = self.accepted.settle(&self.found.objects, &surroundings);
         self.problems_seen += assess::tell_problems(&self.force.refused, &settled.problems);
-        self.learn(&settled, now);
-        let distrust = self.trust(&settled.snapshot);
-        match self.kernel.apply(&settled.plan) {
+        self.learn(now);
+        let distrust = self.trust();
+        let plan = self.accepted.plan();
+        let applied = match &settled.update {
+            Update::Delta(delta) => self.kernel.follow(plan, delta),
+            Update::Whole => self.kernel.apply(plan),
+        };
+        match applied {
             Ok(applied) => self.note_applied(settled, applied, now),
             Err(error) => {
                 let failure = chain(&error);
@@ -208,8 +210,8 @@ impl<K: Kernel, L: Links> Worker<K, L> {
     }
 
     /// Gives valid names the class they have in the plan to come, before it comes.
-    fn learn(&mut self, settled: &Settled, now: &Moment) {
-        let automaton = &settled.plan.names;
+    fn learn(&mut self, now: &Moment) {
+        let automaton = &self.accepted.plan().names;
         let changed = self.books.names.classify(now.seconds(), |name| automaton.class_of(name));
         for (endpoint, address, lookup) in changed {
             let Some(workload) = self.books.view.workload_of(endpoint).cloned() else { continue };
@@ -229,15 +231,18 @@ impl<K: Kernel, L: Links> Worker<K, L> {
                 "policy changed"
             );
         }
+        let plan = self.accepted.plan();
         let attached = self.kernel.attached();
         let endpoints = attached.iter().filter_map(|attachment| attachment.endpoint).collect();
-        self.books.tally.renumber(&self.books.plan.rules, &settled.plan.rules, &endpoints);
-        self.books.view.update(&settled.snapshot, &settled.plan, &attached);
-        self.books.plan = settled.plan;
+        self.books.tally.renumber(&self.books.plan.rules, &plan.rules, &endpoints);
+        self.books.view.update(self.accepted.snapshot(), plan, &attached);
+        match &settled.update {
+            Update::Delta(delta) if self.force.failure.is_none() => delta.bring(&mut self.books.plan, plan),
+            _ => self.books.plan = plan.clone(),
+        }
         self.books.queries.renew();
         let view = &self.books.view;
         self.books.dns_tally.retain(|endpoint| view.workload_of(endpoint).is_some());
-        self.force.snapshot = settled.snapshot;
         self.force.refused = settled.problems;
         let since =
             self.force.applied.filter(|_| applied.endpoints == 0).map_or(now.wall, |(since, _)| since);
@@ -246,8 +251,9 @@ impl<K: Kernel, L: Links> Worker<K, L> {
     }
 
     /// Tells the kernel whose answers count; returns why it could not be told.
-    fn trust(&mut self, snapshot: &Snapshot) -> Option<String> {
-        let trusted = resolvers::trusted(&self.options.resolvers, snapshot, &self.found.resolv_conf);
+    fn trust(&mut self) -> Option<String> {
+        let trusted =
+            resolvers::trusted(&self.options.resolvers, self.accepted.snapshot(), &self.found.resolv_conf);
         if trusted == self.force.resolvers {
             return None;
         }

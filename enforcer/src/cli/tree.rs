@@ -40,7 +40,9 @@ pub fn read(paths: &[PathBuf], workloads: Option<&Path>, default_mode: Mode) -> 
     let (objects, invalid) = store.settle();
     let workloads = listed(&objects);
     let surroundings = Surroundings { workloads: &workloads, node: "", hosts: &[], default_mode };
-    let Settled { snapshot, plan, problems } = Accepted::default().settle(&objects, &surroundings);
+    let mut accepted = Accepted::new(surroundings.default_mode);
+    let Settled { problems, .. } = accepted.settle(&objects, &surroundings);
+    let (snapshot, plan) = accepted.into_parts();
     Tree { objects, invalid, refused: problems, snapshot, plan }
 }
 

@@ -69,7 +69,7 @@ impl Identities {
             classes: HashMap::new(),
             known: vec![Known::default(); regions.count() + 1],
             by_group: vec![Vec::new(); used.group_count],
-            by_port: vec![BTreeMap::new(); used.port_count],
+            by_port: vec![BTreeMap::new(); used.port_count()],
             fresh: Vec::new(),
             regions,
         };
@@ -190,7 +190,9 @@ impl Identities {
             return identity;
         }
         let peers = self.regions.peers_of_workload(region).into_iter().chain(facts.peers);
-        let facts = Facts { peers: groups_of(&scene.used.groups, peers), ports: facts.ports };
+        let peers = groups_of(&scene.used.groups, peers);
+        let asked = facts.ports.into_iter().filter(|(port, _)| scene.used.is_asked(*port, &peers));
+        let facts = Facts { ports: asked.collect(), peers };
         let identity = self.number(Signature { host: false, facts });
         if is_plain {
             self.known[place].of_plain_workload = Some(identity);

@@ -28,6 +28,27 @@ pub struct Delta {
 }
 
 impl Delta {
+    /// Brings a plan that was this one before the change up to date with it.
+    pub fn bring(&self, before: &mut Plan, plan: &Plan) {
+        for (prefix, identity) in &self.prefixes {
+            match identity {
+                Some(identity) => before.identities.insert(*prefix, *identity),
+                None => before.identities.remove(prefix),
+            };
+        }
+        for (table, stage, row) in &self.rows {
+            let rows = &mut before.tables[*table].stages[*stage];
+            rows.insert(rows.partition_point(|other| other < row), *row);
+        }
+        before.tables.extend(plan.tables.iter().skip(before.tables.len()).cloned());
+        for id in &self.endpoints {
+            match plan.endpoints.get(id) {
+                Some(endpoint) => before.endpoints.insert(id.clone(), endpoint.clone()),
+                None => before.endpoints.remove(id),
+            };
+        }
+    }
+
     /// True when nothing changed.
     pub fn is_empty(&self) -> bool {
         self.prefixes.is_empty() && self.rows.is_empty() && self.endpoints.is_empty()
@@ -68,6 +89,11 @@ impl Compiler {
     /// The plan.
     pub fn plan(&self) -> &Plan {
         &self.engine.plan
+    }
+
+    /// The snapshot and the plan.
+    pub fn into_parts(self) -> (Snapshot, Plan) {
+        (self.snapshot, self.engine.plan)
     }
 
     /// What could not become part of the plan, in the order of the objects.

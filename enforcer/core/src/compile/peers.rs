@@ -24,8 +24,8 @@ pub(super) struct Used {
     pub(super) group_count: usize,
     /// Number by name and protocol of ports that egress rules ask for.
     ports: HashMap<String, Vec<(Protocol, u32)>>,
-    /// How many such ports there are.
-    pub(super) port_count: usize,
+    /// By number of such a port, whom rules ask for it.
+    asked: Vec<Meant>,
     /// By policy and direction, for each of its rules the groups it names.
     rules: HashMap<Use, Vec<Meant>>,
 }
@@ -57,13 +57,35 @@ impl Used {
         u32::try_from(number).ok()
     }
 
-    /// Adds the port names of an egress rule.
-    fn add_ports(&mut self, rule: &Rule) {
+    /// How many ports egress rules ask for by name.
+    pub(super) fn port_count(&self) -> usize {
+        self.asked.len()
+    }
+
+    /// True when some rule asks for a port by name of whoever belongs to these groups, which are sorted.
+    pub(super) fn is_asked(&self, port: u32, groups: &[u32]) -> bool {
+        match &self.asked[port as usize] {
+            Meant::Any => true,
+            Meant::Groups(asked) => asked.iter().any(|group| groups.binary_search(group).is_ok()),
+        }
+    }
+
+    /// Adds the port names of an egress rule, which means these.
+    fn add_ports(&mut self, rule: &Rule, meant: &Meant) {
         for (protocol, name) in port_names(rule) {
-            if self.port(protocol, name).is_none() {
-                let number = u32::try_from(self.port_count).expect("fewer than 2^32 names fit into memory");
+            let number = self.port(protocol, name).unwrap_or_else(|| {
+                let number = u32::try_from(self.asked.len()).expect("fewer than 2^32 names fit into memory");
                 self.ports.entry(name.to_owned()).or_default().push((protocol, number));
-                self.port_count += 1;
+                self.asked.push(Meant::Groups(Vec::new()));
+                number
+            });
+            match (&mut self.asked[number as usize], meant) {
+                (Meant::Groups(asked), Meant::Groups(groups)) => {
+                    asked.extend(groups);
+                    asked.sort_unstable();
+                    asked.dedup();
+                }
+                (asked, _) => *asked = Meant::Any,
             }
         }
     }
@@ -74,12 +96,9 @@ pub(super) fn collect(order: &Order, used: &BTreeSet<Use>) -> Used {
     let mut all = Used::default();
     let mut numbers: HashMap<&Peer, u32> = HashMap::new();
     let mut named_in: Vec<Vec<u32>> = Vec::new();
-    let mut rules: Vec<(Use, Option<Vec<u32>>)> = Vec::new();
+    let mut rules: Vec<(Use, &Rule, Option<Vec<u32>>)> = Vec::new();
     for &(policy, direction) in used {
         for rule in order.rules(policy, direction).into_iter().flatten() {
-            if direction == Direction::Egress {
-                all.add_ports(rule);
-            }
             let place = u32::try_from(rules.len()).expect("fewer than 2^32 rules fit into memory");
             let meant = identified(rule).map(|peers| {
                 let numbers = peers.map(|peer| {
@@ -91,16 +110,20 @@ pub(super) fn collect(order: &Order, used: &BTreeSet<Use>) -> Used {
                 });
                 numbers.collect()
             });
-            rules.push(((policy, direction), meant));
+            rules.push(((policy, direction), rule, meant));
         }
     }
     let mut groups = HashMap::new();
     named_in.iter_mut().for_each(Vec::dedup);
     all.groups = named_in.into_iter().map(|rules| group(&mut groups, rules)).collect();
     all.group_count = groups.len();
-    for (of, meant) in rules {
+    for (of, rule, meant) in rules {
         let groups = |peers: Vec<u32>| Meant::Groups(groups_of(&all.groups, peers));
-        all.rules.entry(of).or_default().push(meant.map_or(Meant::Any, groups));
+        let meant = meant.map_or(Meant::Any, groups);
+        if of.1 == Direction::Egress {
+            all.add_ports(rule, &meant);
+        }
+        all.rules.entry(of).or_default().push(meant);
     }
     let mut peers: Vec<(u32, &Peer)> = numbers.into_iter().map(|(peer, number)| (number, peer)).collect();
     peers.sort_unstable_by_key(|(number, _)| *number);
@@ -178,7 +201,7 @@ impl Matcher {
         }
         test(&candidates.rest);
         peers.sort_unstable();
-        let asked = workload.ports.iter().filter(|_| used.port_count > 0);
+        let asked = workload.ports.iter().filter(|_| used.port_count() > 0);
         let named =
             asked.filter_map(|port| used.port(port.protocol, &port.name).map(|number| (number, port.port)));
         let mut ports: Vec<(u32, u16)> = named.collect();

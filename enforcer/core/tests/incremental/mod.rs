@@ -148,23 +148,7 @@ fn decide(plan: &Plan, tables: &mut HostTables, workload: &WorkloadId, flow: &Fl
 /// The plan before and the delta make the plan after, and whoever the delta does not concern is told what it was told.
 fn check_delta(before: &Plan, after: &Plan, delta: &Delta) -> Result<(), TestCaseError> {
     let mut followed = before.clone();
-    for (prefix, identity) in &delta.prefixes {
-        match identity {
-            Some(identity) => drop(followed.identities.insert(*prefix, *identity)),
-            None => drop(followed.identities.remove(prefix)),
-        }
-    }
-    for (table, stage, row) in &delta.rows {
-        followed.tables[*table].stages[*stage].push(*row);
-    }
-    followed.tables.iter_mut().flat_map(|table| &mut table.stages).for_each(|rows| rows.sort_unstable());
-    followed.tables.extend(after.tables[before.tables.len()..].iter().cloned());
-    for id in &delta.endpoints {
-        match after.endpoints.get(id) {
-            Some(endpoint) => drop(followed.endpoints.insert(id.clone(), endpoint.clone())),
-            None => drop(followed.endpoints.remove(id)),
-        }
-    }
+    delta.bring(&mut followed, after);
     prop_assert_eq!(&followed, after);
     let (old, new) = (HostTables::new(before), HostTables::new(after));
     for (id, endpoint) in after.endpoints.iter().filter(|(id, _)| !delta.endpoints.contains(id)) {

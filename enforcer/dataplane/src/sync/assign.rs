@@ -66,12 +66,13 @@ impl Assignment {
         &self.endpoints
     }
 
-    /// The step that brings `wanted` into force; `None` when it is already.
+    /// The step that brings `wanted` into force; `None` when it is already and its flows need not be judged again.
     pub(crate) fn assign<'a>(
         &mut self,
         mirror: &Mirror,
         target: &Target<'a>,
         wanted: Endpoint,
+        judge_again: bool,
     ) -> Result<Option<Step<'a>>, Overflow> {
         let interface = target.interface;
         let old = self.endpoints.get(&interface).copied();
@@ -81,7 +82,8 @@ impl Assignment {
             None => self.free_slot()?,
         };
         let endpoint = Endpoint { id: id.unwrap_or_else(|| self.next_id()), slot, ..wanted };
-        if !mirror.unsure.contains(&interface)
+        if !judge_again
+            && !mirror.unsure.contains(&interface)
             && let Some(old) = old
             && is_same(&old, &endpoint)
         {
@@ -118,6 +120,7 @@ impl Assignment {
             map: map::ENDPOINTS,
             need,
             room: self.room.into(),
+            most: String::new(),
         };
         (0..self.room).find(|slot| !used.contains(slot)).ok_or_else(overflow)
     }

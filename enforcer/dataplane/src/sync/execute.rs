@@ -8,8 +8,9 @@ use aya::maps::lpm_trie::Key;
 use enforcer_common::abi::capacity;
 use enforcer_common::address::Address;
 use enforcer_common::policy::{Endpoint, IdentityKey, Rule, RuleKey};
-use enforcer_core::plan::{Automaton, Table};
+use enforcer_core::plan::{Automaton, Row, Table};
 use ipnet::IpNet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
@@ -52,6 +53,16 @@ impl Executor for &Maps {
                 let values: Vec<Rule> = table.stages.iter().flatten().map(|row| row.rule).collect();
                 self.rules.set_all(&rule_keys(*first, table), &values)
             }
+            Step::AddRows { first, rows } => {
+                let key = |(stage, row): &(usize, Row)| {
+                    let (key, bits) = row.key(first + *stage as u32);
+                    Key::new(bits, key)
+                };
+                let keys: Vec<Key<RuleKey>> = rows.iter().map(key).collect();
+                let values: Vec<Rule> = rows.iter().map(|(_, row)| row.rule).collect();
+                self.rules.set_all(&keys, &values)
+            }
+            Step::SetIdentities { generation, prefixes } => set_identities(self, *generation, prefixes),
             Step::WriteNames { half, names } => write_names(self, *half, names),
             Step::FlipNames { half, .. } => flip_names(self, *half),
             Step::WriteEndpoint { interface, endpoint, .. } => write_endpoint(self, *interface, endpoint),
@@ -73,6 +84,17 @@ impl Executor for &Maps {
             },
         }
     }
+}
+
+/// Sets what has an identity, then takes away what has none.
+fn set_identities(maps: &Maps, generation: u32, prefixes: &BTreeMap<IpNet, Option<u32>>) -> io::Result<()> {
+    let set: Prefixes =
+        prefixes.iter().filter_map(|(prefix, identity)| Some((*prefix, (*identity)?))).collect();
+    let gone: Prefixes =
+        prefixes.iter().filter(|(_, identity)| identity.is_none()).map(|(prefix, _)| (*prefix, 0)).collect();
+    let values: Vec<u32> = set.values().copied().collect();
+    maps.identities.set_all(&identity_keys(generation, &set), &values)?;
+    maps.identities.delete_all(&identity_keys(generation, &gone))
 }
 
 fn write_endpoint(maps: &Maps, interface: u32, endpoint: &Endpoint) -> io::Result<()> {
@@ -129,6 +151,10 @@ impl fmt::Display for Step<'_> {
             }
             Self::DeleteEndpoint { interface, .. } => {
                 write!(f, "take away the policy of interface {interface}")
+            }
+            Self::AddRows { first, rows } => write!(f, "add {} rows to table {first}", rows.len()),
+            Self::SetIdentities { generation, prefixes } => {
+                write!(f, "set {} identity prefixes of generation {generation}", prefixes.len())
             }
             Self::Quiesce => f.write_str("wait for running programs"),
             Self::DeleteTable { first } => write!(f, "delete table {first}"),

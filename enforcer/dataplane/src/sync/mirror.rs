@@ -6,7 +6,7 @@ use enforcer_common::policy::Endpoint;
 use enforcer_core::object::WorkloadId;
 use enforcer_core::plan::{Automaton, Table};
 use ipnet::IpNet;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Prefixes of one generation and the identity of each.
 pub(crate) type Prefixes = BTreeMap<IpNet, u32>;
@@ -71,10 +71,14 @@ impl Mirror {
         self.generations.keys().copied().filter(|number| !used.contains(number)).collect()
     }
 
-    /// The whole tables, by content.
-    pub(crate) fn known_tables(&self) -> std::collections::HashMap<&Table, u32> {
-        let whole = |(first, _): &(&u32, &Table)| !self.torn_tables.contains(first);
-        self.tables.iter().filter(whole).map(|(first, table)| (table, *first)).collect()
+    /// The numbers of the whole tables, by content; the lowest last.
+    pub(crate) fn known_tables(&self) -> HashMap<&Table, Vec<u32>> {
+        let mut known: HashMap<&Table, Vec<u32>> = HashMap::new();
+        for (first, table) in self.tables.iter().rev().filter(|(first, _)| !self.torn_tables.contains(first))
+        {
+            known.entry(table).or_default().push(*first);
+        }
+        known
     }
 
     /// Notes a step that is about to be taken, so that a failure in the middle of it leaves no illusion.
@@ -89,6 +93,21 @@ impl Mirror {
                 self.torn_tables.insert(*first);
                 self.tables.insert(*first, (*table).clone());
                 self.highest.table = self.highest.table.max(last_of(*first, table));
+            }
+            Step::AddRows { first, rows } => {
+                self.torn_tables.insert(*first);
+                if let Some(table) = self.tables.get_mut(first) {
+                    for (stage, row) in rows {
+                        let held = &mut table.stages[*stage];
+                        held.insert(held.partition_point(|other| other < row), *row);
+                    }
+                }
+            }
+            // What goes is known until it is gone, so that it can be collected if it is not.
+            Step::SetIdentities { generation, prefixes } => {
+                self.torn_generations.insert(*generation);
+                let set = prefixes.iter().filter_map(|(prefix, identity)| Some((*prefix, (*identity)?)));
+                self.generations.entry(*generation).or_default().extend(set);
             }
             Step::WriteNames { .. } => self.idle_half_was_read = true,
             Step::WriteEndpoint { interface, endpoint, .. } => {
@@ -117,8 +136,16 @@ impl Mirror {
             Step::WriteIdentities { generation, .. } => {
                 self.torn_generations.remove(generation);
             }
-            Step::WriteTable { first, .. } => {
+            Step::WriteTable { first, .. } | Step::AddRows { first, .. } => {
                 self.torn_tables.remove(first);
+            }
+            Step::SetIdentities { generation, prefixes } => {
+                self.torn_generations.remove(generation);
+                let held = self.generations.entry(*generation).or_default();
+                let gone = prefixes.iter().filter(|(_, identity)| identity.is_none());
+                for (prefix, _) in gone {
+                    held.remove(prefix);
+                }
             }
             Step::WriteNames { .. } | Step::Quiesce => {}
             Step::FlipNames { half, names } => {

@@ -1,9 +1,11 @@
 //! From a plan to the maps: [`mirror`] knows what the maps hold, [`plan`] turns a plan into ordered steps without
-//! touching anything ([`assign`] numbers the endpoints), [`execute`] takes the steps without choosing, [`adopt`] rebuilds the mirror from pinned maps.
+//! touching anything, [`follow`] a change of one ([`assign`] numbers the endpoints), [`execute`] takes the steps without choosing, [`adopt`] rebuilds the mirror from pinned maps.
 
 pub(crate) mod adopt;
 mod assign;
+mod blame;
 pub(crate) mod execute;
+pub(crate) mod follow;
 pub(crate) mod mirror;
 pub(crate) mod plan;
 
@@ -47,7 +49,9 @@ pub(crate) fn summary(mirror: &Mirror, steps: &[Step<'_>]) -> Applied {
     for step in steps {
         match step {
             Step::WriteTable { table, .. } => applied.rows += rows_of(table),
+            Step::AddRows { rows, .. } => applied.rows += rows.len(),
             Step::WriteIdentities { prefixes, .. } => applied.identities += prefixes.len(),
+            Step::SetIdentities { prefixes, .. } => applied.identities += prefixes.len(),
             Step::WriteEndpoint { .. } | Step::DeleteEndpoint { .. } => applied.endpoints += 1,
             _ => {}
         }

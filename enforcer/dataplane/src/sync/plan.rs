@@ -6,12 +6,13 @@
 //! that no answer is learned under a class that the new tables do not know.
 
 use super::assign::{Assignment, Target, next_free};
+use super::blame;
 use super::mirror::{Mirror, Prefixes, last_of, rows_of};
 use crate::error::{ApplyError, Overflow};
 use enforcer_common::abi::{capacity, map};
 use enforcer_common::policy::{Endpoint, MAX_ADDRESSES, MAX_STAGES, Stages, WORLD};
 use enforcer_core::object::WorkloadId;
-use enforcer_core::plan::{Automaton, Plan, Table};
+use enforcer_core::plan::{Automaton, Plan, Row, Table};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv6Addr;
@@ -31,12 +32,29 @@ pub(crate) enum Step<'a> {
     WriteEndpoint { interface: u32, endpoint: Endpoint, owner: &'a WorkloadId },
     /// Take an endpoint away: its packets are dropped from then on. Its slot gets a revision nobody has.
     DeleteEndpoint { interface: u32, slot: u32, revision: u32 },
+    /// Add rows of peers that no address has yet, by stage, to a table that is in use.
+    AddRows { first: u32, rows: Vec<(usize, Row)> },
+    /// Set prefixes of a generation that is in use, and take away those without an identity.
+    SetIdentities { generation: u32, prefixes: BTreeMap<IpNet, Option<u32>> },
     /// Wait until no program still reads what was in force before.
     Quiesce,
     /// Delete a table that no endpoint uses.
     DeleteTable { first: u32 },
     /// Delete a generation that no endpoint uses.
     DeleteIdentities { generation: u32 },
+}
+
+impl Step<'_> {
+    /// True when what is in force is different after it.
+    pub(crate) fn switches(&self) -> bool {
+        matches!(
+            self,
+            Self::FlipNames { .. }
+                | Self::SetIdentities { .. }
+                | Self::WriteEndpoint { .. }
+                | Self::DeleteEndpoint { .. }
+        )
+    }
 }
 
 /// Entries the maps have room for.
@@ -74,12 +92,12 @@ pub(crate) fn plan<'a>(
     let mut after = Assignment::new(mirror, room.endpoints, numbers);
     for target in &targets {
         let wanted = target.endpoint(generation, &placed);
-        steps.extend(after.assign(mirror, target, wanted)?);
+        steps.extend(after.assign(mirror, target, wanted, false)?);
     }
     let current: BTreeSet<u32> = targets.iter().map(|target| target.interface).collect();
     let known: BTreeSet<u32> = desired.attached.values().chain(&mirror.unsure).copied().collect();
     steps.extend(known.difference(&current).filter_map(|interface| after.withdraw(*interface)));
-    check_room(mirror, &steps, room)?;
+    check_room(mirror, desired.plan, &steps, room)?;
     collect_unused(mirror, after.endpoints(), &mut steps);
     Ok(steps)
 }
@@ -94,14 +112,21 @@ pub(crate) fn withdraw(mirror: &Mirror, interfaces: impl IntoIterator<Item = u32
 }
 
 /// The attached workloads of the plan, checked one by one.
-fn targets<'a>(desired: Desired<'a>) -> Result<Vec<Target<'a>>, ApplyError> {
+pub(crate) fn targets<'a>(desired: Desired<'a>) -> Result<Vec<Target<'a>>, ApplyError> {
     let mut targets = Vec::new();
     for (owner, plan) in &desired.plan.endpoints {
         let Some(interface) = desired.attached.get(owner) else { continue };
         if plan.addresses.len() > MAX_ADDRESSES {
             let what = format!("the addresses of workload {owner}");
             let need = plan.addresses.len() as u64;
-            return Err(Overflow { what, map: "Endpoint.addresses", need, room: MAX_ADDRESSES as u64 }.into());
+            return Err(Overflow {
+                what,
+                map: "Endpoint.addresses",
+                need,
+                room: MAX_ADDRESSES as u64,
+                most: String::new(),
+            }
+            .into());
         }
         targets.push(Target { interface: *interface, owner, plan });
     }
@@ -150,7 +175,8 @@ pub(crate) fn shielded(identities: &Prefixes) -> Prefixes {
     prefixes
 }
 
-/// Where each table lies that an attached workload uses; those not in the map yet are written.
+/// Where each table lies that an attached workload uses; those not in the map yet are written. Two tables never lie in
+/// one place, even while they hold the same: they may change apart.
 fn tables<'a>(
     mirror: &Mirror,
     targets: &[Target<'a>],
@@ -169,24 +195,30 @@ fn tables<'a>(
             ))
         })?;
         check_stages(index, table)?;
-        let first = known.get(table).copied().unwrap_or_else(|| {
+        let first = known.get_mut(table).and_then(Vec::pop).unwrap_or_else(|| {
             let length = table.stages.len() as u32;
             let first = next_free(*highest, length, |number| is_taken(mirror, number));
             *highest = last_of(first, table);
             steps.push(Step::WriteTable { first, table });
             first
         });
-        known.insert(table, first);
         placed.insert(index, table.stages_from(first));
     }
     Ok(placed)
 }
 
-fn check_stages(index: usize, table: &Table) -> Result<(), ApplyError> {
+pub(crate) fn check_stages(index: usize, table: &Table) -> Result<(), ApplyError> {
     let stages = table.stages.len() as u64;
     if stages > u64::from(MAX_STAGES) {
         let what = format!("the stages of table {index}");
-        return Err(Overflow { what, map: "Endpoint.stages", need: stages, room: MAX_STAGES.into() }.into());
+        return Err(Overflow {
+            what,
+            map: "Endpoint.stages",
+            need: stages,
+            room: MAX_STAGES.into(),
+            most: String::new(),
+        }
+        .into());
     }
     if stages == 0 {
         return Err(ApplyError::Inconsistent(format!("table {index} has no stage")));
@@ -194,7 +226,7 @@ fn check_stages(index: usize, table: &Table) -> Result<(), ApplyError> {
     Ok(())
 }
 
-fn is_taken(mirror: &Mirror, number: u32) -> bool {
+pub(crate) fn is_taken(mirror: &Mirror, number: u32) -> bool {
     let before = mirror.tables.range(..=number).next_back();
     before.is_some_and(|(first, table)| number <= last_of(*first, table))
 }
@@ -211,9 +243,14 @@ fn names<'a>(mirror: &Mirror, names: &'a Automaton, steps: &mut Vec<Step<'a>>) -
     }
     let (need, room) = (names.rows.len() as u64, u64::from(capacity::NAME_STATES));
     if need > room {
-        return Err(
-            Overflow { what: "the name automaton".to_owned(), map: map::NAME_ROWS, need, room }.into()
-        );
+        return Err(Overflow {
+            what: "the name automaton".to_owned(),
+            map: map::NAME_ROWS,
+            need,
+            room,
+            most: String::new(),
+        }
+        .into());
     }
     let half = 1 - mirror.name_half;
     if mirror.idle_half_was_read {
@@ -224,29 +261,43 @@ fn names<'a>(mirror: &Mirror, names: &'a Automaton, steps: &mut Vec<Step<'a>>) -
 }
 
 /// Old and new must fit together, for they lie side by side until the last endpoint is switched.
-fn check_room(mirror: &Mirror, steps: &[Step<'_>], room: Room) -> Result<(), Overflow> {
+pub(crate) fn check_room(
+    mirror: &Mirror,
+    plan: &Plan,
+    steps: &[Step<'_>],
+    room: Room,
+) -> Result<(), Overflow> {
     let (mut rules, mut prefixes) = (mirror.rows(), mirror.prefixes());
     for step in steps {
         match step {
             Step::WriteTable { table, .. } => rules += rows_of(table),
             Step::DeleteTable { first } => rules -= mirror.tables.get(first).map_or(0, rows_of),
+            Step::AddRows { rows: new, .. } => rules += new.len(),
             Step::WriteIdentities { prefixes: new, .. } => prefixes += new.len(),
+            Step::SetIdentities { prefixes: new, .. } => prefixes += new.values().flatten().count(),
             Step::DeleteIdentities { generation } => {
                 prefixes -= mirror.generations.get(generation).map_or(0, Prefixes::len);
             }
             _ => {}
         }
     }
-    let fits = |what: &str, map, need: usize, room: u32| {
-        let overflow = Overflow { what: what.to_owned(), map, need: need as u64, room: room.into() };
-        if need as u64 > u64::from(room) { Err(overflow) } else { Ok(()) }
+    let fits = |what: &str, map, need: usize, room: u32, most: fn(&Plan) -> String| {
+        if need as u64 <= u64::from(room) {
+            return Ok(());
+        }
+        Err(Overflow { what: what.to_owned(), map, need: need as u64, room: room.into(), most: most(plan) })
     };
-    fits("the policy beside the one in force", map::RULES, rules, room.rules)?;
-    fits("the identities beside those in force", map::IDENTITIES, prefixes, room.identities)
+    fits("the policy beside the one in force", map::RULES, rules, room.rules, blame::by_rows)?;
+    let what = "the identities beside those in force";
+    fits(what, map::IDENTITIES, prefixes, room.identities, blame::by_prefixes)
 }
 
 /// Deletes what no endpoint uses any more, once all of them are switched; nothing while it stays unsure what one uses.
-fn collect_unused(mirror: &Mirror, endpoints: &BTreeMap<u32, Endpoint>, steps: &mut Vec<Step<'_>>) {
+pub(crate) fn collect_unused(
+    mirror: &Mirror,
+    endpoints: &BTreeMap<u32, Endpoint>,
+    steps: &mut Vec<Step<'_>>,
+) {
     let is_settled = |interface: &u32| {
         steps.iter().any(|step| match step {
             Step::WriteEndpoint { interface: of, .. } | Step::DeleteEndpoint { interface: of, .. } => {

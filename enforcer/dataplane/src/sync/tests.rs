@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 
+mod follow;
+
 const ROOM: Room = Room { endpoints: 8, identities: 64, rules: 200 };
 
 /// The maps, and for each endpoint what it found when it was switched.
@@ -25,6 +27,8 @@ struct Model {
     half: u32,
     halves: [Option<Automaton>; 2],
     steps_until_failure: Option<usize>,
+    /// What endpoints may be told while a change of a plan is followed.
+    follow_up: Option<follow::Allowed>,
 }
 
 impl Model {
@@ -43,11 +47,18 @@ impl Model {
         }
     }
 
+    /// What changes in place is no loss; [`follow`] checks what it means.
+    fn see(&mut self) {
+        self.seen =
+            self.endpoints.iter().map(|(interface, endpoint)| (*interface, self.view(endpoint))).collect();
+    }
+
     fn check(&self) {
         for (interface, endpoint) in &self.endpoints {
             assert_eq!(self.view(endpoint), self.seen[interface], "endpoint at {interface} lost something");
             assert_eq!(endpoint.revision, endpoint.seal);
         }
+        self.follow_up.iter().for_each(|allowed| allowed.check(self));
     }
 }
 
@@ -63,6 +74,26 @@ impl Executor for Model {
                 self.generations.insert(*generation, torn.collect());
             }
             Step::WriteTable { first, table } => self.write_table(*first, table, fails),
+            Step::AddRows { first, rows } => {
+                let count = if fails { rows.len() / 2 } else { rows.len() };
+                for (stage, row) in &rows[..count] {
+                    let held = self.rows.get_mut(&(first + *stage as u32)).expect("the table is in use");
+                    held.push(*row);
+                    held.sort_unstable();
+                }
+                self.see();
+            }
+            Step::SetIdentities { generation, prefixes } => {
+                let count = if fails { prefixes.len() / 2 } else { prefixes.len() };
+                let held = self.generations.get_mut(generation).expect("the generation is in use");
+                for (prefix, identity) in prefixes.iter().take(count) {
+                    match identity {
+                        Some(identity) => drop(held.insert(*prefix, *identity)),
+                        None => drop(held.remove(prefix)),
+                    }
+                }
+                self.see();
+            }
             Step::WriteNames { half, names } => {
                 assert_ne!(*half, self.half, "the half in force is written");
                 self.halves[*half as usize] = (!fails).then(|| (*names).clone());

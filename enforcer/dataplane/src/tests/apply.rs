@@ -4,7 +4,9 @@ use super::{World, counts, row, two_workloads, workload};
 use crate::options::{Capacities, Options};
 use crate::sync::adopt;
 use crate::{ApplyError, Dataplane};
+use enforcer_core::compile::Delta;
 use enforcer_core::plan::{Plan, Table};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 fn opened(world: &World, options: &Options) -> Dataplane {
@@ -68,6 +70,40 @@ fn ten_thousand_rows_and_prefixes_arrive_whole_and_leave_whole() {
 }
 
 #[test]
+fn a_change_is_followed_in_place() {
+    let world = World::enter();
+    let mut dataplane = opened(&world, &world.options());
+    let mut plan = two_workloads(&[22]);
+    dataplane.apply(&plan).expect("the plan fits");
+    let before = dataplane.attached();
+    let prefix = |text: &str| text.parse().expect("a prefix");
+
+    let new = row(22, 8080);
+    plan.identities.insert(prefix("10.1.2.3/32"), 22);
+    plan.tables[1].stages[0].push(new);
+    let delta = Delta {
+        prefixes: BTreeMap::from([(prefix("10.1.2.3/32"), Some(22))]),
+        moved: BTreeSet::from([(20, 22)]),
+        rows: vec![(1, 0, new)],
+        endpoints: BTreeSet::new(),
+    };
+    let applied = dataplane.follow(&plan, &delta).expect("the change fits");
+    assert_eq!(counts(&applied), (1, 1, 1, 0));
+    assert_mirrored(&dataplane);
+    let after = dataplane.attached();
+    assert_eq!(after[0], before[0], "nothing of that address is said to the other workload");
+    assert_ne!(after[1].revision, before[1].revision);
+
+    plan.identities.remove(&prefix("10.1.2.3/32"));
+    let prefixes = BTreeMap::from([(prefix("10.1.2.3/32"), None)]);
+    let delta = Delta { prefixes, moved: BTreeSet::from([(22, 20)]), ..Delta::default() };
+    let applied = dataplane.follow(&plan, &delta).expect("the change fits");
+    assert_eq!(counts(&applied), (0, 1, 1, 0));
+    assert_mirrored(&dataplane);
+    assert_eq!(counts(&dataplane.apply(&plan).expect("the plan fits")), (0, 0, 0, 0));
+}
+
+#[test]
 fn names_go_into_the_idle_half() {
     let world = World::enter();
     let mut dataplane = opened(&world, &world.options());
@@ -98,6 +134,12 @@ fn what_does_not_fit_is_refused_and_what_was_in_force_stays() {
     let refused = dataplane.apply(&two_workloads(&[1, 2, 3, 4]));
     let Err(ApplyError::Overflow(overflow)) = refused else { panic!("{refused:?}") };
     assert_eq!((overflow.map, overflow.need, overflow.room), ("RULES", 7, 6));
+    let unchanged = Delta::default();
+    let again = dataplane.follow(&two_workloads(&[1, 2, 3, 4]), &unchanged);
+    assert!(
+        matches!(again, Err(ApplyError::Overflow(_))),
+        "a change of what was refused is refused: {again:?}"
+    );
     assert_eq!(dataplane.attached(), before);
     assert_mirrored(&dataplane);
     dataplane.apply(&two_workloads(&[1, 2, 3])).expect("the plan fits");
