@@ -16,6 +16,12 @@ pub(crate) enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Cost of compiling policy for clusters of up to 100,000 pods, and how long an edit takes to be in force (root)
+    Policy {
+        /// Passed on to the measuring program
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 /// Measures, with everything optimised.
@@ -23,10 +29,13 @@ pub(crate) enum What {
 /// # Errors
 /// When something is missing and cannot be installed, a build fails, or the measuring program does.
 pub(crate) fn run(what: What) -> Result<()> {
-    let What::Datapath { arguments } = what;
+    let (program, arguments) = match what {
+        What::Datapath { arguments } => ("bench-datapath", arguments),
+        What::Policy { arguments } => ("bench-policy", arguments),
+    };
     commands::need_root("bench")?;
     setup::run_with(&[setup::NFTABLES])?;
-    commands::build_binaries(&[commands::ENFORCER, "bench-datapath"], true)?;
-    let mut command = Command::new(commands::binary("bench-datapath", true));
+    commands::build_binaries(&[commands::ENFORCER, program], true)?;
+    let mut command = Command::new(commands::binary(program, true));
     shell::run(command.args(arguments).env("ENFORCER_BINARY", commands::binary(commands::ENFORCER, true)))
 }
