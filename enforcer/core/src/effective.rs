@@ -67,7 +67,7 @@ fn of_policy(policy: &Policy, direction: Direction, index: usize, rule: &Rule) -
         info: reference::info(policy, direction, index, rule),
         action: rule.action,
         peers: words::peers(&rule.peers),
-        ports: words::ports(&rule.ports),
+        ports: words::services(rule),
         staged: is_staged(policy),
     }
 }

@@ -20,7 +20,15 @@ pub const fn action(action: Action) -> &'static str {
 
 /// `Allow pods app=web in namespace shop, TCP/443`.
 pub fn rule(rule: &Rule) -> String {
-    format!("{} {}, {}", action(rule.action), peers(&rule.peers), ports(&rule.ports))
+    format!("{} {}, {}", action(rule.action), peers(&rule.peers), services(rule))
+}
+
+/// Protocols and ports of a rule, and the names that its DNS queries are limited to.
+pub fn services(rule: &Rule) -> String {
+    match &rule.queries {
+        Some(names) => format!("{}, DNS for {}", ports(&rule.ports), join(names, ", ")),
+        None => ports(&rule.ports),
+    }
 }
 
 /// Every peer of a rule, with `or` between them.
@@ -150,6 +158,7 @@ mod tests {
               {action: Deny, to: [{cidr: 10.0.0.0/8, except: [10.1.0.0/16]}, {fqdns: ['*.example.com']}],
                  ports: [{protocol: UDP, port: 80, endPort: 90}, {protocol: ICMP, type: 8}]},
               {action: Reject, to: [{entities: [Internet]}]},
+              {action: Allow, ports: [{protocol: UDP, port: 53}], dns: {allow: [a.com, '*.a.com']}},
               {action: Pass}]}}"]);
         let policy = snapshot.policies.values().next().expect("one policy");
         assert_eq!(super::subject(&policy.subject), "pods app not in (u, v) in namespace a");
@@ -160,6 +169,7 @@ mod tests {
                 "Allow pods app=web in namespaces env=prod, TCP/http",
                 "Deny 10.0.0.0/8 except 10.1.0.0/16 or *.example.com, UDP/80-90, ICMP type 8",
                 "Reject entity Internet, every port",
+                "Allow everybody, UDP/53, DNS for a.com, *.a.com",
                 "Pass everybody, every port",
             ]
         );
