@@ -52,7 +52,8 @@ struct Running {
 }
 
 impl<'a> Agent<'a> {
-    /// Starts it with `more` arguments and returns once it enforces.
+    /// Starts it with `more` arguments and returns once it enforces. Its flow log is what [`Self::records`] reads, unless
+    /// `more` begins with another (`--flow-log FILE`) or with `--flow-log none`.
     ///
     /// # Errors
     /// When it ends or stays silent instead; with what it said.
@@ -61,7 +62,15 @@ impl<'a> Agent<'a> {
         let mut source = OsString::from("dir:");
         source.push(station.policies);
         arguments.push(source);
-        arguments.extend(["--flow-log", "-", "--node-name", station.name].map(OsString::from));
+        arguments.extend(["--node-name", station.name].map(OsString::from));
+        let more = match more {
+            ["--flow-log", "none", rest @ ..] => rest,
+            ["--flow-log", ..] => more,
+            _ => {
+                arguments.extend(["--flow-log", "-"].map(OsString::from));
+                more
+            }
+        };
         arguments.extend(["--pin-directory".into(), station.pins.into()]);
         arguments.extend(["--socket".into(), station.socket.clone().into()]);
         arguments.extend(["--workloads".into(), station.workloads.into()]);

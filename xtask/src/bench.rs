@@ -16,6 +16,12 @@ pub(crate) enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Cost of names: answers, round trips, throughput, the agent's log of them, fresh names (root)
+    Dns {
+        /// Passed on to the measuring program
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Cost of compiling policy for clusters of up to 100,000 pods, and how long an edit takes to be in force (root)
     Policy {
         /// Passed on to the measuring program
@@ -31,6 +37,7 @@ pub(crate) enum What {
 pub(crate) fn run(what: What) -> Result<()> {
     let (program, arguments) = match what {
         What::Datapath { arguments } => ("bench-datapath", arguments),
+        What::Dns { arguments } => ("bench-dns", arguments),
         What::Policy { arguments } => ("bench-policy", arguments),
     };
     commands::need_root("bench")?;

@@ -1,0 +1,119 @@
+//! What the agent spends on the DNS log: processor time per query, and memory under names that nobody has seen before.
+
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use enforcer_tests::Agent;
+use serde_json::Value;
+
+use crate::live::{self, Ends};
+
+/// Queries of the measurement of time, and how many names they are for.
+const QUERIES: u32 = 100_000;
+const NAMES: u32 = 1_000;
+/// Queries a second at most.
+const RATE: u32 = 10_000;
+/// Names of twelve hours at 10,000 an hour, and queries at 200 a second.
+const HOURS_NAMES: u32 = 120_000;
+const HOURS_QUERIES: u32 = 8_640_000;
+/// The part of that that is asked without `--full`.
+const PART: u32 = 40;
+/// How long the agent has to take what is left in the ring buffer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Measures; the section's text.
+///
+/// # Errors
+/// Without root or the agent's binary; when a query is lost.
+pub(crate) fn measure(full: bool) -> Result<String> {
+    let mut text = "## The agent\n\n| what | figure |\n|---|---:|\n".to_owned();
+    for (what, log) in [("kept for `enforcer dns`", None), ("and written to a flow log", Some("/dev/null"))] {
+        let nanoseconds = time(log)?;
+        let _ = writeln!(text, "| processor time a query, {what} | {nanoseconds:.0} ns |");
+    }
+    let (names, queries) =
+        if full { (HOURS_NAMES, HOURS_QUERIES) } else { (HOURS_NAMES, HOURS_QUERIES / PART) };
+    let [before, after] = memory(names, queries)?;
+    let mib = |octets: u64| octets as f64 / f64::from(1 << 20);
+    let _ = writeln!(text, "| resident memory before | {:.1} MiB |", mib(before));
+    let _ = writeln!(
+        text,
+        "| resident memory after {names} new names in {queries} queries | {:.1} MiB |",
+        mib(after)
+    );
+    Ok(text)
+}
+
+/// Nanoseconds of processor time that the agent takes for a query, everything that it does meanwhile included.
+fn time(log: Option<&str>) -> Result<f64> {
+    live::pin_to(live::REST)?;
+    let lab = live::world()?;
+    let more: Vec<&str> = log.map_or_else(|| vec!["--flow-log", "none"], |path| vec!["--flow-log", path]);
+    let agent = live::agent(&lab, &more)?;
+    live::pin_to(live::MEASURED)?;
+    let ends = Ends::open(&lab)?;
+    ask(&ends, 0..NAMES, NAMES)?;
+    await_records(&agent, NAMES)?;
+    let before = processor_time(&agent)?;
+    ask(&ends, 0..QUERIES, NAMES)?;
+    await_records(&agent, NAMES + QUERIES)?;
+    Ok((processor_time(&agent)? - before) as f64 / f64::from(QUERIES))
+}
+
+/// Resident memory, octets, before and after so many queries for so many names.
+fn memory(names: u32, queries: u32) -> Result<[u64; 2]> {
+    live::pin_to(live::REST)?;
+    let lab = live::world()?;
+    let agent = live::agent(&lab, &["--flow-log", "/dev/null"])?;
+    live::pin_to(live::MEASURED)?;
+    let ends = Ends::open(&lab)?;
+    let before = agent.resident()?;
+    ask(&ends, 0..queries, names)?;
+    await_records(&agent, queries)?;
+    Ok([before, agent.resident()?])
+}
+
+/// Asks once for every number, for names that come again after `names`, no faster than [`RATE`]: the machine is not the
+/// bench's alone, and an event that is lost is a failure.
+fn ask(ends: &Ends, numbers: std::ops::Range<u32>, names: u32) -> Result<()> {
+    let begun = Instant::now();
+    for index in numbers {
+        let due = begun + Duration::from_secs(1) * index / RATE;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let name = index % names;
+        let address = Ipv4Addr::from((198 << 24) + (18 << 16) + name);
+        let mut messages = live::messages(&format!("n{name}.fresh.example"), address)?;
+        live::number(&mut messages, index as u16);
+        ends.exchange(&messages.0, &messages.1)?;
+    }
+    Ok(())
+}
+
+/// Waits until the agent has entered so many DNS records; none may be lost.
+fn await_records(agent: &Agent<'_>, count: u32) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let out = agent.cli(&["status", "-o", "json"])?;
+        let status: Value = serde_json::from_slice(&out.stdout).context("the status is no JSON")?;
+        let lost = status["losses"]["events-ring-full"].as_u64().unwrap_or(0);
+        ensure!(lost == 0, "{lost} events were lost");
+        let seen = status["dns"]["seen"].as_u64().unwrap_or(0);
+        if seen >= u64::from(count) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{seen} of {count} queries were entered");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Nanoseconds of processor time that the threads of the agent took so far.
+fn processor_time(agent: &Agent<'_>) -> Result<u64> {
+    let mut sum = 0;
+    for task in std::fs::read_dir(format!("/proc/{}/task", agent.pid()))? {
+        let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
+        sum += text.split(' ').next().context("no figure")?.parse::<u64>()?;
+    }
+    Ok(sum)
+}

@@ -1,0 +1,177 @@
+//! What the programs cost on queries and answers by themselves, as ratios to the empty program in the same round.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use enforcer_common::policy::Mode;
+use enforcer_core::fqdn::automaton::{self, Names};
+use enforcer_core::object::WorkloadId;
+use enforcer_core::plan::{EndpointPlan, Plan};
+use enforcer_dataplane::{Dataplane, Event, EventReader, Options, Program, TestPacket, link};
+use enforcer_tests::Namespace;
+use etherparse::PacketBuilder;
+use hickory_proto::op::{Message, MessageType};
+use hickory_proto::rr::{RData, Record};
+
+use crate::figures::{Figure, Series};
+
+/// Runs of the empty program in a row.
+const REPEAT: u32 = 200_000;
+/// Exchanges of one measurement.
+const EXCHANGES: u16 = 2_000;
+/// Addresses of an answer.
+const COUNTS: [u32; 3] = [1, 4, 16];
+
+const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 9);
+const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+const PORT: u16 = 40_000;
+
+/// Measures `rounds` rounds.
+///
+/// # Errors
+/// Without root, or when the data plane cannot be opened.
+pub(crate) fn measure(rounds: usize) -> Result<Vec<Figure>> {
+    let name = format!("enforcer-bench-{}", std::process::id());
+    let namespace = Namespace::create(&name)?;
+    namespace.ip("link add bench0 type veth peer name bench1\nlink set bench0 up\nlink set bench1 up\n")?;
+    let pins = PathBuf::from("/sys/fs/bpf").join(&name);
+    let options = Options { pin_directory: pins.clone(), ..Options::default() };
+    let figures = namespace.enter(|| in_namespace(&options, rounds));
+    Dataplane::uninstall(&options).context("failed to remove the pins")?;
+    // Empty by now, and gone already where uninstalling removed it.
+    let _ = std::fs::remove_dir(&pins);
+    figures
+}
+
+fn in_namespace(options: &Options, rounds: usize) -> Result<Vec<Figure>> {
+    let interface = link::by_name("bench0")?.index;
+    let mut dataplane = Dataplane::open(options)?;
+    let workload = WorkloadId::new("bench", "client");
+    dataplane.attach(&workload, interface)?;
+    dataplane.apply(&plan(&workload)?)?;
+    dataplane.set_resolvers(&[RESOLVER.into()])?;
+    let events = dataplane.events()?;
+    let mut bench = Bench { dataplane, events, interface, next_address: 0 };
+    let mut empty = Vec::new();
+    let mut series: BTreeMap<String, Series> = BTreeMap::new();
+    for _ in 0..rounds {
+        let base = bench.empty(REPEAT)?;
+        // What a single run costs beside the program.
+        let mut singles = Vec::new();
+        for _ in 0..EXCHANGES {
+            singles.push(bench.empty(1)?);
+        }
+        let overhead = median(&mut singles) - base;
+        empty.push(base);
+        for count in COUNTS {
+            let known = bench.exchanges("known.wild.example", count, false)?;
+            let fresh = bench.exchanges("fresh.wild.example", count, true)?;
+            let mut push =
+                |what: String, cost: f64| series.entry(what).or_default().push(cost - overhead, base);
+            push(format!("answer, {count:2} known addresses"), known[1]);
+            push(format!("answer, {count:2} new addresses"), fresh[1]);
+            if count == 1 {
+                push("query, remembered".to_owned(), known[0]);
+                push("answer, no pattern".to_owned(), bench.exchanges("other.example", 1, false)?[1]);
+            }
+        }
+    }
+    let mut figures = vec![Figure::absolute("empty program", &empty)];
+    figures.extend(series.into_iter().map(|(what, series)| series.figure(&what)));
+    Ok(figures)
+}
+
+struct Bench {
+    dataplane: Dataplane,
+    events: EventReader,
+    interface: u32,
+    next_address: u32,
+}
+
+impl Bench {
+    fn run(&mut self, program: Program, octets: &[u8], repeat: u32) -> Result<f64> {
+        let packet = TestPacket { octets, interface: self.interface, repeat };
+        let outcome = self.dataplane.test_run(program, &packet)?;
+        ensure!(outcome.code == 0, "{program:?} did not let its packet pass");
+        Ok(f64::from(outcome.duration_ns))
+    }
+
+    fn empty(&mut self, repeat: u32) -> Result<f64> {
+        self.run(Program::Empty, &datagram(true, &[0; 64])?, repeat)
+    }
+
+    /// Nanoseconds of a query and of its answer of `count` addresses: the medians of many exchanges.
+    fn exchanges(&mut self, name: &str, count: u32, is_new: bool) -> Result<[f64; 2]> {
+        let mut costs = [const { Vec::new() }; 2];
+        for id in 0..EXCHANGES {
+            let first = if is_new { self.next_address } else { u32::MAX / 2 };
+            self.next_address += if is_new { count } else { 0 };
+            let (question, answer) = exchange(id, name, first, count)?;
+            costs[0].push(self.run(Program::FromWorkload, &datagram(true, &question)?, 1)?);
+            costs[1].push(self.run(Program::ToWorkload, &datagram(false, &answer)?, 1)?);
+        }
+        let expected = if name.contains("wild") { count } else { 0 };
+        let mut told = 0;
+        self.events.poll(|event| {
+            if let Event::Dns { header, .. } = event {
+                told += u32::from(header.learned == expected);
+            }
+        });
+        ensure!(told > 0, "no answer of {count} addresses for {name} was learned from as it should be");
+        while self.events.poll(drop) > 0 {}
+        Ok(costs.map(|mut costs| median(&mut costs)))
+    }
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// One workload that everything is open for; names below one suffix have a class.
+fn plan(workload: &WorkloadId) -> Result<Plan> {
+    let patterns: BTreeSet<_> = ["*.wild.example".parse()?].into();
+    let Names { automaton, patterns } = automaton::compile(&patterns, 1 << 14)?;
+    let endpoint = EndpointPlan {
+        mode: Mode::Policy,
+        addresses: vec![IpAddr::V4(LOCAL)],
+        egress: None,
+        ingress: None,
+        staged: None,
+    };
+    Ok(Plan {
+        endpoints: BTreeMap::from([(workload.clone(), endpoint)]),
+        tables: Vec::new(),
+        identities: BTreeMap::new(),
+        names: automaton,
+        rules: BTreeMap::new(),
+        patterns,
+    })
+}
+
+fn exchange(id: u16, name: &str, first: u32, count: u32) -> Result<(Vec<u8>, Vec<u8>)> {
+    let mut question = enforcer_tests::client::question(name, enforcer_tests::Family::V4)?;
+    question.metadata.id = id;
+    let mut answer: Message = question.clone();
+    answer.metadata.message_type = MessageType::Response;
+    let owner = question.queries[0].name().clone();
+    let record = |index| {
+        let address = Ipv4Addr::from((11 << 24) + (first + index) % (1 << 24));
+        Record::from_rdata(owner.clone(), 3600, RData::A(address.into()))
+    };
+    answer.add_answers((0..count).map(record));
+    Ok((question.to_vec()?, answer.to_vec()?))
+}
+
+fn datagram(out: bool, payload: &[u8]) -> Result<Vec<u8>> {
+    let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+    let step = match out {
+        true => ethernet.ipv4(LOCAL.octets(), RESOLVER.octets(), 64).udp(PORT, 53),
+        false => ethernet.ipv4(RESOLVER.octets(), LOCAL.octets(), 64).udp(53, PORT),
+    };
+    let mut packet = Vec::new();
+    step.write(&mut packet, payload)?;
+    Ok(packet)
+}

@@ -1,0 +1,76 @@
+//! `bench dns`: what names cost under the enforcer: the programs on answers, round trips and throughput against no
+//! enforcer, the agent's processor time and memory for the log, and whether a fresh name is ever missed. Ratios are of one
+//! run, rounds interleaved.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+mod agent;
+#[path = "../bench-datapath/figures.rs"]
+mod figures;
+mod fresh;
+mod kernel;
+mod live;
+
+/// What stands above the tables in a file.
+const PREFACE: &str = "\
+# DNS benchmarks
+
+Written by `cargo xtask bench dns -- --write docs/benchmarks-dns.md`. Ratios are medians over rounds of figure ÷ baseline
+of the same round, beside the least and the greatest; the machines this is measured on are shared and noisy.
+
+*Programs alone* runs the programs by `BPF_PROG_TEST_RUN`: a query, then its answer, once each and 2,000 times a round,
+because an answer counts once. What a single run costs beside the program is measured with the empty program and taken
+off. *Round trip* and *throughput* are real queries of a pod through a node, on nodes that differ only in what stands at
+the pod's interface; the agent keeps every query for `enforcer dns`.
+
+";
+
+/// Measures DNS.
+#[derive(Parser)]
+struct Arguments {
+    /// Rounds of each measurement
+    #[arg(long, default_value_t = 11)]
+    rounds: usize,
+    /// Every fresh name of the full count (100,000 twice), and the names of twelve hours
+    #[arg(long)]
+    full: bool,
+    /// Only these parts: programs, live, agent, fresh
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Also write the tables to this Markdown file
+    #[arg(long)]
+    write: Option<PathBuf>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let mut sections = Vec::new();
+    let mut add = |section: String| {
+        println!("{section}");
+        sections.push(section);
+    };
+    let is_wanted = |part: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == part);
+    if is_wanted("programs") {
+        let figures = kernel::measure(arguments.rounds)?;
+        add(figures::table("Programs alone", "empty program", &figures));
+    }
+    if is_wanted("live") {
+        for (column, figures) in live::measure(arguments.rounds)? {
+            add(figures::table(column, "nothing", &figures));
+        }
+    }
+    if is_wanted("agent") {
+        add(agent::measure(arguments.full)?);
+    }
+    if is_wanted("fresh") {
+        add(fresh::measure(arguments.full)?);
+    }
+    if let Some(path) = arguments.write {
+        let text = format!("{PREFACE}{}", sections.join("\n"));
+        std::fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
+    }
+    Ok(())
+}
