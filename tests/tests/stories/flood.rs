@@ -15,10 +15,9 @@ const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const SINK: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 /// Ports that become open one by one.
 const PORTS: [u16; 3] = [4000, 4001, 4002];
-/// Flows that are begun at most: far more than are during the test.
-const BOUND: u32 = 3_000_000;
-/// How long an edit may take to be in force.
-const LIMIT: Duration = Duration::from_secs(2);
+/// How long an edit is waited for. Were it behind the flood's records it would wait for as long as the flood lasts,
+/// and that ends with the last edit.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Policy with the first `open` ports.
 fn policy(open: usize) -> String {
@@ -28,27 +27,24 @@ fn policy(open: usize) -> String {
     egress("app", &rules)
 }
 
-/// One datagram for each pair of ports, until told to stop; returns how many flows were begun.
-fn flood(lab: &Lab, stop: &AtomicBool) -> std::io::Result<u32> {
+/// One datagram for each pair of ports, until told to stop.
+fn flood(lab: &Lab, stop: &AtomicBool) -> std::io::Result<()> {
     lab.pod("flood").namespace.enter(|| {
-        let mut begun = 0;
-        while begun < BOUND {
+        loop {
             let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
             for port in 1024..=u16::MAX {
                 if stop.load(Ordering::Relaxed) {
-                    return Ok(begun);
+                    return Ok(());
                 }
                 // Refused by the ICMP error about one before: it is sent all the same next time.
                 let _ = socket.send_to(b"new", (SINK, port));
-                begun += 1;
             }
         }
-        Ok(begun)
     })
 }
 
-/// How long it takes from an edit until the next port is open.
-fn edit(lab: &Lab, open: usize) -> Result<Duration> {
+/// Edits the policy and waits until the next port is open.
+fn edit(lab: &Lab, open: usize) -> Result<()> {
     let server = SocketAddr::from((SERVER, PORTS[open - 1]));
     let patience = Duration::from_millis(50);
     let try_it = || lab.pod("app").namespace.enter(|| client::ping_here(server, b"open?", patience));
@@ -56,9 +52,9 @@ fn edit(lab: &Lab, open: usize) -> Result<Duration> {
     lab.policy("app.yaml", &policy(open))?;
     let edited = Instant::now();
     while try_it().is_err() {
-        anyhow::ensure!(edited.elapsed() < 30 * LIMIT, "the edit never took effect");
+        anyhow::ensure!(edited.elapsed() < PATIENCE, "edit {open} never took effect");
     }
-    Ok(edited.elapsed())
+    Ok(())
 }
 
 #[test]
@@ -71,22 +67,23 @@ fn an_edit_takes_effect_while_another_workload_floods() -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let agent = lab.agent()?;
     let stop = AtomicBool::new(false);
-    let (begun, took) = std::thread::scope(|scope| -> Result<_> {
+    std::thread::scope(|scope| -> Result<()> {
         let flooding = scope.spawn(|| flood(&lab, &stop));
-        let edits = || -> Result<Vec<Duration>> {
+        let edits = || -> Result<()> {
             let told = agent.records().wait(|all| (all.len() > 10_000).then_some(()));
             told.context("the flood was never told")?;
-            (1..=PORTS.len()).map(|open| edit(&lab, open)).collect()
+            (1..=PORTS.len()).try_for_each(|open| edit(&lab, open))
         };
-        let took = edits();
+        let edited = edits();
         stop.store(true, Ordering::Relaxed);
-        Ok((flooding.join().expect("traffic never panics")?, took?))
+        flooding.join().expect("traffic never panics")?;
+        edited
     })?;
-    assert!(begun < BOUND, "the flood was over before the edits");
-    assert!(took.iter().all(|took| *took < LIMIT), "after {begun} flows: {took:?}");
+    // Before the status: what is told after it may not be in it.
+    let told = agent.records().len() as u64;
     let status = agent.cli(&["status", "-o", "json"])?;
     let status: serde_json::Value = serde_json::from_slice(&status.stdout)?;
-    let (seen, told) = (status["flows"]["seen"].as_u64().unwrap_or(0), agent.records().len() as u64);
+    let seen = status["flows"]["seen"].as_u64().context("no count of flows")?;
     let lost = status["losses"]["flow-log-dropped"].as_u64().unwrap_or(0);
     assert!(told + lost <= seen, "{told} told, {lost} lost, {seen} seen");
     Ok(())
