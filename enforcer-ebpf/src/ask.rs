@@ -13,9 +13,9 @@ use enforcer_common::policy::{IdentityKey, Learned, LearnedKey, Rule, RuleKey, W
 use enforcer_common::verdict::Verdict;
 
 /// [`Force::Enforced`] as a plain value.
-pub const ENFORCED: u32 = 0;
+const ENFORCED: u32 = 0;
 /// [`Force::Staged`] as a plain value.
-pub const STAGED: u32 = 1;
+const STAGED: u32 = 1;
 
 /// The look-ups of a decision as map accesses.
 struct Maps {
@@ -68,13 +68,13 @@ pub extern "C" fn ask_first(from_workload: u32, force: u32) -> u32 {
     };
     ask(force);
     let under_way = work.packet.protocol == TCP && !tcp::is_opening(work.packet.tcp_flags);
-    if under_way && !matches!(decided(work, force).verdict, Verdict::Forwarded) {
-        let decision = *decided(work, force);
+    if under_way && !matches!(work.decision.verdict, Verdict::Forwarded) {
+        let decision = work.decision;
         work.attempt.direction = direction.reversed();
         work.attempt.port = work.packet.source_port;
         ask(force);
-        if !matches!(decided(work, force).verdict, Verdict::Forwarded) {
-            *decided(work, force) = decision;
+        if !matches!(work.decision.verdict, Verdict::Forwarded) {
+            work.decision = decision;
             work.attempt.direction = direction;
             work.attempt.port = work.packet.service;
         }
@@ -82,10 +82,32 @@ pub extern "C" fn ask_first(from_workload: u32, force: u32) -> u32 {
     0
 }
 
-/// Where the decision under the policy in force is kept.
+/// Puts the first packet of a flow to staged policy where the workload has such, then to policy in force.
 #[inline(always)]
-fn decided(work: &mut Work, force: u32) -> &mut Decision {
-    if force == STAGED { &mut work.staged } else { &mut work.decision }
+pub fn ask_both_first(work: &mut Work, from_workload: bool) {
+    if work.endpoint.has_staged != 0 {
+        ask_first(from_workload as u32, STAGED);
+        keep_staged();
+    }
+    ask_first(from_workload as u32, ENFORCED);
+}
+
+/// Puts the attempt in `work` to staged policy where the workload has such, then to policy in force.
+#[inline(always)]
+pub fn ask_both(work: &mut Work) {
+    if work.endpoint.has_staged != 0 {
+        ask(STAGED);
+        keep_staged();
+    }
+    ask(ENFORCED);
+}
+
+/// Keeps the decision, which staged policy made.
+#[inline(always)]
+fn keep_staged() {
+    let Some(work) = work() else { return };
+    work.staged = work.decision;
+    work.has_staged = 1;
 }
 
 /// Notes how often the workload has learned a new address so far.
@@ -94,7 +116,7 @@ pub fn note_epoch(work: &mut Work) {
     work.flow.epoch = LEARN_EPOCHS.get(work.endpoint.slot).copied().unwrap_or(0);
 }
 
-/// Puts the attempt in `work` to the tables.
+/// Puts the attempt in `work` to the tables; `work.decision` is what they say.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn ask(force: u32) -> u32 {
@@ -102,12 +124,9 @@ pub extern "C" fn ask(force: u32) -> u32 {
     // Before the decision: what is learned after it must find the refusal outdated.
     note_epoch(work);
     let tables = Maps { passed: &raw mut work.passed };
-    if force == STAGED {
-        work.staged = decide(&tables, &work.endpoint, &work.attempt, Force::Staged);
-        work.has_staged = 1;
-    } else {
-        work.decision = decide(&tables, &work.endpoint, &work.attempt, Force::Enforced);
-    }
+    // One decision for the verifier to read, whatever is asked.
+    let force = if force == STAGED { Force::Staged } else { Force::Enforced };
+    work.decision = decide(&tables, &work.endpoint, &work.attempt, force);
     0
 }
 

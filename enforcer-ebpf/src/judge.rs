@@ -1,6 +1,6 @@
 //! Packets whose flow is not known, or must be judged again: asks `decide`, writes the flow table, tells userspace.
 
-use crate::ask::{ENFORCED, STAGED, ask, ask_first, note_epoch, staged};
+use crate::ask::{ask_both, ask_both_first, note_epoch, staged};
 use crate::events::{count, may_tell_refusal, tell};
 use crate::maps::{ENDPOINTS, FLOWS, FRAGMENTS, REFUSALS, RESOLVERS};
 use crate::reject;
@@ -255,10 +255,7 @@ pub extern "C" fn judge_again(skb: Context, from_workload: u32) -> i32 {
         admitted_as: flow.name_class,
         now: skb::seconds(),
     };
-    if work.endpoint.has_staged != 0 {
-        ask(STAGED);
-    }
-    ask(ENFORCED);
+    ask_both(work);
     if work.decision.verdict.passes() {
         flow.revision = work.endpoint.revision;
         staged(work).write(flow);
@@ -279,10 +276,7 @@ pub extern "C" fn judge_again(skb: Context, from_workload: u32) -> i32 {
 #[inline(always)]
 fn judge_first(skb: Context, from_workload: bool) -> i32 {
     let Some(work) = work() else { return DROP };
-    if work.endpoint.has_staged != 0 {
-        ask_first(from_workload as u32, STAGED);
-    }
-    ask_first(from_workload as u32, ENFORCED);
+    ask_both_first(work, from_workload);
     settle(skb, from_workload as u32)
 }
 

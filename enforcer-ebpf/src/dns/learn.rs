@@ -1,7 +1,7 @@
 //! What an answer teaches: the addresses noted in a message go to the learned map under its name's class. Owns the
 //! slots of an address; never looks at the packet.
 
-use super::{MASK, MAX_FOUND, Message, message};
+use super::{MASK, MAX_FOUND, Message, STRIDE, message};
 use crate::events::count;
 use crate::maps::{LEARN_EPOCHS, LEARNED, SETTINGS};
 use crate::skb::hide;
@@ -18,15 +18,33 @@ pub fn learn_all() -> bool {
     let Some(message) = message() else { return false };
     // SAFETY: the map element of this CPU.
     let found = unsafe { (&raw const (*message).found_count).read_volatile() };
-    let mut i = 0;
-    while i < MAX_FOUND as u32 {
-        if i >= found {
+    let mut first = 0;
+    while first < MAX_FOUND as u32 {
+        if first >= found {
             break;
         }
-        dns_learn(i);
-        i += 1;
+        dns_learn_some(first);
+        first += STRIDE;
     }
     found != 0
+}
+
+/// Learns up to [`STRIDE`] noted addresses.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn dns_learn_some(first: u32) -> i32 {
+    let Some(message) = message() else { return 0 };
+    // SAFETY: the map element of this CPU.
+    let found = unsafe { (&raw const (*message).found_count).read_volatile() };
+    let mut i = 0;
+    while i < STRIDE {
+        if first + i >= found {
+            break;
+        }
+        dns_learn(first + i);
+        i += 1;
+    }
+    0
 }
 
 /// Writes one noted address to the learned map.

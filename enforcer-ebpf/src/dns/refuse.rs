@@ -1,7 +1,9 @@
 //! The refusal of a DNS query, made of the query itself. Owns its octets; how it is sent is `reject`'s.
 
 use super::{HEADER, message};
+use crate::maps::NO_PART;
 use crate::skb::hide;
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
 /// Octets that the checksum of a refusal is taken over: header and question at their longest are fewer.
 pub const REFUSAL: usize = 512;
@@ -13,7 +15,7 @@ const AVAILABLE_REFUSED: u8 = 0x85;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn dns_refusal() -> u32 {
-    let Some(message) = message() else { return 0 };
+    let (Some(message), Some(zeros)) = (message(), NO_PART.get_ptr(0)) else { return 0 };
     // SAFETY: the map element of this CPU; every offset is within its array.
     unsafe {
         let octets = (&raw mut (*message).octets).cast::<u8>();
@@ -25,13 +27,9 @@ pub extern "C" fn dns_refusal() -> u32 {
             at += 1;
         }
         let end = (&raw const (*message).offset).read_volatile();
-        let mut at = HEADER;
-        while at < REFUSAL as u32 {
-            // Without a branch: the verifier would follow each.
-            let keep = hide(hide((at as u64).wrapping_sub(end as u64)) >> 63).wrapping_neg();
-            *octets.add(at as usize) &= keep as u8;
-            at += 1;
-        }
+        let behind = octets.add((hide(end as u64) & (REFUSAL as u64 - 1)) as usize);
+        // Zeros never fail to be read.
+        let _ = bpf_probe_read_kernel(behind.cast(), REFUSAL as u32, zeros.cast());
         end
     }
 }
