@@ -160,9 +160,8 @@ async fn turn<K: Kernel, L: Links>(
         tokio::task::yield_now().await;
         match timeout(pause, inbox.recv()).await {
             Err(_) => {}
-            Ok(Some(Wake::Source | Wake::Links)) => {
-                tree.watch(worker.borrow_mut().reload(&Moment::now()));
-            }
+            Ok(Some(Wake::Source)) => tree.watch(worker.borrow_mut().reread(&Moment::now())),
+            Ok(Some(Wake::Links)) => tree.watch(worker.borrow_mut().reload(&Moment::now())),
             Ok(Some(Wake::Stop) | None) => return,
         }
     }

@@ -66,7 +66,7 @@ pub fn compile(snapshot: &Snapshot) -> Compiled {
 
 /// Compiles a snapshot for this node within `limits`.
 pub fn compile_within(snapshot: &Snapshot, limits: &Limits) -> Compiled {
-    let engine = Engine::new(snapshot, limits);
+    let engine = Engine::new(snapshot, limits, None);
     Compiled { refused: engine.refused(), plan: engine.plan }
 }
 

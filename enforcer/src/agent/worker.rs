@@ -31,6 +31,7 @@ use crate::source::object::Object;
 use crate::source::problem::Problem;
 use crate::source::scan::Scanner;
 use crate::source::store::Store;
+use crate::source::workload::WorkloadEntry;
 
 /// Sweeps between two readings of everything that tells of its changes by itself, in case it did not.
 const RELOAD_SWEEPS: u32 = 5;
@@ -144,9 +145,19 @@ impl<K: Kernel, L: Links> Worker<K, L> {
     /// Reads the source and the links again and, if anything changed or the last attempt failed, brings the result
     /// into force. Returns the directories that were read.
     pub fn reload(&mut self, now: &Moment) -> Vec<PathBuf> {
+        self.bring(now, true)
+    }
+
+    /// As [`Self::reload`], but the links are read only for workloads that the source says something new of: nothing told
+    /// of a change of theirs.
+    pub fn reread(&mut self, now: &Moment) -> Vec<PathBuf> {
+        self.bring(now, false)
+    }
+
+    fn bring(&mut self, now: &Moment, with_links: bool) -> Vec<PathBuf> {
         let (mut directories, _) = self.scanner.scan(&mut self.store);
         directories.extend(self.scanner.workloads().parent().map(PathBuf::from));
-        let found = self.look();
+        let found = self.look(with_links);
         let is_settled = self.force.applied.is_some() && self.force.failure.is_none();
         if found == self.found && is_settled && self.force.attach_problems.is_empty() {
             return directories;
@@ -159,20 +170,21 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         directories
     }
 
-    /// What the source and the links say now.
-    fn look(&mut self) -> Found {
+    /// What the source says now, and the links where they are asked.
+    fn look(&mut self, with_links: bool) -> Found {
         let (objects, problems) = self.store.settle();
-        let entries = objects.values().filter_map(|(_, loaded)| match &*loaded.object {
-            Object::Workload(entry) => Some(entry),
-            Object::Policy(_) => None,
-        });
-        let resolved = resolve::resolve(entries, &self.links, &self.found.resolved);
+        // Without the file the node has no name servers of its own.
+        let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let is_found = self.found.resolved.iter().all(|resolved| resolved.problem.is_none());
+        if !with_links && is_found && entries(&objects).eq(entries(&self.found.objects)) {
+            let (resolved, hosts) = (self.found.resolved.clone(), self.found.hosts.clone());
+            return Found { objects, problems, resolved, hosts, resolv_conf };
+        }
+        let resolved = resolve::resolve(entries(&objects), &self.links, &self.found.resolved);
         let hosts = resolve::host_addresses(&self.links).unwrap_or_else(|error| {
             tracing::warn!(error, "this node's addresses cannot be read; the last known ones are used");
             self.found.hosts.clone()
         });
-        // Without the file the node has no name servers of its own.
-        let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         Found { objects, problems, resolved, hosts, resolv_conf }
     }
 
@@ -384,6 +396,14 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             }
         }
     }
+}
+
+/// The workloads that the source lists.
+fn entries(objects: &Objects) -> impl Iterator<Item = &WorkloadEntry> {
+    objects.values().filter_map(|(_, loaded)| match &*loaded.object {
+        Object::Workload(entry) => Some(entry),
+        Object::Policy(_) => None,
+    })
 }
 
 /// A mode as labels write it.

@@ -13,9 +13,9 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
 
 /// How long a tree must be quiet before it is read.
-const QUIET: Duration = Duration::from_millis(20);
+const QUIET: Duration = Duration::from_millis(5);
 /// How often in a row a restless tree is waited for.
-const MAX_WAITS: u32 = 10;
+const MAX_WAITS: u32 = 40;
 
 /// Watches directories.
 #[derive(Debug)]

@@ -50,13 +50,21 @@ pub(super) struct Engine {
     first_classes: usize,
 }
 
+/// How addresses were divided, by which rules.
+#[derive(Debug)]
+pub(super) struct Division {
+    used: Used,
+    identities: Identities,
+    prefixes: BTreeMap<IpNet, u32>,
+}
+
 /// A change that only a compilation from nothing can follow.
 #[derive(Debug)]
 pub(super) struct Stale;
 
 impl Engine {
-    /// Compiles a snapshot from nothing.
-    pub(super) fn new(snapshot: &Snapshot, limits: &Limits) -> Self {
+    /// Compiles a snapshot; from nothing, but for a division of the same workloads, namespaces, nodes and networks.
+    pub(super) fn new(snapshot: &Snapshot, limits: &Limits, former: Option<Division>) -> Self {
         let mut fixed = Vec::new();
         let order = order::order(snapshot, lower::lower(snapshot, &mut fixed), &mut fixed);
         let mut subjects = Subjects::new(&order);
@@ -68,7 +76,10 @@ impl Engine {
         let in_use: BTreeSet<Use> = selected.iter().flat_map(|policies| uses(&order, policies)).collect();
         let (numbers, rules) = numbers::number(&order, &in_use);
         let used = peers::collect(&order, &in_use);
-        let (identities, prefixes) = Identities::divide(Scene { snapshot, used: &used });
+        let (identities, prefixes) = match former.filter(|former| used.divides_as(&former.used)) {
+            Some(Division { identities, prefixes, .. }) => (identities, prefixes),
+            None => Identities::divide(Scene { snapshot, used: &used }),
+        };
         let (names, automaton, patterns) = names::compile(&order, &in_use, limits, &mut fixed);
         check_modes(snapshot, &mut fixed);
         hierarchy::check(snapshot, &mut fixed);
@@ -102,6 +113,16 @@ impl Engine {
         }
         numbers::forget_unused_limits(&mut engine.plan.rules, &engine.plan.tables);
         engine
+    }
+
+    /// Takes the division of addresses out, when it holds nothing out of use; nothing else is to be asked of it then.
+    pub(super) fn take_division(&mut self) -> Option<Division> {
+        let is_clean = self.identities.count() == self.first_classes;
+        is_clean.then(|| Division {
+            used: std::mem::take(&mut self.used),
+            identities: std::mem::take(&mut self.identities),
+            prefixes: std::mem::take(&mut self.plan.identities),
+        })
     }
 
     /// What could not become part of the plan, in the order of the objects.

@@ -20,7 +20,7 @@ use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 
 /// The classes of addresses.
-#[derive(Debug)]
+#[derive(Default, Debug)]
 pub(super) struct Identities {
     /// Whose each address is.
     pub(super) owners: Owners,

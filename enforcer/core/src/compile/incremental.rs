@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::Limits;
-use super::engine::Engine;
+use super::engine::{Division, Engine};
 use crate::object::{Workload, WorkloadId};
 use crate::plan::{Plan, Row};
 use crate::refusal::Refusal;
@@ -77,7 +77,7 @@ pub struct Compiler {
 impl Compiler {
     /// Compiles a snapshot within `limits`.
     pub fn new(snapshot: Snapshot, limits: Limits) -> Self {
-        let engine = Engine::new(&snapshot, &limits);
+        let engine = Engine::new(&snapshot, &limits, None);
         Self { snapshot, limits, engine, labels: HashSet::new() }
     }
 
@@ -130,17 +130,31 @@ impl Compiler {
             }
         }
         if is_stale {
-            return self.compile_whole();
+            return self.compile_whole(None);
         }
         // Tables that are new are told of by who uses them.
         delta.rows.retain(|(table, ..)| *table < tables_before);
         Update::Delta(delta)
     }
 
-    /// Changes anything and compiles from nothing.
+    /// Changes anything but workloads, which the edit does not see, and compiles. What addresses are is found out anew
+    /// only when something else than policy changed, or policy tells other addresses apart.
     pub fn edit(&mut self, edit: impl FnOnce(&mut Snapshot)) -> Update {
-        edit(&mut self.snapshot);
-        self.compile_whole()
+        let workloads = std::mem::take(&mut self.snapshot.workloads);
+        let mut snapshot = self.snapshot.clone();
+        edit(&mut snapshot);
+        snapshot.workloads = workloads;
+        self.put(snapshot)
+    }
+
+    /// Compiles a snapshot of the workloads there were.
+    fn put(&mut self, snapshot: Snapshot) -> Update {
+        let old = std::mem::replace(&mut self.snapshot, snapshot);
+        let new = &self.snapshot;
+        let same_places = old.nodes == new.nodes && old.cluster_networks == new.cluster_networks;
+        let same_addresses = same_places && old.namespaces == new.namespaces;
+        let former = same_addresses.then(|| self.engine.take_division()).flatten();
+        self.compile_whole(former)
     }
 
     /// Puts another snapshot in place of the one that is compiled; when workloads are all that differs, as
@@ -148,11 +162,14 @@ impl Compiler {
     pub fn replace(&mut self, mut snapshot: Snapshot) -> Update {
         let before = std::mem::take(&mut self.snapshot.workloads);
         let after = std::mem::take(&mut snapshot.workloads);
-        let is_same = self.snapshot == snapshot;
-        self.snapshot = snapshot;
-        if !is_same {
-            self.snapshot.workloads = after;
-            return self.compile_whole();
+        if self.snapshot != snapshot {
+            let same_workloads = before == after;
+            snapshot.workloads = after;
+            if same_workloads {
+                return self.put(snapshot);
+            }
+            self.snapshot = snapshot;
+            return self.compile_whole(None);
         }
         let gone = before.keys().filter(|id| !after.contains_key(*id)).map(|id| (id.clone(), None));
         let mut changes: Vec<_> = gone.collect();
@@ -165,9 +182,9 @@ impl Compiler {
         self.change(changes)
     }
 
-    fn compile_whole(&mut self) -> Update {
+    fn compile_whole(&mut self, former: Option<Division>) -> Update {
         self.labels.retain(|labels| Arc::strong_count(labels) > 1);
-        self.engine = Engine::new(&self.snapshot, &self.limits);
+        self.engine = Engine::new(&self.snapshot, &self.limits, former);
         Update::Whole
     }
 }

@@ -40,6 +40,12 @@ pub(super) enum Meant {
 }
 
 impl Used {
+    /// True when rules tell addresses apart as those of `other` do, by the same numbers.
+    pub(super) fn divides_as(&self, other: &Self) -> bool {
+        let same_peers = self.peers == other.peers && self.groups == other.groups;
+        same_peers && self.ports == other.ports && self.asked == other.asked
+    }
+
     /// Number of a port that egress rules ask for by name.
     pub(super) fn port(&self, protocol: Protocol, name: &str) -> Option<u32> {
         let numbers = self.ports.get(name)?;

@@ -28,7 +28,7 @@ pub(super) struct Region {
 }
 
 /// All of them, wide before narrow.
-#[derive(Debug)]
+#[derive(Default, Debug)]
 pub(super) struct Regions {
     list: Vec<Region>,
     /// The peers of an address in none of them.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use enforcer_common::policy::Action;
 use enforcer_core::compile::{Compiler, Delta, Limits, Update, compile};
 use enforcer_core::manifest::Object;
 use enforcer_core::object::{Namespace, Workload, WorkloadId};
@@ -31,6 +32,8 @@ enum Event {
     Namespaces(BTreeMap<String, Namespace>),
     Object(Box<Object>),
     PolicyGone(Index),
+    /// The rules of a policy deny what they allowed, of the same peers.
+    Turned(Index),
     NodeGone(Index),
 }
 
@@ -44,6 +47,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => generate::namespaces().prop_map(Event::Namespaces),
         3 => generate::object().prop_map(|object| Event::Object(Box::new(object))),
         1 => any::<Index>().prop_map(Event::PolicyGone),
+        2 => any::<Index>().prop_map(Event::Turned),
         1 => any::<Index>().prop_map(Event::NodeGone),
     ]
 }
@@ -86,8 +90,21 @@ fn alter(snapshot: &mut Snapshot, event: &Event) {
         Event::Namespaces(namespaces) => snapshot.namespaces.clone_from(namespaces),
         Event::Object(object) => snapshot.apply((**object).clone()),
         Event::PolicyGone(which) => remove(&mut snapshot.policies, which),
+        Event::Turned(which) => turn(snapshot, which),
         Event::NodeGone(which) => remove(&mut snapshot.nodes, which),
         _ => unreachable!("workloads are changed by themselves"),
+    }
+}
+
+/// Lets a policy deny what it allowed: no address is told apart from others that was not before.
+fn turn(snapshot: &mut Snapshot, which: &Index) {
+    let count = snapshot.policies.len();
+    let policy = (count > 0).then(|| snapshot.policies.values_mut().nth(which.index(count))).flatten();
+    let Some(policy) = policy.map(Arc::make_mut) else { return };
+    for rule in [&mut policy.egress, &mut policy.ingress].into_iter().flatten().flatten() {
+        if rule.action == Action::Allow && rule.queries.is_none() {
+            rule.action = Action::Deny;
+        }
     }
 }
 

@@ -256,6 +256,19 @@ fn events_become_records_with_names_and_rules() {
 }
 
 #[test]
+fn a_policy_that_changes_asks_the_links_nothing() {
+    let mut node = Node::ready();
+    let (before, plans) = (node.worker.found.resolved.clone(), node.worker.kernel.plans.len());
+    node.worker.links.set("/run/netns/update", None);
+    node.write("policy.yaml", &POLICY.replace("FQDN", "example.com"));
+    node.worker.reread(&at(2));
+    assert_eq!(node.worker.kernel.plans.len(), plans + 1);
+    assert_eq!(node.worker.found.resolved, before);
+    node.worker.reload(&at(3));
+    assert_ne!(node.worker.found.resolved, before);
+}
+
+#[test]
 fn an_answer_nobody_asked_for_names_nothing() {
     let mut node = Node::ready();
     node.worker.kernel.events.extend([dns_event(0, DnsOutcome::Unsolicited), flow_event(Kind::Refused, 0)]);

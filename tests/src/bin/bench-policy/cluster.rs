@@ -9,6 +9,7 @@ use anyhow::{Result, anyhow};
 use enforcer_common::policy::Mode;
 use enforcer_core::manifest;
 use enforcer_core::object::{NamedPort, Workload, WorkloadId};
+use enforcer_core::policy::{PolicyId, PortMatch, Ports};
 use enforcer_core::protocol::Protocol;
 use enforcer_core::snapshot::Snapshot;
 use serde_json::{Value, json};
@@ -125,6 +126,22 @@ pub(crate) fn pod(size: Size, number: usize, place: usize) -> Workload {
 pub(crate) fn address(place: usize) -> IpAddr {
     let offset = (place / LOCAL) << 8 | (place % LOCAL + 2);
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 0)) + offset as u32).into()
+}
+
+/// Edits single ports of a policy in every namespace, and nothing else.
+pub(crate) fn edit(snapshot: &mut Snapshot) {
+    let of_shape = |id: &PolicyId| id.name == "policy-7";
+    for policy in snapshot.policies.iter_mut().filter(|(id, _)| of_shape(id)).map(|(_, policy)| policy) {
+        let policy = Arc::make_mut(policy);
+        for rule in policy.ingress.iter_mut().flatten() {
+            let Ports::OneOf(ports) = &mut rule.ports else { continue };
+            for port in ports {
+                if let PortMatch::Range { first, last, .. } = port {
+                    (*first, *last) = (*first ^ 1, *last ^ 1);
+                }
+            }
+        }
+    }
 }
 
 fn namespace(number: usize) -> String {
