@@ -4,7 +4,7 @@ use crate::address::Address;
 use crate::{event, flow, name, policy, stream};
 
 /// Version of everything in this crate that lies in a map or a ring buffer. Bump with any change of layout or meaning.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Names of the maps as they are in the object file and under the pin directory.
 pub mod map {
@@ -44,6 +44,8 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
     /// How often a workload learned a new address, by endpoint slot; a refusal is judged again when it moved.
     pub const LEARN_EPOCHS: &str = "LEARN_EPOCHS";
+    /// Who takes DNS answers that the programs cannot read: [`super::Holder`], one.
+    pub const HOLDER: &str = "HOLDER";
     /// Tokens for refusal events by endpoint slot.
     pub const EVENT_BUDGETS: &str = "EVENT_BUDGETS";
     /// Whether something was refused lately, by interface index modulo its length. Where it is 0 `REFUSALS` need not
@@ -70,6 +72,7 @@ pub mod map {
         NAME_ROWS,
         NAME_CLASSES,
         SETTINGS,
+        HOLDER,
         COUNTERS,
         LEARN_EPOCHS,
         EVENT_BUDGETS,
@@ -160,6 +163,18 @@ impl Settings {
     };
 }
 
+/// Who takes DNS answers that the programs cannot read, and puts them on their way again.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Holder {
+    /// The interface it reads, 0 for nobody. Gone with the process that made it.
+    pub interface: u32,
+    /// Always 0.
+    pub padding: u32,
+    /// How long it is believed to read, nanoseconds of the monotonic clock; afterwards answers pass by unread.
+    pub until: u64,
+}
+
 /// A DNS question under way.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -235,6 +250,10 @@ pub enum Counter {
     FragmentInsertFailed,
     /// DNS messages over TCP that were not read: their connection began unseen, or there was no room to keep a piece.
     StreamLost,
+    /// Packets of DNS answers that were handed to the agent because the programs cannot read them.
+    DnsHeld,
+    /// Those that nobody was there to read: they passed and taught nothing.
+    DnsUnheld,
     /// DNS answers by [`event::DnsOutcome`], at this index plus its number.
     DnsAnswers,
 }
@@ -242,7 +261,7 @@ pub enum Counter {
 /// Length of the counter array.
 pub const COUNTERS: u32 = 64;
 
-/// Octets of a DNS message the kernel reads; longer ones are left alone and open nothing.
+/// Octets of a DNS message the kernel reads; longer answers are held and read by the agent.
 pub const MAX_DNS_MESSAGE: usize = 4096;
 
 /// Fails to compile when a type's size is not what both sides were built for.
@@ -253,6 +272,7 @@ macro_rules! sizes {
 sizes! {
     Address = 16,
     Settings = 40,
+    Holder = 16,
     QuestionKey = 24,
     Question = 280,
     EventBudget = 8,
@@ -264,7 +284,7 @@ sizes! {
     flow::Fragment = 8,
     name::Row = 128,
     stream::StreamKey = 48,
-    stream::Stream = 16,
+    stream::Stream = 56,
     stream::Part = 8192,
     policy::RuleKey = 11,
     policy::Rule = 12,
@@ -286,7 +306,7 @@ mod pod {
         )+ };
     }
     pod! {
-        super::Address super::Settings super::QuestionKey super::Question super::EventBudget
+        super::Address super::Settings super::Holder super::QuestionKey super::Question super::EventBudget
         crate::flow::FlowKey crate::flow::Flow crate::flow::FragmentKey crate::flow::Fragment
         crate::policy::RuleKey crate::policy::Rule crate::policy::IdentityKey crate::policy::LearnedKey
         crate::policy::Learned crate::policy::Endpoint

@@ -24,6 +24,35 @@ pub struct Stream {
     pub length: u32,
     /// 1 when its octets so far are in [`crate::abi::map::PARTS`].
     pub is_kept: u32,
+    /// The latest messages that are too long to be read in the kernel, each at its number modulo the length.
+    pub long: [Long; LONG],
+    /// Number of the next one.
+    pub next_long: u32,
+    /// Always 0.
+    pub padding: u32,
+}
+
+/// Messages too long for the kernel that one direction remembers: of so many the agent may read the first one while the
+/// last one comes.
+pub const LONG: usize = 4;
+
+/// A message that is too long to be read in the kernel.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Long {
+    /// Sequence number of its first octet.
+    pub start: u32,
+    /// Octets of it; 0 when there is none.
+    pub length: u32,
+}
+
+impl Stream {
+    /// A direction whose next octet has this sequence number and begins a message.
+    #[inline(always)]
+    pub const fn at(next: u32) -> Self {
+        let none = Long { start: 0, length: 0 };
+        Self { next, have: 0, length: 0, is_kept: 0, long: [none; LONG], next_long: 0, padding: 0 }
+    }
 }
 
 /// Octets of a message that is kept until it is whole; twice what is read, so that a masked offset and a masked length

@@ -4,6 +4,7 @@
 //! A message is copied into per-CPU memory and read there. Functions that are called from long loops are
 //! global: the verifier reads them once, on their own, and they find the message by themselves.
 
+mod hold;
 mod learn;
 mod refuse;
 mod stream;
@@ -38,6 +39,9 @@ pub const STRIDE: u32 = 32;
 const MAX_FOUND: usize = 256;
 /// Messages of one UDP super-packet that are read.
 const MAX_SEGMENTS: u32 = 16;
+
+/// The fate of a packet with an answer, or a part of one, that cannot be read here.
+const HOLD: i32 = -6;
 
 const CLASS_IN: u32 = 1;
 const TYPE_A: u32 = 1;
@@ -121,14 +125,21 @@ fn unread() -> i32 {
 /// Reads what a resolver answers: a message, or several in a UDP super-packet; the packet's fate.
 #[inline(always)]
 pub fn look_in(skb: Context) -> i32 {
-    let Some((mut at, mut left)) = datagram() else { return stream::look(skb, false) };
+    let Some((mut at, mut left)) = datagram() else { return look_in_pieces(skb) };
     let segment = skb::segment_length(skb);
+    if left > segment.wrapping_mul(MAX_SEGMENTS) && segment != 0 && hold::hold(skb) == DROP {
+        return DROP;
+    }
     let mut read = 0;
     while read < MAX_SEGMENTS {
         let length = if segment != 0 && left > segment { segment } else { left };
         let unread = dns_load(skb, at, length);
         if unread == 0 {
             dns_tell();
+        } else if unread != DnsOutcome::TooLong as u32 {
+            count_answer(unread);
+        } else if hold::hold(skb) == DROP {
+            return DROP;
         } else {
             count_answer(unread);
         }
@@ -140,6 +151,24 @@ pub fn look_in(skb: Context) -> i32 {
         read += 1;
     }
     PASS
+}
+
+/// Reads what of an answer is in a segment of a connection, or in a fragment; the packet's fate.
+#[inline(always)]
+fn look_in_pieces(skb: Context) -> i32 {
+    let Some(work) = work() else { return PASS };
+    let is_udp = work.packet.protocol == UDP;
+    let fate = if is_udp { HOLD } else { stream::look(skb, false) };
+    if fate != HOLD {
+        return fate;
+    }
+    let fate = hold::hold(skb);
+    if fate == PASS {
+        let is_first = matches!(work.packet.kind, PacketKind::FirstFragment);
+        let long = if is_udp { is_first as u32 } else { work.segment_long };
+        count(Counter::DnsAnswers as u32 + DnsOutcome::TooLong as u32, long as u64);
+    }
+    fate
 }
 
 /// Copies a message of the packet into memory: 0, or the [`DnsOutcome`] of an answer that is too short to hold a
@@ -270,18 +299,10 @@ fn read_question(message: *mut Message) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn dns_tell() -> u32 {
+    let Some(message) = message() else { return 0 };
     dns_head();
-    let outcome = dns_answer() as u32;
-    tell(outcome);
+    tell(judge_answer(message) as u32);
     1
-}
-
-/// Reads the answer in memory and learns from it: a [`DnsOutcome`] as its number.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn dns_answer() -> i32 {
-    let Some(message) = message() else { return DnsOutcome::Malformed as i32 };
-    judge_answer(message) as i32
 }
 
 /// What an answer is worth. Addresses are learned only when everything about it is in order.

@@ -3,7 +3,7 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use enforcer_common::abi::{
-    COUNTERS as COUNTER_COUNT, EventBudget, Question, QuestionKey, Settings, capacity,
+    COUNTERS as COUNTER_COUNT, EventBudget, Holder, Question, QuestionKey, Settings, capacity,
 };
 use enforcer_common::address::Address;
 use enforcer_common::flow::{Flow, FlowKey, Fragment, FragmentKey};
@@ -50,6 +50,8 @@ pub static NAME_ROWS: Array<Row> = Array::with_max_entries(2 * capacity::NAME_ST
 pub static NAME_CLASSES: Array<u32> = Array::with_max_entries(2 * capacity::NAME_STATES, 0);
 #[map]
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+#[map]
+pub static HOLDER: Array<Holder> = Array::with_max_entries(1, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT, 0);
 #[map]

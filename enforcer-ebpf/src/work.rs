@@ -31,7 +31,8 @@ pub struct Work {
     pub segment_left: u32,
     /// What becomes of the packet once its segment is read.
     pub segment_fate: i32,
-    pub padding_segment: u32,
+    /// How many messages end in it that are longer than the kernel reads.
+    pub segment_long: u32,
     /// A value on its way through memory.
     pub passed: u32,
     pub padding: u32,

@@ -48,7 +48,7 @@ pub enum Trick {
     Overcounted,
     /// An address of five octets.
     OddAddress,
-    /// Longer than the kernel reads.
+    /// Longer than the kernel reads, and true.
     TooLong,
     /// An error code, with the record there nevertheless.
     Error,

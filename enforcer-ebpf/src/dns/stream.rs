@@ -5,7 +5,7 @@
 //! counted from the SYN. What comes ahead of something missing is dropped, and its sender repeats it in order.
 
 use super::tell::{count_answer, dns_tell_refused};
-use super::{LEAST, MASK, REFUSED, UNREAD, dns_ask, dns_load, dns_tell, message};
+use super::{HOLD, LEAST, MASK, REFUSED, STRIDE, UNREAD, dns_ask, dns_load, dns_tell, message};
 use crate::events::count;
 use crate::maps::{NO_PART, PARTS, STREAMS};
 use crate::skb::{Context, Loaded, hide};
@@ -17,11 +17,12 @@ use enforcer_common::abi::{Counter, MAX_DNS_MESSAGE};
 use enforcer_common::event::DnsOutcome;
 use enforcer_common::flow::{FLAG_LISTED, tcp};
 use enforcer_common::packet::{Kind, Octets};
-use enforcer_common::stream::{Part, Stream, StreamKey};
+use enforcer_common::stream::{LONG, Long, Part, Stream, StreamKey};
 use enforcer_common::verdict::Reason;
 
-/// Steps of one segment: two for each message in it, and those of one that began before or ends behind.
-const MAX_STEPS: u32 = 64;
+/// Steps of one segment: three for each message in it, and those of one that began before or ends behind. A
+/// super-packet of 64 KiB full of the shortest answers takes fewer.
+const MAX_STEPS: u32 = 4096;
 /// Octets of the length in front of each message.
 const PREFIX: u32 = 2;
 
@@ -33,6 +34,7 @@ pub fn look(skb: Context, from_workload: bool) -> i32 {
         return unfollowed(work, from_workload);
     }
     work.segment_fate = PASS;
+    work.segment_long = 0;
     work.stream = StreamKey { flow: work.key, from_workload: from_workload as u32 };
     dns_segment(skb)
 }
@@ -79,11 +81,11 @@ pub extern "C" fn dns_segment(skb: Context) -> i32 {
     stream.next = sequence.wrapping_add(length);
     let mut step = 0;
     while step < MAX_STEPS {
-        if dns_stream_step(skb) != 0 {
+        if dns_stream_steps(skb) != 0 {
             // SAFETY: a field of the work space, which the steps write by themselves.
             return unsafe { (&raw const work.segment_fate).read_volatile() };
         }
-        step += 1;
+        step += STRIDE;
     }
     // Position lost: what follows is not read.
     lose(work);
@@ -97,7 +99,7 @@ fn begin(work: &Work, sequence: u32, length: u32) {
         let _ = STREAMS.remove(&work.stream);
         return;
     }
-    let stream = Stream { next: sequence.wrapping_add(1), have: 0, length: 0, is_kept: 0 };
+    let stream = Stream::at(sequence.wrapping_add(1));
     if STREAMS.insert(&work.stream, &stream, 0).is_err() {
         count(Counter::StreamLost as u32, 1);
     }
@@ -107,6 +109,20 @@ fn begin(work: &Work, sequence: u32, length: u32) {
 fn lose(work: &Work) {
     let _ = STREAMS.remove(&work.stream);
     count(Counter::StreamLost as u32, 1);
+}
+
+/// [`STRIDE`] steps of a segment; as [`dns_stream_step`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn dns_stream_steps(skb: Context) -> u32 {
+    let mut step = 0;
+    while step < STRIDE {
+        if dns_stream_step(skb) != 0 {
+            return 1;
+        }
+        step += 1;
+    }
+    0
 }
 
 /// One step: the length of a message, a whole message, or a piece of one. 0 to go on, 1 at the end of the segment.
@@ -126,6 +142,12 @@ pub extern "C" fn dns_stream_step(skb: Context) -> u32 {
         stream.have += 1;
         stream.is_kept = 0;
         advance(work, 1);
+        if stream.have == PREFIX && stream.length as usize >= MAX_DNS_MESSAGE {
+            let index = (hide(stream.next_long as u64) & (LONG as u64 - 1)) as usize;
+            let start = stream.next.wrapping_sub(work.segment_left);
+            stream.long[index] = Long { start, length: stream.length };
+            stream.next_long = stream.next_long.wrapping_add(1);
+        }
         if stream.have < PREFIX || stream.length != 0 {
             return 0;
         }
@@ -134,7 +156,9 @@ pub extern "C" fn dns_stream_step(skb: Context) -> u32 {
     let missing = whole.wrapping_sub(stream.have);
     let here = if work.segment_left < missing { work.segment_left } else { missing };
     if stream.length as usize >= MAX_DNS_MESSAGE {
-        // It passes unread.
+        if work.stream.from_workload == 0 {
+            work.segment_fate = HOLD;
+        }
     } else if here == stream.length {
         if here != 0 {
             let unread = dns_load(skb, work.segment_at, here);
@@ -215,7 +239,11 @@ fn finish(work: &mut Work, stream: &mut Stream, is_whole: bool) {
     stream.length = 0;
     stream.is_kept = 0;
     if length as usize >= MAX_DNS_MESSAGE {
-        read(work, DnsOutcome::TooLong as u32);
+        if work.stream.from_workload != 0 {
+            read(work, DnsOutcome::TooLong as u32);
+        } else {
+            work.segment_long += 1;
+        }
         return;
     }
     if is_whole {

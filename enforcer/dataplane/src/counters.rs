@@ -31,6 +31,10 @@ pub struct Counters {
     pub fragment_insert_failed: u64,
     /// DNS messages over TCP that were not read.
     pub stream_lost: u64,
+    /// Packets of DNS answers that were handed to this process to be read.
+    pub dns_held: u64,
+    /// Those that nobody was there to read: they passed and taught nothing.
+    pub dns_unheld: u64,
 }
 
 /// How full one map is.
@@ -64,6 +68,8 @@ pub(crate) fn read(maps: &Maps) -> Result<Counters, Error> {
         question_insert_failed: at(Counter::QuestionInsertFailed),
         fragment_insert_failed: at(Counter::FragmentInsertFailed),
         stream_lost: at(Counter::StreamLost),
+        dns_held: at(Counter::DnsHeld),
+        dns_unheld: at(Counter::DnsUnheld),
     })
 }
 

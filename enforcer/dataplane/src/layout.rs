@@ -4,7 +4,7 @@
 use crate::options::Capacities;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{MapInfo, MapType};
-use enforcer_common::abi::{COUNTERS, EventBudget, Question, QuestionKey, Settings, capacity, map};
+use enforcer_common::abi::{COUNTERS, EventBudget, Holder, Question, QuestionKey, Settings, capacity, map};
 use enforcer_common::address::Address;
 use enforcer_common::flow::{Flow, FlowKey, Fragment, FragmentKey};
 use enforcer_common::name;
@@ -39,7 +39,7 @@ impl Layout {
 }
 
 /// The layout of every map that is pinned.
-pub(crate) fn layouts(room: &Capacities) -> [Layout; 21] {
+pub(crate) fn layouts(room: &Capacities) -> [Layout; 22] {
     use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, RingBuf};
     let halves = 2 * capacity::NAME_STATES;
     [
@@ -59,6 +59,7 @@ pub(crate) fn layouts(room: &Capacities) -> [Layout; 21] {
         Layout::of::<u32, name::Row>(map::NAME_ROWS, Array, halves),
         Layout::of::<u32, u32>(map::NAME_CLASSES, Array, halves),
         Layout::of::<u32, Settings>(map::SETTINGS, Array, 1),
+        Layout::of::<u32, Holder>(map::HOLDER, Array, 1),
         Layout::of::<u32, u64>(map::COUNTERS, PerCpuArray, COUNTERS),
         Layout::of::<u32, u32>(map::LEARN_EPOCHS, Array, room.endpoints),
         Layout::of::<u32, EventBudget>(map::EVENT_BUDGETS, Array, room.endpoints),

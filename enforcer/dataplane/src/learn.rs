@@ -3,10 +3,12 @@
 
 use crate::dataplane::Dataplane;
 use crate::error::Error;
+use crate::sys::Store;
 use enforcer_common::abi::map;
 use enforcer_common::address::Address;
 use enforcer_common::policy::{Endpoint, Learned, LearnedKey};
 use enforcer_core::object::WorkloadId;
+use std::io;
 use std::net::IpAddr;
 
 /// An address a workload learned, and the name classes it answers to.
@@ -43,16 +45,9 @@ impl Dataplane {
         expiry_seconds: u32,
     ) -> Result<(), Error> {
         let endpoint = self.endpoint(workload)?;
-        let key = LearnedKey { endpoint: endpoint.id, address: Address::from(address) };
-        let store = &self.maps.learned;
-        let failed = Error::map("write", map::LEARNED);
-        let mut learned = store.get(&key).map_err(Error::map("read", map::LEARNED))?.unwrap_or_default();
-        add(&mut learned, class, expiry_seconds);
-        store.set(&key, &learned).map_err(failed)?;
-        let epochs = &self.maps.learn_epochs;
-        let epoch = epochs.get(&endpoint.slot).map_err(Error::map("read", map::LEARN_EPOCHS))?.unwrap_or(0);
-        let next = epoch.wrapping_add(EPOCH_STRIDE);
-        epochs.set(&endpoint.slot, &next).map_err(Error::map("write", map::LEARN_EPOCHS))
+        let (learned, epochs) = (&self.maps.learned, &self.maps.learn_epochs);
+        teach(learned, epochs, &endpoint, address, (class, expiry_seconds))
+            .map_err(Error::map("write", map::LEARNED))
     }
 
     /// Every learned address of every workload; walks the map.
@@ -75,6 +70,22 @@ impl Dataplane {
         let endpoint = held.and_then(|held| self.mirror.endpoints.get(&held.interface));
         endpoint.copied().ok_or_else(|| Error::UnknownWorkload(workload.clone()))
     }
+}
+
+/// Lets an address answer to a class until a second of the monotonic clock, and moves the workload's epoch.
+pub(crate) fn teach(
+    learned: &Store<LearnedKey, Learned>,
+    epochs: &Store<u32, u32>,
+    endpoint: &Endpoint,
+    address: IpAddr,
+    (class, expiry_seconds): (u32, u32),
+) -> io::Result<()> {
+    let key = LearnedKey { endpoint: endpoint.id, address: Address::from(address) };
+    let mut slots = learned.get(&key)?.unwrap_or_default();
+    add(&mut slots, class, expiry_seconds);
+    learned.set(&key, &slots)?;
+    let epoch = epochs.get(&endpoint.slot)?.unwrap_or(0);
+    epochs.set(&endpoint.slot, &epoch.wrapping_add(EPOCH_STRIDE))
 }
 
 /// Puts a class into a slot: its own, a free one, or that of the class that expires first. Never shortens a lifetime.

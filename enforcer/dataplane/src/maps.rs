@@ -5,12 +5,13 @@ use crate::sys::Store;
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
-use enforcer_common::abi::{Question, QuestionKey, Settings, map};
+use enforcer_common::abi::{Holder, Question, QuestionKey, Settings, map};
 use enforcer_common::address::Address;
 use enforcer_common::flow::{Flow, FlowKey, Fragment, FragmentKey};
 use enforcer_common::name;
 use enforcer_common::policy::{Endpoint, IdentityKey, Learned, LearnedKey, Rule, RuleKey};
 use enforcer_common::stream::{Stream, StreamKey};
+use std::io;
 
 /// Every map userspace reads or writes.
 pub(crate) struct Maps {
@@ -31,6 +32,7 @@ pub(crate) struct Maps {
     pub(crate) name_rows: Store<u32, name::Row>,
     pub(crate) name_classes: Store<u32, u32>,
     pub(crate) settings: Store<u32, Settings>,
+    pub(crate) holder: Store<u32, Holder>,
     pub(crate) counters: PerCpuArray<MapData, u64>,
 }
 
@@ -55,15 +57,46 @@ impl Maps {
             name_rows: store(object, map::NAME_ROWS)?,
             name_classes: store(object, map::NAME_CLASSES)?,
             settings: store(object, map::SETTINGS)?,
+            holder: store(object, map::HOLDER)?,
             counters: counters(object)?,
         })
     }
+
+    /// What reading held answers takes, for a thread of its own.
+    pub(crate) fn for_holding(&self) -> io::Result<HoldMaps> {
+        Ok(HoldMaps {
+            endpoints: self.endpoints.again()?,
+            learned: self.learned.again()?,
+            learn_epochs: self.learn_epochs.again()?,
+            questions: self.questions.again()?,
+            streams: self.streams.again()?,
+            name_symbols: self.name_symbols.again()?,
+            name_rows: self.name_rows.again()?,
+            name_classes: self.name_classes.again()?,
+            settings: self.settings.again()?,
+            holder: self.holder.again()?,
+        })
+    }
+}
+
+/// The maps that reading held answers takes.
+pub(crate) struct HoldMaps {
+    pub(crate) endpoints: Store<u32, Endpoint>,
+    pub(crate) learned: Store<LearnedKey, Learned>,
+    pub(crate) learn_epochs: Store<u32, u32>,
+    pub(crate) questions: Store<QuestionKey, Question>,
+    pub(crate) streams: Store<StreamKey, Stream>,
+    pub(crate) name_symbols: Store<u32, name::Symbols>,
+    pub(crate) name_rows: Store<u32, name::Row>,
+    pub(crate) name_classes: Store<u32, u32>,
+    pub(crate) settings: Store<u32, Settings>,
+    pub(crate) holder: Store<u32, Holder>,
 }
 
 /// The ring buffer of a loaded object.
 pub(crate) fn ring(object: &mut Ebpf) -> Result<RingBuf<MapData>, Error> {
     let taken = object.take_map(map::EVENTS).ok_or(Error::Object(map::EVENTS))?;
-    RingBuf::try_from(taken).map_err(|source| Error::map("map", map::EVENTS)(std::io::Error::other(source)))
+    RingBuf::try_from(taken).map_err(|source| Error::map("map", map::EVENTS)(io::Error::other(source)))
 }
 
 fn counters(object: &mut Ebpf) -> Result<PerCpuArray<MapData, u64>, Error> {

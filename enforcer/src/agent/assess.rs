@@ -53,6 +53,7 @@ pub fn losses(before: &Counters, after: &Counters) -> BTreeMap<&'static str, u64
         ("question-insert-failed", before.question_insert_failed, after.question_insert_failed),
         ("fragment-insert-failed", before.fragment_insert_failed, after.fragment_insert_failed),
         ("dns-stream-lost", before.stream_lost, after.stream_lost),
+        ("dns-unheld", before.dns_unheld, after.dns_unheld),
     ]
     .into_iter()
     .map(|(kind, before, after)| (kind, after.saturating_sub(before)))
@@ -80,6 +81,8 @@ fn meaning(kind: &str) -> &'static str {
         "learn-failed" => "addresses of DNS answers could not be learned; their flows are refused",
         "learn-displaced" => "an address had more name classes than there is room for; one made room early",
         "question-insert-failed" => "DNS questions could not be remembered; their answers open nothing",
+        "dns-stream-lost" => "DNS messages over TCP were not read; what they answer opens nothing",
+        "dns-unheld" => "parts of long DNS answers passed with nobody to read them; they open nothing",
         _ => "fragments could not be remembered; their packets were dropped",
     }
 }

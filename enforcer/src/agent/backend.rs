@@ -122,14 +122,18 @@ impl<K: Kernel, L: Links> Worker<K, L> {
                 .collect(),
             losses,
             flows: self.flows(),
-            dns: dns::status(&self.books, &Moment::now()),
+            dns: dns::status(&self.books, counters.dns_held, &Moment::now()),
         }
     }
 
     /// Everything lost since the agent began.
     fn losses(&self, counters: &enforcer_dataplane::Counters) -> BTreeMap<String, u64> {
         let kernel = assess::losses(&self.baseline, counters).into_iter();
+        let held = self.kernel.held();
         let own = [
+            ("dns-held-given-up", held.given_up),
+            ("dns-held-unsent", held.unsent),
+            ("dns-held-dropped", held.dropped),
             ("events-malformed", self.kernel.malformed() + self.books.unknown),
             ("dns-answers-unread", self.books.unread_dns),
             ("names-evicted", self.books.names.evicted()),

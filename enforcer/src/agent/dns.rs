@@ -95,7 +95,7 @@ impl Queries {
 }
 
 /// What is kept and counted of DNS.
-pub fn status(books: &Books, now: &Moment) -> DnsStatus {
+pub fn status(books: &Books, held: u64, now: &Moment) -> DnsStatus {
     let (ring, tally) = (books.queries.ring(), &books.dns_tally);
     let bounds = BOUNDS.into_iter().map(Some).chain([None]);
     let buckets = bounds.zip(tally.latencies().buckets);
@@ -109,6 +109,7 @@ pub fn status(books: &Books, now: &Moment) -> DnsStatus {
         outcomes: tally.outcomes().into_iter().map(|(outcome, count)| (outcome.to_string(), count)).collect(),
         rcodes: tally.codes().into_iter().map(|(code, count)| (code.to_string(), count)).collect(),
         over_tcp: tally.streams(),
+        held,
         learned: tally.learned(),
         latency: buckets.map(|(up_to_ns, count)| LatencyBucket { up_to_ns, count }).collect(),
         latency_sum_ns: tally.latencies().sum_ns,

@@ -11,8 +11,8 @@ use enforcer_core::object::WorkloadId;
 use enforcer_core::plan::Plan;
 use enforcer_dataplane::link::{HostSide, Interface, LinkError};
 use enforcer_dataplane::{
-    Applied, ApplyError, AttachError, Attachment, Counters, Error, Event, Fill, Hook, Overflow, Sweep,
-    Unanswered,
+    Applied, ApplyError, AttachError, Attachment, Counters, Error, Event, Fill, HeldTotals, Hook, Overflow,
+    Sweep, Unanswered,
 };
 
 use super::kernel::{Kernel, Links};
@@ -131,6 +131,9 @@ impl Kernel for FakeKernel {
     }
     fn malformed(&self) -> u64 {
         0
+    }
+    fn held(&self) -> HeldTotals {
+        HeldTotals::default()
     }
 }
 

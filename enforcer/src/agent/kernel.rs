@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::mpsc;
 
 use enforcer_core::compile::Delta;
 use enforcer_core::object::WorkloadId;
@@ -10,7 +11,7 @@ use enforcer_core::plan::Plan;
 use enforcer_dataplane::link::{self, HostSide, Interface, LinkError};
 use enforcer_dataplane::{
     Adopted, Applied, ApplyError, AttachError, Attachment, Counters, Dataplane, Error, Event, EventReader,
-    Fill, Options, Sweep, Unanswered,
+    Fill, HeldTotals, Holding, Options, Sweep, Unanswered,
 };
 
 /// The kernel side of one node; the methods are those of [`Dataplane`] and [`EventReader`].
@@ -32,6 +33,7 @@ pub trait Kernel {
     fn counters(&self) -> Result<Counters, Error>;
     fn fill(&self) -> Result<Vec<Fill>, Error>;
     fn malformed(&self) -> u64;
+    fn held(&self) -> HeldTotals;
 }
 
 /// Interfaces and addresses; the methods are those of [`link`].
@@ -49,6 +51,10 @@ pub trait Links {
 pub struct Host {
     dataplane: Dataplane,
     events: EventReader,
+    /// Reads answers that the programs cannot; `None` where this host does not let it.
+    holding: Option<Holding>,
+    /// What it tells.
+    held: mpsc::Receiver<Event>,
 }
 
 impl Host {
@@ -72,7 +78,14 @@ impl Host {
             ),
         }
         let events = dataplane.events()?;
-        Ok(Self { dataplane, events })
+        let (tell, held) = mpsc::channel();
+        let holding = dataplane.hold(tell).inspect_err(|error| {
+            tracing::warn!(
+                error = super::resolve::chain(error),
+                "DNS answers that the kernel cannot read pass and open nothing"
+            );
+        });
+        Ok(Self { dataplane, events, holding: holding.ok(), held })
     }
 }
 
@@ -108,7 +121,8 @@ impl Kernel for Host {
         self.dataplane.learn(workload, address, class, expiry)
     }
     fn poll(&mut self, visit: &mut dyn FnMut(Event)) -> usize {
-        self.events.poll(visit)
+        let held = self.held.try_iter().map(&mut *visit).count();
+        held + self.events.poll(visit)
     }
     fn sweep(&mut self, now_ns: u64) -> Result<Sweep, Error> {
         self.dataplane.sweep(now_ns)
@@ -117,13 +131,20 @@ impl Kernel for Host {
         self.dataplane.unanswered(asked_before_ns)
     }
     fn counters(&self) -> Result<Counters, Error> {
-        self.dataplane.counters()
+        let mut counters = self.dataplane.counters()?;
+        for (outcome, count) in self.held().answers {
+            *counters.dns_answers.entry(outcome).or_default() += count;
+        }
+        Ok(counters)
     }
     fn fill(&self) -> Result<Vec<Fill>, Error> {
         self.dataplane.fill()
     }
     fn malformed(&self) -> u64 {
         self.events.malformed()
+    }
+    fn held(&self) -> HeldTotals {
+        self.holding.as_ref().map(Holding::totals).unwrap_or_default()
     }
 }
 

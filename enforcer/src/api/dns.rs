@@ -37,6 +37,8 @@ pub struct DnsStatus {
     pub rcodes: BTreeMap<String, u64>,
     /// Queries over TCP.
     pub over_tcp: u64,
+    /// Packets of answers that the kernel could not read, and that were held until the agent had.
+    pub held: u64,
     /// Addresses opened by answers.
     pub learned: u64,
     /// How long answers took.

@@ -66,8 +66,8 @@ pub fn lines(status: &Status) -> String {
         dns.latency.iter().filter(|b| b.up_to_ns.is_none_or(|ns| ns > 100_000_000)).map(|b| b.count).sum();
     let answered: u64 = dns.latency.iter().map(|bucket| bucket.count).sum();
     page.item(format_args!(
-        "DNS answers: {answered} timed, {slow} of them over 100 ms; {} over TCP, {} addresses opened",
-        dns.over_tcp, dns.learned
+        "DNS answers: {answered} timed, {slow} of them over 100 ms; {} over TCP, {} packets held, {} addresses opened",
+        dns.over_tcp, dns.held, dns.learned
     ));
     if let Some(log) = &flows.log {
         page.item(format_args!("logged to {}", log.display()));

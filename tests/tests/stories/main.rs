@@ -9,6 +9,7 @@ mod first_syn;
 mod flood;
 mod forged;
 mod harness;
+mod held;
 mod hostile;
 mod ingress;
 mod modes;

@@ -43,7 +43,7 @@ fn function_length(lines: &[&str]) -> Option<usize> {
     for (index, line) in lines.iter().enumerate().skip(1) {
         match line.strip_prefix(indent) {
             Some("}") => return Some(index + 1),
-            Some(rest) if rest.starts_with([')', 'w']) && rest.ends_with(';') => return None,
+            Some(rest) if rest.starts_with([')', 'w', '-']) && rest.ends_with(';') => return None,
             _ => {}
         }
     }

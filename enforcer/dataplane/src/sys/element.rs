@@ -61,6 +61,12 @@ impl<K: Pod, V: Pod> Store<K, V> {
         Ok(Self { capacity: info.max_entries(), data, types: PhantomData })
     }
 
+    /// The same map once more, by a descriptor of its own.
+    pub(crate) fn again(&self) -> io::Result<Self> {
+        let descriptor = self.data.fd().as_fd().try_clone_to_owned()?;
+        Self::new(MapData::from_fd(descriptor).map_err(io::Error::other)?)
+    }
+
     /// Elements it has room for.
     pub(crate) fn capacity(&self) -> u32 {
         self.capacity

@@ -1,12 +1,14 @@
-//! The bpf(2) calls aya has no door for: batches, look-up-and-delete, test runs. Owns the layout of their arguments
+//! The bpf(2) calls aya has no door for: batches, look-up-and-delete, test runs; TAP devices and packet sockets. Owns the layout of their arguments
 //! and every pointer that goes into them; never knows what a map means.
 
 mod element;
 mod link;
+mod tap;
 mod test_run;
 
 pub(crate) use element::Store;
 pub(crate) use link::detach_pinned;
+pub(crate) use tap::{CLONE_DEVICE, Tap, Wire};
 pub(crate) use test_run::{RunRequest, run};
 
 use std::io;

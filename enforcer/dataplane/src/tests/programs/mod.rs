@@ -4,6 +4,7 @@
 
 mod answers;
 mod dns;
+mod held;
 mod messages;
 mod model;
 mod packets;

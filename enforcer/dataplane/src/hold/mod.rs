@@ -1,0 +1,211 @@
+//! Answers that the programs cannot read: fragments and messages over their memory. The programs hand the packets of such
+//! answers to a device that only this process reads, and drop them; here they are put together, read by the same rules,
+//! learned from, and sent on. Owns the device and the lease; never keeps a packet longer than it takes to read it.
+//!
+//! Every packet is sent on, whatever it holds; the one that completes an answer after its addresses are learned. With
+//! this process gone the device is gone, and the programs let answers pass unread; so they do when the lease runs out.
+
+mod assemble;
+mod read;
+
+use crate::clock::monotonic_ns;
+use crate::dataplane::Dataplane;
+use crate::error::Error;
+use crate::events::Event;
+use crate::maps::HoldMaps;
+use crate::sys::{CLONE_DEVICE, Tap, Wire};
+use assemble::Assembler;
+use enforcer_common::abi::{self, map};
+use enforcer_common::address::Address;
+use enforcer_common::event::DnsOutcome;
+use enforcer_common::policy::Endpoint;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+
+/// How long the programs take this process for alive after it last said so, nanoseconds.
+const LEASE_NS: u64 = 1_000_000_000;
+/// Pause between two renewals of the lease.
+const RENEWAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+/// The longest frame.
+const FRAME: usize = 65_536 + 64;
+
+/// What became of held packets so far.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct HeldTotals {
+    /// Answers that were put together and read, by outcome; outcomes that never occurred are left out.
+    pub answers: BTreeMap<DnsOutcome, u64>,
+    /// Packets that completed no answer because others of it never came, or too many were under way.
+    pub given_up: u64,
+    /// Packets that could not be sent on.
+    pub unsent: u64,
+    /// Packets that came while too many waited, and were dropped.
+    pub dropped: u64,
+}
+
+/// Reads held answers on a thread of its own until it is dropped.
+#[derive(Debug)]
+pub struct Holding {
+    stop: Arc<AtomicBool>,
+    totals: Arc<Totals>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default, Debug)]
+struct Totals {
+    answers: [AtomicU64; DnsOutcome::ALL.len()],
+    given_up: AtomicU64,
+    unsent: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// The thread's own.
+struct Reader {
+    tap: Tap,
+    wire: Wire,
+    maps: HoldMaps,
+    assembler: Assembler,
+    /// Interfaces by address; asked again when the endpoint is not the address's any more.
+    interfaces: HashMap<Address, u32>,
+    tell: Sender<Event>,
+    totals: Arc<Totals>,
+}
+
+impl Dataplane {
+    /// Begins to read what the programs cannot; every answer is told as an [`Event::Dns`].
+    ///
+    /// # Errors
+    ///
+    /// Where this host has no TAP devices, or the process may not make one: answers that the programs cannot read pass
+    /// then, and teach nothing.
+    pub fn hold(&self, tell: Sender<Event>) -> Result<Holding, Error> {
+        let device = std::path::Path::new(CLONE_DEVICE);
+        let tap = Tap::new().map_err(|source| Error::io("make an interface of", device, source))?;
+        let wire = Wire::new().map_err(|source| Error::io("send past", device, source))?;
+        let maps = self.maps.for_holding().map_err(Error::map("open", map::HOLDER))?;
+        let totals = Arc::new(Totals::default());
+        let (assembler, interfaces) = Default::default();
+        let reader = Reader { tap, wire, maps, assembler, interfaces, tell, totals: Arc::clone(&totals) };
+        reader.lease(monotonic_ns() + LEASE_NS).map_err(Error::map("write", map::HOLDER))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name("held-answers".to_owned())
+            .spawn(move || reader.run(&told))
+            .map_err(|source| Error::io("read on a thread", device, source))?;
+        Ok(Holding { stop, totals, thread: Some(thread) })
+    }
+}
+
+impl Holding {
+    /// What became of held packets so far.
+    pub fn totals(&self) -> HeldTotals {
+        let of = |total: &AtomicU64| total.load(Ordering::Relaxed);
+        let totals = &self.totals;
+        let answers =
+            DnsOutcome::ALL.iter().zip(&totals.answers).map(|(outcome, total)| (*outcome, of(total)));
+        HeldTotals {
+            answers: answers.filter(|(_, count)| *count > 0).collect(),
+            given_up: of(&totals.given_up),
+            unsent: of(&totals.unsent),
+            dropped: of(&totals.dropped),
+        }
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has no lease to give back: it runs out.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Reader {
+    /// Reads until it is told to stop. What waits then is still sent on.
+    fn run(mut self, stop: &AtomicBool) {
+        let mut frame = vec![0; FRAME];
+        while !stop.load(Ordering::Relaxed) {
+            // A lease that cannot be renewed runs out, which is counted in the kernel.
+            let _ = self.lease(monotonic_ns() + LEASE_NS);
+            let _ = poll(&mut [PollFd::new(&self.tap, PollFlags::IN)], Some(&RENEWAL));
+            self.drain(&mut frame);
+            self.assembler.forget_old(monotonic_ns());
+            self.totals.given_up.store(self.assembler.given_up(), Ordering::Relaxed);
+            self.totals.dropped.store(self.tap.dropped(), Ordering::Relaxed);
+        }
+        let _ = self.lease(0);
+        crate::sys::wait_for_running_programs();
+        self.drain(&mut frame);
+    }
+
+    fn drain(&mut self, frame: &mut [u8]) {
+        while let Ok(Some(length)) = self.tap.read(frame) {
+            self.take(&frame[..length]);
+        }
+    }
+
+    /// Says until when frames are read here.
+    fn lease(&self, until: u64) -> std::io::Result<()> {
+        let interface = if until == 0 { 0 } else { self.tap.index() };
+        self.maps.holder.set(&0, &abi::Holder { interface, padding: 0, until })
+    }
+
+    /// Reads a frame, learns what it completes, and sends it on.
+    fn take(&mut self, frame: &[u8]) {
+        // What the host itself sends out of the device, such as IPv6 router solicitations, is nobody's.
+        let Some(to) = assemble::destination(frame) else { return };
+        let Some((interface, endpoint)) = self.endpoint(Address::from(to)) else { return };
+        for whole in self.assembler.take(frame, interface, monotonic_ns(), &self.maps.streams) {
+            let (outcome, event) = read::answer(&self.maps, &endpoint, whole);
+            self.totals.answers[outcome as usize].fetch_add(1, Ordering::Relaxed);
+            // Nobody listens while the process ends.
+            let _ = self.tell.send(event);
+        }
+        if self.wire.send(interface, frame).is_err() {
+            self.totals.unsent.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The interface and endpoint of a workload's address.
+    fn endpoint(&mut self, address: Address) -> Option<(u32, Endpoint)> {
+        if let Some(interface) = self.interfaces.get(&address)
+            && let Ok(Some(endpoint)) = self.maps.endpoints.get(interface)
+            && has(&endpoint, &address)
+        {
+            return Some((*interface, endpoint));
+        }
+        let mut found = None;
+        let visit = |interface: &u32, endpoint: &Endpoint| {
+            if has(endpoint, &address) {
+                found = Some((*interface, *endpoint));
+            }
+        };
+        self.maps.endpoints.for_each(visit).ok()?;
+        let (interface, endpoint) = found?;
+        self.interfaces.insert(address, interface);
+        Some((interface, endpoint))
+    }
+}
+
+fn has(endpoint: &Endpoint, address: &Address) -> bool {
+    endpoint.addresses[..usize::from(endpoint.address_count)].contains(address)
+}
+
+/// A whole answer, and whom it came from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Whole {
+    pub(crate) resolver: IpAddr,
+    /// The workload's port.
+    pub(crate) local_port: u16,
+    /// IP protocol: UDP or TCP.
+    pub(crate) protocol: u8,
+    /// The message, from its DNS header on.
+    pub(crate) octets: Vec<u8>,
+}
