@@ -53,6 +53,18 @@ impl Stream {
         let none = Long { start: 0, length: 0 };
         Self { next, have: 0, length: 0, is_kept: 0, long: [none; LONG], next_long: 0, padding: 0 }
     }
+
+    /// True when an octet of this sequence number is of a message that is too long for the kernel, among the latest.
+    #[inline(always)]
+    pub fn is_in_long(&self, sequence: u32) -> bool {
+        let mut is_in = false;
+        let mut i = 0;
+        while i < LONG {
+            is_in |= sequence.wrapping_sub(self.long[i].start) < self.long[i].length;
+            i += 1;
+        }
+        is_in
+    }
 }
 
 /// Octets of a message that is kept until it is whole; twice what is read, so that a masked offset and a masked length

@@ -74,7 +74,10 @@ pub extern "C" fn dns_segment(skb: Context) -> i32 {
         return DROP;
     }
     if old >= length {
-        return PASS;
+        // Repeated, perhaps because the agent still has it: what it has must not be overtaken.
+        let last = sequence.wrapping_add(length - 1);
+        let is_held = stream.is_in_long(sequence) || stream.is_in_long(last);
+        return if is_held && work.stream.from_workload == 0 { HOLD } else { PASS };
     }
     work.segment_at = start + old;
     work.segment_left = length - old;

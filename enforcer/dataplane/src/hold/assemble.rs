@@ -9,7 +9,7 @@ use enforcer_common::packet::{TCP, UDP};
 use enforcer_common::stream::{Long, Stream, StreamKey};
 use etherparse::defrag::IpDefragPool;
 use etherparse::{NetSlice, SlicedPacket, TcpSlice, TransportSlice, UdpSlice};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
 /// How long the rest of a message is waited for, nanoseconds: what a resolver sends in one go comes in one go.
@@ -26,12 +26,15 @@ pub(crate) struct Assembler {
     /// Fragments since the pool was last empty of old ones, and the moment.
     fragments_since: (usize, u64),
     streams: HashMap<StreamKey, Message>,
+    /// The latest messages that were completed, by connection and beginning: a repeated segment begins none of them again.
+    completed: VecDeque<(StreamKey, u32)>,
     given_up: u64,
 }
 
 /// A message over TCP that is not complete yet.
 struct Message {
-    /// Sequence number of its next octet.
+    /// Sequence number of its first octet, and of the next one.
+    start: u32,
     next: u32,
     length: usize,
     octets: Vec<u8>,
@@ -129,13 +132,14 @@ impl Assembler {
         let mut complete = Vec::new();
         while !octets.is_empty() {
             let Some(mut message) =
-                self.streams.remove(&key).or_else(|| begin(&key, sequence, octets.len(), now, streams))
+                self.streams.remove(&key).or_else(|| self.begin(&key, sequence, octets.len(), now, streams))
             else {
                 break;
             };
             // What lies before the next octet wanted was seen, or is of another message.
             let skipped = message.next.wrapping_sub(sequence) as usize;
             if skipped >= octets.len() {
+                // All of it: a repeated segment.
                 self.streams.insert(key, message);
                 break;
             }
@@ -146,12 +150,32 @@ impl Assembler {
             octets = &octets[skipped + here..];
             if message.octets.len() == message.length {
                 let local_port = key.flow.local_port;
+                self.completed.truncate(MOST_STREAMS - 1);
+                self.completed.push_front((key, message.start));
                 complete.push(Whole { resolver, local_port, protocol: TCP, octets: message.octets });
             } else {
                 self.keep(key, message);
             }
         }
         complete
+    }
+
+    /// The message that begins in the `length` octets from `sequence` on, as the kernel has it; `None` when none does.
+    fn begin(
+        &self,
+        key: &StreamKey,
+        sequence: u32,
+        length: usize,
+        now: u64,
+        streams: &Store<StreamKey, Stream>,
+    ) -> Option<Message> {
+        let stream = streams.get(key).ok().flatten()?;
+        let offset = |long: &Long| long.start.wrapping_sub(sequence) as usize;
+        let is_new = |long: &Long| !self.completed.contains(&(*key, long.start));
+        let here = stream.long.iter().filter(|long| long.length != 0 && offset(long) < length);
+        let first = here.filter(|long| is_new(long)).min_by_key(|long| offset(long))?;
+        let (start, whole) = (first.start, first.length as usize);
+        Some(Message { start, next: start, length: whole, octets: Vec::with_capacity(whole), began: now })
     }
 
     fn keep(&mut self, key: StreamKey, message: Message) {
@@ -163,22 +187,6 @@ impl Assembler {
         }
         self.streams.insert(key, message);
     }
-}
-
-/// The message that begins in the `length` octets from `sequence` on, as the kernel has it; `None` when none does.
-fn begin(
-    key: &StreamKey,
-    sequence: u32,
-    length: usize,
-    now: u64,
-    streams: &Store<StreamKey, Stream>,
-) -> Option<Message> {
-    let stream = streams.get(key).ok().flatten()?;
-    let offset = |long: &Long| long.start.wrapping_sub(sequence) as usize;
-    let here = stream.long.iter().filter(|long| long.length != 0 && offset(long) < length);
-    let first = here.min_by_key(|long| offset(long))?;
-    let whole = first.length as usize;
-    Some(Message { next: first.start, length: whole, octets: Vec::with_capacity(whole), began: now })
 }
 
 fn whole_datagram(resolver: IpAddr, datagram: &UdpSlice<'_>) -> Option<Whole> {
