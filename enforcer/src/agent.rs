@@ -28,7 +28,6 @@ pub mod watch;
 pub mod worker;
 
 use std::cell::RefCell;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -42,6 +41,7 @@ use tokio::time::{Instant, timeout};
 use crate::api::server::Listener;
 use kernel::{Kernel, Links};
 use moment::Moment;
+use resolvers::Trust;
 use watch::Wake;
 use worker::Worker;
 
@@ -66,8 +66,10 @@ pub struct Options {
     pub source: PathBuf,
     /// List of workloads, when it is not the directory's own.
     pub workloads: Option<PathBuf>,
-    /// Trusted resolvers; empty to find them.
-    pub resolvers: Vec<IpAddr>,
+    /// Whose DNS answers count; empty for [`Trust::DEFAULT`].
+    pub resolvers: Vec<Trust>,
+    /// The node's own list of name servers.
+    pub resolv_conf: PathBuf,
     /// Directory of pinned maps and links.
     pub pin_directory: PathBuf,
     /// Socket.

@@ -14,7 +14,6 @@ pub mod simulate;
 pub mod status;
 pub mod tree;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -29,6 +28,7 @@ use enforcer_core::record::text;
 use jiff::Timestamp;
 
 use crate::agent;
+use crate::agent::resolvers::Trust;
 use crate::api::DEFAULT_SOCKET;
 
 /// Decides in the kernel which packets of which workload may pass, by identity and by name, and tells what it decided.
@@ -100,10 +100,15 @@ pub struct AgentArgs {
     /// The list of workloads; `workloads.yaml` of the source directory when not given.
     #[arg(long, value_name = "FILE")]
     pub workloads: Option<PathBuf>,
-    /// A resolver whose answers count; repeatable. When not given: the workloads labelled `k8s-app=kube-dns` in
-    /// `kube-system`, and the name servers of /etc/resolv.conf.
-    #[arg(long = "trusted-resolver", value_name = "IP")]
-    pub trusted_resolvers: Vec<IpAddr>,
+    /// Whose DNS answers count; repeatable: an address, `cluster` (the service labelled `k8s-app=kube-dns` in
+    /// `kube-system`, its endpoints and pods), `node-local` (169.254.20.10 where an interface of the node has it, and the
+    /// node's pods labelled `k8s-app=node-local-dns`) or `node` (its resolv.conf). All but addresses when not given;
+    /// each follows what it names.
+    #[arg(long = "trusted-resolver", value_name = "RESOLVER")]
+    pub trusted_resolvers: Vec<Trust>,
+    /// The node's list of name servers; where it has only loopback ones, those systemd-resolved asks count.
+    #[arg(long, default_value = "/etc/resolv.conf", value_name = "FILE")]
+    pub resolv_conf: PathBuf,
     /// Directory on a BPF filesystem that keeps maps and links.
     #[arg(long, default_value = "/sys/fs/bpf/enforcer", value_name = "PATH")]
     pub pin_directory: PathBuf,
@@ -424,6 +429,7 @@ fn options(args: &AgentArgs) -> agent::Options {
         source: args.source.clone(),
         workloads: args.workloads.clone(),
         resolvers: args.trusted_resolvers.clone(),
+        resolv_conf: args.resolv_conf.clone(),
         pin_directory: args.pin_directory.clone(),
         socket: args.socket.clone(),
         flow_log: args.flow_log.clone(),

@@ -93,6 +93,8 @@ pub struct Service {
     pub namespace: String,
     /// Its name in the namespace.
     pub name: String,
+    /// Its own labels.
+    pub labels: BTreeMap<String, String>,
     /// Labels of its pods; none are meant when empty.
     pub selector: BTreeMap<String, String>,
     /// Its cluster addresses.
@@ -115,6 +117,8 @@ pub struct EndpointSlice {
 /// Everything known of a service.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct ServiceEndpoints {
+    /// As [`Service::labels`].
+    pub labels: BTreeMap<String, String>,
     /// As [`Service::selector`].
     pub selector: BTreeMap<String, String>,
     /// As [`Service::addresses`].

@@ -65,6 +65,7 @@ impl Snapshot {
             }
             Object::Service(service) => {
                 let known = self.services.entry((service.namespace, service.name)).or_default();
+                known.labels = service.labels;
                 known.selector = service.selector;
                 known.addresses = service.addresses;
             }
@@ -147,10 +148,12 @@ mod tests {
             })
         };
         let selector = BTreeMap::from([("app".to_owned(), "x".to_owned())]);
+        let labels = BTreeMap::from([("k8s-app".to_owned(), "y".to_owned())]);
         let mut snapshot = Snapshot::new(Mode::Policy);
         let service = Service {
             namespace: "a".to_owned(),
             name: "s".to_owned(),
+            labels: labels.clone(),
             selector: selector.clone(),
             addresses: vec![address(9)],
         };
@@ -165,6 +168,7 @@ mod tests {
             snapshot.apply(object);
         }
         let s = ServiceEndpoints {
+            labels,
             selector,
             addresses: vec![address(9)],
             slices: BTreeMap::from([("one".to_owned(), vec![address(3)])]),

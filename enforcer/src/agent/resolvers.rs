@@ -1,30 +1,116 @@
-//! Whose DNS answers count when nobody said so. Owns the default; never asks a resolver.
+//! Whose DNS answers count. Owns what the defaults mean and where the node's own name servers are read; never asks a
+//! resolver.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
+use enforcer_core::object::Workload;
 use enforcer_core::snapshot::Snapshot;
 
-/// Namespace and label of the cluster's resolvers.
-const CLUSTER: (&str, &str, &str) = ("kube-system", "k8s-app", "kube-dns");
+/// Namespace of the cluster's resolvers, the label that tells them, and its values.
+const NAMESPACE: &str = "kube-system";
+const LABEL: &str = "k8s-app";
+const CLUSTER: &str = "kube-dns";
+const NODE_LOCAL: &str = "node-local-dns";
+/// Where NodeLocal DNSCache listens on every node that has it.
+const NODE_LOCAL_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 20, 10));
+/// The servers that systemd-resolved asks, where resolv.conf names but its stub.
+const BEHIND_THE_STUB: &str = "/run/systemd/resolve/resolv.conf";
 
-/// The addresses in force: those `given`, else the cluster's resolvers and the name servers of `configuration`, the
-/// text of a resolv.conf. Sorted, each once.
-pub fn trusted(given: &[IpAddr], snapshot: &Snapshot, configuration: &str) -> Vec<IpAddr> {
-    let mut addresses = given.to_vec();
-    if given.is_empty() {
-        let (namespace, key, value) = CLUSTER;
-        let is_resolver = |labels: &std::collections::BTreeMap<String, String>| {
-            labels.get(key).is_some_and(|label| label == value)
-        };
-        let workloads = snapshot.workloads.values();
-        let cluster =
-            workloads.filter(|workload| workload.id.namespace == namespace && is_resolver(&workload.labels));
-        addresses.extend(cluster.flat_map(|workload| workload.addresses.iter().copied()));
-        addresses.extend(configuration.lines().filter_map(name_server));
+/// Somebody whose DNS answers count.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Trust {
+    /// The cluster's DNS service: its addresses, its endpoints, and its pods.
+    Cluster,
+    /// The DNS cache of this node.
+    NodeLocal,
+    /// The name servers of this node.
+    Node,
+    /// An address.
+    Address(IpAddr),
+}
+
+impl Trust {
+    /// Who is trusted when nothing is said.
+    pub const DEFAULT: [Self; 3] = [Self::Cluster, Self::NodeLocal, Self::Node];
+}
+
+impl FromStr for Trust {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "cluster" => Ok(Self::Cluster),
+            "node-local" => Ok(Self::NodeLocal),
+            "node" => Ok(Self::Node),
+            _ => text.parse().map(Self::Address).map_err(|_| {
+                format!("{text:?} is no resolver: give an address, `cluster`, `node-local` or `node`")
+            }),
+        }
+    }
+}
+
+/// The addresses in force for those `chosen`, [`Trust::DEFAULT`] when none is; `servers` are the node's own. Sorted, each
+/// once.
+pub fn trusted(chosen: &[Trust], snapshot: &Snapshot, servers: &[IpAddr]) -> Vec<IpAddr> {
+    let chosen = if chosen.is_empty() { &Trust::DEFAULT[..] } else { chosen };
+    let mut addresses = Vec::new();
+    for trust in chosen {
+        match trust {
+            Trust::Cluster => add_cluster(snapshot, &mut addresses),
+            Trust::NodeLocal => add_node_local(snapshot, &mut addresses),
+            Trust::Node => addresses.extend(servers),
+            Trust::Address(address) => addresses.push(*address),
+        }
     }
     addresses.sort_unstable();
     addresses.dedup();
     addresses
+}
+
+fn add_cluster(snapshot: &Snapshot, addresses: &mut Vec<IpAddr>) {
+    let services = snapshot.services.iter().filter(|((namespace, _), service)| {
+        namespace == NAMESPACE && service.labels.get(LABEL).is_some_and(|label| label == CLUSTER)
+    });
+    for (_, service) in services {
+        addresses.extend(service.addresses.iter().chain(service.slices.values().flatten()));
+    }
+    addresses.extend(labelled(snapshot, CLUSTER).flat_map(|workload| &workload.addresses));
+}
+
+fn add_node_local(snapshot: &Snapshot, addresses: &mut Vec<IpAddr>) {
+    addresses.extend(snapshot.hosts().filter(|address| *address == NODE_LOCAL_ADDRESS));
+    let here = labelled(snapshot, NODE_LOCAL).filter(|workload| workload.local);
+    addresses.extend(here.flat_map(|workload| &workload.addresses));
+}
+
+/// The cluster's own workloads with this label.
+fn labelled<'a>(snapshot: &'a Snapshot, value: &'a str) -> impl Iterator<Item = &'a Workload> {
+    let of_cluster = snapshot.workloads.values().filter(|workload| workload.id.namespace == NAMESPACE);
+    of_cluster
+        .map(|workload| &**workload)
+        .filter(move |workload| workload.labels.get(LABEL).is_some_and(|label| label == value))
+}
+
+/// The name servers of this node, by its resolv.conf. Those at the loopback are the node's alone: where there is no
+/// other, those behind systemd-resolved's stub. None when there is no such file.
+pub fn of_node(resolv_conf: &Path) -> Vec<IpAddr> {
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    let servers = |text: &str| text.lines().filter_map(name_server).collect::<Vec<_>>();
+    let mut own = servers(&read(resolv_conf));
+    if !own.is_empty() && own.iter().all(IpAddr::is_loopback) {
+        own = servers(&read(Path::new(BEHIND_THE_STUB)));
+    }
+    own.retain(|address| !address.is_loopback());
+    own
+}
+
+/// The directories in which a change of [`of_node`] is seen.
+pub fn directories(resolv_conf: &Path) -> Vec<PathBuf> {
+    let real = resolv_conf.canonicalize();
+    let files = [Some(resolv_conf), real.as_deref().ok(), Some(Path::new(BEHIND_THE_STUB))];
+    files.into_iter().flatten().filter_map(|file| file.parent().map(Path::to_owned)).collect()
 }
 
 /// The address of a `nameserver` line; a zone behind `%` is left out.
@@ -36,34 +122,104 @@ fn name_server(line: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use super::trusted;
-    use enforcer_common::policy::Mode;
-    use enforcer_core::object::{Workload, WorkloadId};
-    use enforcer_core::snapshot::Snapshot;
     use std::collections::BTreeMap;
+    use std::net::IpAddr;
+
+    use enforcer_common::policy::Mode;
+    use enforcer_core::manifest::Object;
+    use enforcer_core::object::{EndpointSlice, Node, Service, Workload, WorkloadId};
+    use enforcer_core::snapshot::Snapshot;
+
+    use super::{Trust, of_node, trusted};
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn labels(value: &str) -> BTreeMap<String, String> {
+        BTreeMap::from([("k8s-app".to_owned(), value.to_owned())])
+    }
+
+    fn add_workload(snapshot: &mut Snapshot, namespace: &str, label: &str, address: &str, local: bool) {
+        let id = WorkloadId::new(namespace, address);
+        let workload = Workload {
+            id: id.clone(),
+            labels: labels(label).into(),
+            service_account: None,
+            controller: None,
+            addresses: vec![ip(address)],
+            ports: Vec::new(),
+            local,
+        };
+        snapshot.workloads.insert(id, workload.into());
+    }
+
+    fn add_service(snapshot: &mut Snapshot, namespace: &str, label: &str, [service, endpoint]: [&str; 2]) {
+        let named = |name: &str| (namespace.to_owned(), name.to_owned());
+        let (namespace, name) = named(label);
+        let addresses = vec![ip(service)];
+        let selector = BTreeMap::new();
+        snapshot.apply(Object::Service(Service {
+            namespace,
+            name,
+            labels: labels(label),
+            selector,
+            addresses,
+        }));
+        let (namespace, service) = named(label);
+        let name = format!("{label}-1");
+        let addresses = vec![ip(endpoint)];
+        snapshot.apply(Object::EndpointSlice(EndpointSlice {
+            namespace,
+            name,
+            service: Some(service),
+            addresses,
+        }));
+    }
+
+    fn node(address: &str, local: bool) -> Object {
+        let (name, addresses) = (address.to_owned(), vec![ip(address)]);
+        Object::Node(Node { name, labels: BTreeMap::new(), addresses, local })
+    }
 
     #[test]
-    fn the_cluster_and_the_node_are_trusted_unless_somebody_says_otherwise() {
+    fn the_cluster_its_cache_and_the_node_are_trusted_unless_somebody_says_otherwise() {
         let mut snapshot = Snapshot::new(Mode::Policy);
-        for (namespace, address) in [("kube-system", "10.0.0.10"), ("default", "10.0.0.11")] {
-            let id = WorkloadId::new(namespace, "dns");
-            let workload = Workload {
-                id: id.clone(),
-                labels: BTreeMap::from([("k8s-app".into(), "kube-dns".into())]).into(),
-                service_account: None,
-                controller: None,
-                addresses: vec![address.parse().expect("an address")],
-                ports: Vec::new(),
-                local: true,
-            };
-            snapshot.workloads.insert(id, workload.into());
-        }
-        let configuration =
-            "search a.example\n#nameserver 192.0.2.9\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\n";
-        let texts = |given: &[std::net::IpAddr]| {
-            trusted(given, &snapshot, configuration).iter().map(ToString::to_string).collect::<Vec<_>>()
+        add_workload(&mut snapshot, "kube-system", "kube-dns", "10.0.0.10", false);
+        add_workload(&mut snapshot, "default", "kube-dns", "10.0.0.11", true);
+        add_workload(&mut snapshot, "kube-system", "node-local-dns", "10.0.0.12", true);
+        add_workload(&mut snapshot, "kube-system", "node-local-dns", "10.0.0.13", false);
+        add_service(&mut snapshot, "kube-system", "kube-dns", ["10.96.0.10", "10.0.0.14"]);
+        add_service(&mut snapshot, "kube-system", "metrics", ["10.96.0.11", "10.0.0.15"]);
+        add_service(&mut snapshot, "default", "kube-dns", ["10.96.0.12", "10.0.0.16"]);
+        let servers = [ip("192.0.2.1")];
+        let told = |chosen: &[Trust], snapshot: &Snapshot| -> Vec<String> {
+            trusted(chosen, snapshot, &servers).iter().map(ToString::to_string).collect()
         };
-        assert_eq!(texts(&[]), ["10.0.0.10", "192.0.2.1", "fe80::1"]);
-        assert_eq!(texts(&["192.0.2.53".parse().expect("an address")]), ["192.0.2.53"]);
+        let cluster = ["10.0.0.10", "10.0.0.14", "10.96.0.10"];
+        assert_eq!(told(&[Trust::Cluster], &snapshot), cluster);
+        assert_eq!(told(&[Trust::NodeLocal], &snapshot), ["10.0.0.12"]);
+        snapshot.apply(node("169.254.20.10", false));
+        assert_eq!(told(&[Trust::NodeLocal], &snapshot), ["10.0.0.12"], "another node's");
+        snapshot.apply(node("169.254.20.10", true));
+        assert_eq!(told(&[Trust::NodeLocal], &snapshot), ["10.0.0.12", "169.254.20.10"]);
+        assert_eq!(told(&[Trust::Node], &snapshot), ["192.0.2.1"]);
+        let all = ["10.0.0.10", "10.0.0.12", "10.0.0.14", "10.96.0.10", "169.254.20.10", "192.0.2.1"];
+        assert_eq!(told(&[], &snapshot), all);
+        let given = ["192.0.2.53", "node"].map(|text| text.parse().expect("a resolver"));
+        assert_eq!(told(&given, &snapshot), ["192.0.2.1", "192.0.2.53"]);
+        let error = "nobody".parse::<Trust>().expect_err("no resolver");
+        assert_eq!(error, "\"nobody\" is no resolver: give an address, `cluster`, `node-local` or `node`");
+    }
+
+    #[test]
+    fn the_nodes_servers_are_those_others_can_ask() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("resolv.conf");
+        assert_eq!(of_node(&file), [] as [IpAddr; 0]);
+        let text = "search a.example\n#nameserver 192.0.2.9\nnameserver 127.0.0.53\nnameserver 192.0.2.1\n\
+                    nameserver fe80::1%eth0\nnameserver ::1\n";
+        std::fs::write(&file, text).expect("written");
+        assert_eq!(of_node(&file), [ip("192.0.2.1"), ip("fe80::1")]);
     }
 }

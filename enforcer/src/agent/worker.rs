@@ -76,7 +76,7 @@ pub(super) struct Found {
     pub(super) problems: Vec<Problem>,
     pub(super) resolved: Vec<Resolved>,
     pub(super) hosts: Vec<IpAddr>,
-    resolv_conf: String,
+    servers: Vec<IpAddr>,
 }
 
 /// The latest plan and how it went.
@@ -157,6 +157,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
     fn bring(&mut self, now: &Moment, with_links: bool) -> Vec<PathBuf> {
         let (mut directories, _) = self.scanner.scan(&mut self.store);
         directories.extend(self.scanner.workloads().parent().map(PathBuf::from));
+        directories.extend(resolvers::directories(&self.options.resolv_conf));
         let found = self.look(with_links);
         let is_settled = self.force.applied.is_some() && self.force.failure.is_none();
         if found == self.found && is_settled && self.force.attach_problems.is_empty() {
@@ -173,19 +174,18 @@ impl<K: Kernel, L: Links> Worker<K, L> {
     /// What the source says now, and the links where they are asked.
     fn look(&mut self, with_links: bool) -> Found {
         let (objects, problems) = self.store.settle();
-        // Without the file the node has no name servers of its own.
-        let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let servers = resolvers::of_node(&self.options.resolv_conf);
         let is_found = self.found.resolved.iter().all(|resolved| resolved.problem.is_none());
         if !with_links && is_found && entries(&objects).eq(entries(&self.found.objects)) {
             let (resolved, hosts) = (self.found.resolved.clone(), self.found.hosts.clone());
-            return Found { objects, problems, resolved, hosts, resolv_conf };
+            return Found { objects, problems, resolved, hosts, servers };
         }
         let resolved = resolve::resolve(entries(&objects), &self.links, &self.found.resolved);
         let hosts = resolve::host_addresses(&self.links).unwrap_or_else(|error| {
             tracing::warn!(error, "this node's addresses cannot be read; the last known ones are used");
             self.found.hosts.clone()
         });
-        Found { objects, problems, resolved, hosts, resolv_conf }
+        Found { objects, problems, resolved, hosts, servers }
     }
 
     /// Compiles what was found and hands it to the kernel: programs first, then names that change class and whose
@@ -265,12 +265,13 @@ impl<K: Kernel, L: Links> Worker<K, L> {
     /// Tells the kernel whose answers count; returns why it could not be told.
     fn trust(&mut self) -> Option<String> {
         let trusted =
-            resolvers::trusted(&self.options.resolvers, self.accepted.snapshot(), &self.found.resolv_conf);
+            resolvers::trusted(&self.options.resolvers, self.accepted.snapshot(), &self.found.servers);
         if trusted == self.force.resolvers {
             return None;
         }
         match self.kernel.set_resolvers(&trusted) {
             Ok(()) => {
+                tracing::info!(resolvers = ?trusted, "DNS answers count that come from these");
                 self.force.resolvers = trusted;
                 None
             }

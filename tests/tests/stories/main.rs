@@ -21,4 +21,5 @@ mod restart;
 mod rules;
 mod shapes;
 mod spoofed;
+mod trust;
 mod updates;

@@ -93,7 +93,7 @@ fn service(
     complaints: &mut Vec<String>,
 ) {
     let key = (namespace, name);
-    let Some(ServiceEndpoints { selector, addresses, slices }) = snapshot.services.get(&key) else {
+    let Some(ServiceEndpoints { selector, addresses, slices, .. }) = snapshot.services.get(&key) else {
         complaints.push(format!("there is no service {}/{}; it means nobody", key.0, key.1));
         return;
     };

@@ -98,7 +98,8 @@ pub(super) fn service(document: &Document<ServiceSpec>, report: &mut Report) -> 
     let addresses = given
         .filter_map(|(place, address)| parse(address, || format!("spec.clusterIP{place}"), report))
         .collect();
-    Some(Service { namespace, name, selector: spec.selector.unwrap_or_default(), addresses })
+    let labels = document.metadata.labels.clone();
+    Some(Service { namespace, name, labels, selector: spec.selector.unwrap_or_default(), addresses })
 }
 
 /// The valid slice of a document.

@@ -105,6 +105,7 @@ pub(super) fn service() -> impl Strategy<Value = Service> {
         |((namespace, name), selector, addresses)| Service {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
+            labels: BTreeMap::new(),
             selector,
             addresses,
         },

@@ -58,6 +58,7 @@ impl Node {
             source: directory.path().to_owned(),
             workloads: None,
             resolvers: vec!["10.0.0.53".parse().expect("an address")],
+            resolv_conf: "/nowhere".into(),
             pin_directory: "/nowhere".into(),
             socket: "/nowhere".into(),
             flow_log: None,

@@ -38,12 +38,13 @@ status:
 fn a_service_has_a_selector_and_cluster_addresses() {
     let service = |spec: &str| {
         read(&format!(
-            "{{apiVersion: v1, kind: Service, metadata: {{name: s, namespace: a}}, spec: {spec}, status: {{loadBalancer: {{}}}}}}"
+            "{{apiVersion: v1, kind: Service, metadata: {{name: s, namespace: a, labels: {{k8s-app: dns}}}}, spec: {spec}, status: {{loadBalancer: {{}}}}}}"
         ))
     };
     let expected = |selector, texts| {
         let (namespace, name) = ("a".to_owned(), "s".to_owned());
-        Ok(Object::Service(Service { namespace, name, selector, addresses: addresses(texts) }))
+        let (labels, addresses) = (labels("k8s-app", "dns"), addresses(texts));
+        Ok(Object::Service(Service { namespace, name, labels, selector, addresses }))
     };
     let both = "{type: ClusterIP, clusterIP: 10.1.0.1, clusterIPs: [10.1.0.1, 'fd01::1'], selector: {app: x}, ports: [{port: 80}]}";
     assert_eq!(service(both), expected(labels("app", "x"), &["10.1.0.1", "fd01::1"]));
