@@ -1,4 +1,4 @@
-//! The cluster's resolver in a pod of its own: dnsmasq or unbound, as Debian ships them. Owns its process; which names
+//! The cluster's resolver in a pod of its own: dnsmasq, unbound or BIND, as Debian ships them. Owns its process; which names
 //! exist is [`crate::zone`]'s.
 
 use std::io::{BufRead, BufReader, Write};
@@ -19,6 +19,13 @@ pub enum Software {
     Dnsmasq,
     /// Reads every answer, follows aliases by itself and writes answers anew.
     Unbound,
+    /// The same, by the reference implementation.
+    Bind,
+}
+
+impl Software {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Dnsmasq, Self::Unbound, Self::Bind];
 }
 
 /// A running resolver; ended on drop.
@@ -43,11 +50,16 @@ impl Resolver {
         let (mut command, ready, configuration) = match software {
             Software::Dnsmasq => (dnsmasq(addresses, upstream), "started, version", None),
             Software::Unbound => {
-                let mut file = NamedTempFile::new()?;
-                file.write_all(unbound(addresses, upstream).as_bytes())?;
+                let file = configuration("/var/lib/unbound", &unbound(addresses, upstream))?;
                 let mut command = Command::new("unbound");
                 command.arg("-d").arg("-c").arg(file.path());
                 (command, "start of service", Some(file))
+            }
+            Software::Bind => {
+                let file = configuration("/var/cache/bind", &bind(addresses, upstream))?;
+                let mut command = Command::new("named");
+                command.args(["-g", "-n", "1", "-c"]).arg(file.path());
+                (command, "running", Some(file))
             }
         };
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -65,6 +77,14 @@ impl Resolver {
         }
         bail!("{software:?} did not start: {}", all.trim())
     }
+}
+
+/// A configuration file at a place that the program may read under the AppArmor profile of its package, where there is
+/// that place.
+fn configuration(directory: &str, text: &str) -> Result<NamedTempFile> {
+    let mut file = NamedTempFile::new_in(directory).or_else(|_| NamedTempFile::new())?;
+    file.write_all(text.as_bytes())?;
+    Ok(file)
 }
 
 fn dnsmasq(addresses: &[IpAddr], upstream: SocketAddr) -> Command {
@@ -86,6 +106,25 @@ fn unbound(addresses: &[IpAddr], upstream: SocketAddr) -> String {
          \x20 minimal-responses: yes\n  max-udp-size: 4096\n  do-not-query-localhost: no\n\
          remote-control:\n  control-enable: no\n\
          forward-zone:\n  name: \".\"\n  forward-addr: {}@{}\n",
+        upstream.ip(),
+        upstream.port()
+    )
+}
+
+/// As [`unbound`]: no control channel, no keys, no files of its own. A name may have more than its hundred addresses.
+fn bind(addresses: &[IpAddr], upstream: SocketAddr) -> String {
+    let listen = |is_v4: bool| -> String {
+        let own = addresses.iter().filter(|address| address.is_ipv4() == is_v4);
+        own.map(|address| format!("{address}; ")).collect()
+    };
+    format!(
+        "options {{\n  directory \"/\";\n  listen-on {{ {}}};\n  listen-on-v6 {{ {}}};\n\
+         \x20 forward only;\n  forwarders {{ {} port {}; }};\n  allow-query {{ any; }};\n  recursion yes;\n\
+         \x20 allow-recursion {{ any; }};\n  dnssec-validation no;\n  minimal-responses yes;\n\
+         \x20 max-records-per-type 0;\n  edns-udp-size 4096;\n  max-udp-size 4096;\n  pid-file none;\n  session-keyfile none;\n}};\n\
+         controls {{ }};\n",
+        listen(true),
+        listen(false),
         upstream.ip(),
         upstream.port()
     )

@@ -36,27 +36,42 @@ pub(crate) struct Tool {
     program: &'static str,
     package: &'static str,
     why: &'static str,
+    /// Service of the package that is not wanted, only its program.
+    service: Option<&'static str>,
 }
 
 /// Needed by the benchmarks only.
-pub(crate) const NFTABLES: Tool =
-    Tool { program: "nft", package: "nftables", why: "the packet filter the benchmarks compare with" };
+pub(crate) const NFTABLES: Tool = Tool {
+    program: "nft",
+    package: "nftables",
+    why: "the packet filter the benchmarks compare with",
+    service: None,
+};
 
 const TOOLS: &[Tool] = &[
     Tool {
         program: "ip",
         package: "iproute2",
         why: "makes the network namespaces of the demo and the tests",
+        service: None,
     },
     Tool {
         program: "dnsmasq",
         package: "dnsmasq-base",
         why: "the cluster resolver of the demo and the tests",
+        service: None,
     },
     Tool {
         program: "unbound",
         package: "unbound",
-        why: "a second resolver for the tests, of another make; its service is not started",
+        why: "a second resolver for the tests, of another make",
+        service: Some("unbound.service"),
+    },
+    Tool {
+        program: "named",
+        package: "bind9",
+        why: "a third resolver for the tests",
+        service: Some("named.service"),
     },
 ];
 
@@ -114,6 +129,7 @@ fn missing(more: &[Tool]) -> Result<Vec<Step>> {
                 why: tool.why,
                 action: Action::Apt(vec![tool.package.to_owned()]),
             });
+            steps.extend(tool.service.and_then(no_service));
         }
     }
     if let Err(lacks) = Toolchain::find() {
@@ -129,6 +145,20 @@ fn missing(more: &[Tool]) -> Result<Vec<Step>> {
         });
     }
     Ok(steps)
+}
+
+/// Keeps a package's service from being started at the next boot; nothing to do where there is no systemd. It is not
+/// running either: [`apt::install`] starts none.
+fn no_service(service: &str) -> Option<Step> {
+    shell::find("systemctl")?;
+    let mut disable = Command::new("systemctl");
+    // Links of units are files: this works where systemd is installed and not running, too.
+    disable.env("SYSTEMD_OFFLINE", "1").args(["disable", "--quiet", service]);
+    Some(Step {
+        what: format!("{service} disabled"),
+        why: "only its program is wanted",
+        action: Action::Run(disable),
+    })
 }
 
 fn is_mounted(at: &str) -> bool {

@@ -134,6 +134,11 @@ fn c11_every_query_is_logged_that_unbound_answers() -> Result<()> {
 }
 
 #[test]
+fn c11_every_query_is_logged_that_bind_answers() -> Result<()> {
+    every_query(Software::Bind)
+}
+
+#[test]
 fn a_query_that_nobody_answers_is_logged_as_such() -> Result<()> {
     let lab = lab(Software::Dnsmasq)?;
     let agent = lab.agent()?;

@@ -73,6 +73,11 @@ fn every_form_of_unbounds_answers_opens_at_once() -> Result<()> {
     forms(Software::Unbound)
 }
 
+#[test]
+fn every_form_of_binds_answers_opens_at_once() -> Result<()> {
+    forms(Software::Bind)
+}
+
 /// An answer of sixty addresses does not fit a plain datagram, fits a large one, and one of a hundred and sixty fits neither.
 fn many(software: Software) -> Result<()> {
     let lab = lab(software)?;
@@ -111,8 +116,13 @@ fn many_addresses_of_unbound_open_all_at_once() -> Result<()> {
 }
 
 #[test]
+fn many_addresses_of_bind_open_all_at_once() -> Result<()> {
+    many(Software::Bind)
+}
+
+#[test]
 fn answers_without_addresses_open_nothing_and_reach_the_workload() -> Result<()> {
-    for software in [Software::Dnsmasq, Software::Unbound] {
+    for software in Software::ALL {
         let lab = lab(software)?;
         let _agent = lab.agent()?;
         let pod = lab.pod("app");
