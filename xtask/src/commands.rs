@@ -52,6 +52,20 @@ pub(crate) fn test(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Runs the fuzzing tests of the data plane with as many messages.
+///
+/// # Errors
+/// As [`test`]; what was read says how to repeat it.
+pub(crate) fn fuzz(runs: u32, seed: Option<u64>, keep: bool) -> Result<()> {
+    need_root("fuzz")?;
+    setup::run()?;
+    let mut tests = shell::cargo(&["test", "--package", "enforcer-dataplane", "fuzz", "--", "--nocapture"]);
+    tests.env("ENFORCER_FUZZ_RUNS", runs.to_string());
+    tests.envs(seed.map(|seed| ("ENFORCER_TEST_SEED", seed.to_string())));
+    tests.envs(keep.then_some(("ENFORCER_FUZZ_KEEP", "1")));
+    shell::run(&mut tests)
+}
+
 /// Cases of each property of the core.
 const PROPERTY_CASES: &str = "10000";
 

@@ -44,6 +44,18 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Read mutated DNS messages by the kernel programs and by a library until they disagree (root)
+    Fuzz {
+        /// Messages to try, of answers and of queries each
+        #[arg(long, default_value_t = 200_000)]
+        runs: u32,
+        /// Seed of another run, to repeat it
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Keep messages with a new reading in tests/fuzz/corpus
+        #[arg(long)]
+        keep: bool,
+    },
     /// Measure
     Bench {
         #[command(subcommand)]
@@ -61,6 +73,7 @@ fn main() -> ExitCode {
         Command::Build { release } => commands::build(release),
         Command::Demo { keep } => commands::demo(keep),
         Command::Test { arguments } => commands::test(&arguments),
+        Command::Fuzz { runs, seed, keep } => commands::fuzz(runs, seed, keep),
         Command::Bench { what } => bench::run(what),
         Command::Lint => lint::run(),
         Command::Ci => lint::run().and_then(|()| commands::test(&[])),

@@ -78,7 +78,7 @@ fn tell_port(lab: &mut Lab, port: u16, message: &[u8]) -> Option<DnsOutcome> {
 }
 
 /// A resolver answers.
-fn tell(lab: &mut Lab, message: &[u8]) -> Option<DnsOutcome> {
+pub(super) fn tell(lab: &mut Lab, message: &[u8]) -> Option<DnsOutcome> {
     tell_port(lab, PORT, message)
 }
 

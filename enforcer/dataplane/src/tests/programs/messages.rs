@@ -129,6 +129,56 @@ pub(super) fn without_names(message: &[u8]) -> Option<Vec<u8>> {
     Some(plain)
 }
 
+/// The name that a message asks for, lower case with its trailing dot; `None` when it has not exactly one question that
+/// the programs take.
+pub(super) fn name_of(message: &[u8]) -> Option<String> {
+    let ((labels, _), _) = read_question(message).filter(|_| message.len() >= 17)?;
+    Some(
+        labels
+            .iter()
+            .map(|label| format!("{}.", label.iter().map(|o| char::from(*o)).collect::<String>()))
+            .collect(),
+    )
+}
+
+/// The query that a message answers by its own words.
+pub(super) fn question_of(message: &[u8]) -> Option<Vec<u8>> {
+    let (_, after) = read_question(message).filter(|_| message.len() >= 17)?;
+    Some([&message[..2], &[1, 0, 0, 1, 0, 0, 0, 0, 0, 0], &message[12..after]].concat())
+}
+
+/// True when the owner of a record in the answer section points into the header; what is behind it is not looked at.
+pub(super) fn has_owner_in_header(message: &[u8]) -> bool {
+    let Some((_, mut at)) = read_question(message) else { return false };
+    for _ in 0..number(message, 6).unwrap_or(0) {
+        let Some(after) = skip_name(message, at) else {
+            return pointer_of(message, at).is_some_and(|target| target < 12);
+        };
+        at = after + 10 + usize::from(number(message, after + 8).unwrap_or(0));
+    }
+    false
+}
+
+/// Where the pointer leads that a name ends with.
+fn pointer_of(message: &[u8], start: usize) -> Option<usize> {
+    let mut at = start;
+    while let length @ 1..=63 = *message.get(at)? {
+        at += 1 + usize::from(length);
+    }
+    (*message.get(at)? >= 0xc0).then_some(usize::from(number(message, at)? & 0x3fff))
+}
+
+/// Whether the answer section has A, AAAA, CNAME and other records.
+pub(super) fn kinds(message: &[u8]) -> [bool; 4] {
+    let records = read_question(message).and_then(|(_, after)| read_records(message, after));
+    let mut kinds = [false; 4];
+    for record in records.into_iter().flatten() {
+        let place = [1, 28, 5].iter().position(|kind| *kind == record.kind).unwrap_or(3);
+        kinds[place] = true;
+    }
+    kinds
+}
+
 fn number(message: &[u8], at: usize) -> Option<u16> {
     message.get(at..at + 2)?.try_into().ok().map(u16::from_be_bytes)
 }

@@ -4,6 +4,7 @@
 
 mod answers;
 mod dns;
+mod fuzz;
 mod held;
 mod messages;
 mod model;
@@ -208,15 +209,20 @@ fn timeless(flow: &Flow) -> Flow {
     Flow { started: 0, last_seen: 0, ..*flow }
 }
 
-/// A runner of property tests that share one [`Lab`]. Its seed is printed; `ENFORCER_TEST_SEED` repeats one.
-pub(super) fn runner(cases: u32) -> TestRunner {
+/// The seed of what is random, another one each time. It is printed; `ENFORCER_TEST_SEED` repeats one.
+pub(super) fn seed() -> u64 {
     let seed = match std::env::var("ENFORCER_TEST_SEED") {
         Ok(text) => text.parse().expect("ENFORCER_TEST_SEED is a number"),
         Err(_) => crate::monotonic_ns() ^ u64::from(std::process::id()) << 40,
     };
     println!("ENFORCER_TEST_SEED={seed}");
+    seed
+}
+
+/// A runner of property tests that share one [`Lab`], with a [`seed`].
+pub(super) fn runner(cases: u32) -> TestRunner {
     let mut octets = [0; 32];
-    octets[..8].copy_from_slice(&seed.to_le_bytes());
+    octets[..8].copy_from_slice(&seed().to_le_bytes());
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 4096, ..Config::default() };
     TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &octets))
 }

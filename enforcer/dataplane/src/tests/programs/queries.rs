@@ -33,7 +33,7 @@ fn listed(mode: Mode) -> Plan {
     Plan { names: automaton, patterns, ..ruled(mode, &[limited(6), limited(17), entry], &[]) }
 }
 
-fn lab(mode: Mode) -> Lab {
+pub(super) fn lab(mode: Mode) -> Lab {
     let mut lab = Lab::with(&listed(mode));
     lab.dataplane.set_resolvers(&[resolver(true), resolver(false)]).expect("they fit");
     lab
