@@ -70,7 +70,7 @@ pub(crate) fn dns_record(change: impl FnOnce(&mut DnsRecord)) -> DnsRecord {
 /// A query between the ends of [`dns_record`], without a message, changed.
 pub(crate) fn query(change: impl FnOnce(&mut Query)) -> Query {
     let DnsRecord { time, node, source, destination, protocol, dns, .. } = dns_record(|_| ());
-    let parties = Arc::new(Parties { node, source, destination });
+    let parties = Arc::new(Parties::between(node, source, destination));
     let (outcome, latency_ns, learned) = (dns.outcome, dns.latency_ns, dns.learned);
     let facts =
         Facts { time, parties, local_port: 40_112, protocol, outcome, latency_ns, learned, rule: None };

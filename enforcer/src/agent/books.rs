@@ -14,7 +14,7 @@ use enforcer_core::object::WorkloadId;
 use enforcer_core::plan::Plan;
 use enforcer_core::protocol::Protocol;
 use enforcer_core::record::assemble::assemble;
-use enforcer_core::record::dns::{Facts, Outcome, Parties};
+use enforcer_core::record::dns::{Facts, Lines, Outcome, Parties};
 use enforcer_core::record::{EndReason, Event as RecordEvent, Record};
 use enforcer_dataplane::{End, Event, Sweep, Unanswered};
 
@@ -57,6 +57,8 @@ pub struct Books {
     pub relearn: Vec<Relearn>,
     /// Room for one name, used again and again.
     pub name: String,
+    /// Writes lines of the log.
+    pub lines: Lines,
 }
 
 /// An address that must answer to a class of the plan in force.
@@ -214,9 +216,11 @@ impl Books {
         }
     }
 
+    /// Enters a query whose name was read last.
     fn enter_query(&mut self, query: Query) {
         if let Some(log) = &mut self.log {
-            log.append(&query.record());
+            let Query { facts, message } = &query;
+            log.append_line(|line| self.lines.write(facts, message, &self.name, line));
         }
         self.queries.push(query);
     }

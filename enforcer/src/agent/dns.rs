@@ -43,6 +43,8 @@ pub struct Queries {
     octets: usize,
     most_octets: usize,
     parties: HashMap<(u32, IpAddr), Arc<Parties>>,
+    /// Whose query came last: the next one is likely to be theirs.
+    latest: Option<((u32, IpAddr), Arc<Parties>)>,
 }
 
 impl Default for Queries {
@@ -54,7 +56,7 @@ impl Default for Queries {
 impl Queries {
     /// Keeps at most so many queries, and so many octets of messages.
     pub fn new(capacity: usize, most_octets: usize) -> Self {
-        Self { ring: Ring::new(capacity), octets: 0, most_octets, parties: HashMap::new() }
+        Self { ring: Ring::new(capacity), octets: 0, most_octets, parties: HashMap::new(), latest: None }
     }
 
     /// The ring.
@@ -77,20 +79,21 @@ impl Queries {
 
     /// The two ends of the queries of a workload, by its endpoint number, to a resolver; made once.
     pub fn parties(&mut self, key: (u32, IpAddr), make: impl FnOnce() -> Parties) -> Arc<Parties> {
-        if let Some(known) = self.parties.get(&key) {
-            return Arc::clone(known);
+        if let Some((_, parties)) = self.latest.as_ref().filter(|(of, _)| *of == key) {
+            return Arc::clone(parties);
         }
         if self.parties.len() >= PARTIES {
             self.parties.clear();
         }
-        let made = Arc::new(make());
-        self.parties.insert(key, Arc::clone(&made));
-        made
+        let parties = Arc::clone(self.parties.entry(key).or_insert_with(|| Arc::new(make())));
+        self.latest = Some((key, Arc::clone(&parties)));
+        parties
     }
 
     /// Forgets what is known of workloads and resolvers: they have changed.
     pub fn renew(&mut self) {
         self.parties.clear();
+        self.latest = None;
     }
 }
 

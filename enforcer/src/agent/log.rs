@@ -74,14 +74,28 @@ impl FlowLog {
 
     /// Appends a record; drops and counts it when there is no room. Never waits for the writer.
     pub fn append(&mut self, record: &impl Serialize) {
+        let mut written = Ok(());
+        self.append_line(|line| {
+            written = serde_json::to_writer(&mut *line, record);
+            if written.is_err() {
+                line.clear();
+            }
+        });
+        if let Err(error) = written {
+            self.shared.lock().failed += 1;
+            tracing::error!(%error, "failed to write a record as JSON");
+        }
+    }
+
+    /// Appends the line that `write` appends to what it is given, as [`Self::append`] does; nothing when it is empty.
+    pub fn append_line(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.line.clear();
-        let written = serde_json::to_writer(&mut self.line, record);
+        write(&mut self.line);
+        if self.line.is_empty() {
+            return;
+        }
         self.line.push(b'\n');
         let mut queue = self.shared.lock();
-        if let Err(error) = written {
-            queue.failed += 1;
-            return tracing::error!(%error, "failed to write a record as JSON");
-        }
         if queue.waiting.len() + self.line.len() > ROOM {
             if queue.dropped == 0 {
                 tracing::warn!(path = %self.path.display(), "the flow log is read or stored too slowly; records are lost there");

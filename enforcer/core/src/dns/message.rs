@@ -166,6 +166,11 @@ impl<'a> Answer<'a> {
         }
     }
 
+    /// True when the owner is a pointer to the question's name; another form of the same name gives false.
+    pub fn is_owned_by_question(&self) -> bool {
+        self.octets.get(self.owner_at..self.owner_at + 2) == Some(&[0xc0, HEADER as u8])
+    }
+
     /// Appends the owner as text, as [`Message::write_name`] writes it.
     ///
     /// # Errors

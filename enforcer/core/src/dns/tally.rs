@@ -212,10 +212,10 @@ fn entropy(label: &str) -> u64 {
     for octet in label.bytes() {
         counts[usize::from(octet)] = counts[usize::from(octet)].saturating_add(1);
     }
-    // Each octet stands for its share of the sum, so that only the label is walked.
-    let bits = |octet: u8| f32::from(counts[usize::from(octet)]).log2();
+    // Each octet stands for its share of the sum, so that only the label is walked; most come once and add nothing.
+    let repeated = label.bytes().map(|octet| counts[usize::from(octet)]).filter(|count| *count > 1);
+    let repeated: f32 = repeated.map(|count| f32::from(count).log2()).sum();
     let length = label.len() as f32;
-    let repeated: f32 = label.bytes().map(bits).sum();
     if label.is_empty() { 0 } else { ((length.log2() - repeated / length).max(0.0) * 1000.0) as u64 }
 }
 

@@ -2,6 +2,8 @@
 //! mean the same). Owns the type, its JSON form (field by field in `docs/reference/dns-record.md`) and how it is read
 //! from a message. Never keeps a message: whoever does makes the record when somebody wants it.
 
+mod line;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -18,6 +20,8 @@ use super::{Peer, RuleRef, SCHEMA, text};
 use crate::dns::message::{Answer as Read, Message, id};
 use crate::dns::numbers::{RecordType, ResponseCode};
 use crate::protocol::Protocol;
+use line::Fixed;
+pub use line::Lines;
 
 /// Marks a line as a DNS record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -87,8 +91,15 @@ impl Outcome {
 impl From<DnsOutcome> for Outcome {
     fn from(outcome: DnsOutcome) -> Self {
         // One text for one thing, in the kernel's counters and in records.
-        let same = Self::ALL.into_iter().find(|known| known.text() == outcome.text());
-        same.expect("every outcome of the kernel is one of a record")
+        match outcome {
+            DnsOutcome::Learned => Self::Learned,
+            DnsOutcome::Nothing => Self::Nothing,
+            DnsOutcome::Unsolicited => Self::Unsolicited,
+            DnsOutcome::Malformed => Self::Malformed,
+            DnsOutcome::TooLong => Self::TooLong,
+            DnsOutcome::ServerError => Self::ServerError,
+            DnsOutcome::Refused => Self::Refused,
+        }
     }
 }
 
@@ -223,7 +234,8 @@ pub struct Facts {
     pub rule: Option<Arc<RuleRef>>,
 }
 
-/// A workload and a resolver, the same for all queries between them: the source without its port, and the destination.
+/// A workload and a resolver, the same for all queries between them: the source without its port, and the destination;
+/// made by [`Parties::between`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Parties {
     /// Node that sees them.
@@ -232,6 +244,7 @@ pub struct Parties {
     pub source: Peer,
     /// Who is asked.
     pub destination: Peer,
+    fixed: Fixed,
 }
 
 impl Parties {
@@ -239,14 +252,20 @@ impl Parties {
     pub fn new(node: &Arc<str>, local: IpAddr, resolver: IpAddr, directory: &impl Directory) -> Self {
         let mut source = peer_at(local, None, directory);
         source.entity = None;
-        Self { node: Arc::clone(node), source, destination: peer_at(resolver, Some(53), directory) }
+        Self::between(Arc::clone(node), source, peer_at(resolver, Some(53), directory))
+    }
+
+    /// These two ends.
+    pub fn between(node: Arc<str>, source: Peer, destination: Peer) -> Self {
+        let fixed = Fixed::new(&node, &source, &destination);
+        Self { node, source, destination, fixed }
     }
 }
 
 impl DnsRecord {
     /// The record of a query: of its answer, or, where none came, of the query itself.
     pub fn new(facts: &Facts, message: &[u8]) -> Self {
-        let Parties { node, source, destination } = &*facts.parties;
+        let Parties { node, source, destination, .. } = &*facts.parties;
         let source = Peer { port: Some(facts.local_port), ..source.clone() };
         Self {
             schema: SCHEMA,
@@ -316,15 +335,15 @@ mod tests {
 
     const EXAMPLE: &str = include_str!("dns-example.json");
     /// The answer `www.example A` through an alias.
-    const ALIASED: &[u8] = b"\x12\x34\x81\x80\0\x01\0\x02\0\0\0\0\x03WWW\x07example\0\0\x01\0\x01\
+    pub(super) const ALIASED: &[u8] = b"\x12\x34\x81\x80\0\x01\0\x02\0\0\0\0\x03WWW\x07example\0\0\x01\0\x01\
         \xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x06\x03cdn\xc0\x10\
         \xc0\x29\0\x01\0\x01\0\0\0\x1e\0\x04\xc0\0\x02\x07";
 
-    fn facts(outcome: Outcome) -> Facts {
+    pub(super) fn facts(outcome: Outcome) -> Facts {
         let DnsRecord { time, node, mut source, destination, protocol, .. } = example();
         source.port = None;
         let latency_ns = Some(812_345);
-        let parties = Arc::new(Parties { node, source, destination });
+        let parties = Arc::new(Parties::between(node, source, destination));
         Facts { time, parties, local_port: 40_112, protocol, outcome, latency_ns, learned: 1, rule: None }
     }
 
