@@ -4,7 +4,7 @@ use crate::address::Address;
 use crate::{event, flow, name, policy, stream};
 
 /// Version of everything in this crate that lies in a map or a ring buffer. Bump with any change of layout or meaning.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Names of the maps as they are in the object file and under the pin directory.
 pub mod map {
@@ -254,6 +254,8 @@ pub enum Counter {
     DnsHeld,
     /// Those that nobody was there to read: they passed and taught nothing.
     DnsUnheld,
+    /// Addresses that became entries of [`map::LEARNED`]: what of them is neither there nor was taken out was evicted.
+    LearnEntered,
     /// DNS answers by [`event::DnsOutcome`], at this index plus its number.
     DnsAnswers,
 }

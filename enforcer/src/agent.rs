@@ -9,6 +9,7 @@ pub mod assess;
 pub mod attach;
 pub mod backend;
 pub mod books;
+pub mod bounds;
 pub mod dns;
 pub mod explain;
 #[cfg(test)]
@@ -39,6 +40,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, timeout};
 
 use crate::api::server::Listener;
+use bounds::Bounds;
 use kernel::{Kernel, Links};
 use moment::Moment;
 use resolvers::Trust;
@@ -82,6 +84,8 @@ pub struct Options {
     pub node: String,
     /// Flow records that are kept.
     pub flow_capacity: usize,
+    /// How many addresses may be learned.
+    pub bounds: Bounds,
 }
 
 /// Runs the agent until it is told to end.

@@ -161,6 +161,9 @@ pub struct NameEntry {
     pub until: Timestamp,
     /// The patterns of policy that mean the name; none when no policy does.
     pub patterns: Vec<String>,
+    /// Addresses of the name that made room for others before their time, since the agent began.
+    #[serde(default)]
+    pub evicted: u64,
 }
 
 /// A flow, judged by the policy in force on both sides, as far as they are on this node.
@@ -318,6 +321,9 @@ pub struct Status {
     pub dns_answers: BTreeMap<String, u64>,
     /// Everything that was lost, by kind; kinds that did not occur are left out.
     pub losses: BTreeMap<String, u64>,
+    /// Addresses learned from DNS, and their bounds.
+    #[serde(default)]
+    pub learned: dns::LearnedStatus,
     /// The ring of flow records.
     pub flows: FlowsStatus,
     /// The ring of DNS records, and what was counted.

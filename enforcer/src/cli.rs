@@ -28,6 +28,7 @@ use enforcer_core::record::text;
 use jiff::Timestamp;
 
 use crate::agent;
+use crate::agent::bounds::{self, Bounds};
 use crate::agent::resolvers::Trust;
 use crate::api::DEFAULT_SOCKET;
 
@@ -127,6 +128,12 @@ pub struct AgentArgs {
     /// Flow records kept for `enforcer flows`.
     #[arg(long, default_value_t = crate::agent::ring::CAPACITY, value_name = "RECORDS")]
     pub flow_capacity: usize,
+    /// Addresses that one workload may have learned at once; those that expire first make room.
+    #[arg(long, default_value_t = bounds::PER_WORKLOAD, value_name = "ADDRESSES")]
+    pub learned_per_workload: usize,
+    /// Addresses that one name of a workload may stand for at once; those that expire first make room.
+    #[arg(long, default_value_t = bounds::PER_NAME, value_name = "ADDRESSES")]
+    pub learned_per_name: usize,
 }
 
 /// Flags of `enforcer flows`.
@@ -436,6 +443,7 @@ fn options(args: &AgentArgs) -> agent::Options {
         default_mode: mode(args.default_mode),
         node: args.node_name.clone().unwrap_or_else(host_name),
         flow_capacity: args.flow_capacity,
+        bounds: Bounds { per_workload: args.learned_per_workload, per_name: args.learned_per_name },
     }
 }
 

@@ -1,6 +1,6 @@
 //! The authoritative server of every name in the little internet, over UDP and TCP. Owns which name has which addresses,
-//! how they rotate, a zone of thousands of names that nobody has asked for yet, and one of names with many addresses;
-//! knows nothing of resolvers.
+//! how they rotate, zones of thousands of names that nobody has asked for yet, of names with many addresses, and of names
+//! with others each time; knows nothing of resolvers.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -32,6 +32,15 @@ const EDGE: &str = "edge.example";
 pub const MANY: &str = "many.example";
 /// Most addresses of a name of [`MANY`].
 pub const MOST: u16 = 160;
+
+/// Suffix of names as those of [`FRESH`], whose addresses live for an hour.
+pub const LASTING: &str = "lasting.example";
+/// Suffix of names that have [`EVER_NEW`] other addresses whenever they are asked for, for an hour each.
+pub const EVER: &str = "ever.example";
+/// Addresses of each answer for a name of [`EVER`].
+pub const EVER_NEW: u16 = 10;
+/// Seconds in that hour.
+const HOUR: u32 = 3_600;
 
 /// Suffix of names that are never answered.
 pub const SILENT: &str = "silent.example";
@@ -199,6 +208,18 @@ impl Book {
                 fresh.iter().filter(|address| of_kind(address)).map(|a| record(owner, *a)).collect(),
             );
         }
+        if let Some(number) = number(LASTING) {
+            let fresh = fresh_addresses(number, false);
+            let own = fresh.into_iter().filter(of_kind);
+            return Some(own.map(|address| lasting(record(owner, address))).collect());
+        }
+        if name.ends_with(EVER) {
+            let turn = self.asked.entry((name.to_owned(), kind)).or_default();
+            let first = *turn as u16 * EVER_NEW;
+            *turn += 1;
+            let new = (first..first + EVER_NEW).flat_map(|number| fresh_addresses(number, true));
+            return Some(new.filter(of_kind).map(|address| lasting(record(owner, address))).collect());
+        }
         if let Some(count) = number(MANY) {
             return Some(
                 many_addresses(count).filter(of_kind).map(|address| record(owner, address)).collect(),
@@ -222,6 +243,11 @@ fn record(owner: &Name, address: IpAddr) -> Record {
         IpAddr::V6(v6) => RData::AAAA(v6.into()),
     };
     Record::from_rdata(owner.clone(), TTL, data)
+}
+
+fn lasting(mut record: Record) -> Record {
+    record.ttl = HOUR;
+    record
 }
 
 fn alias(owner: &Name, target: &Name) -> Record {

@@ -72,6 +72,8 @@ pub extern "C" fn dns_learn(index: u32) -> i32 {
                     count(Counter::LearnFailed as u32, 1);
                     return 0;
                 }
+            } else {
+                count(Counter::LearnEntered as u32, 1);
             }
         }
         if let Some(learned) = known {

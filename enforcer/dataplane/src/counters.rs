@@ -25,6 +25,8 @@ pub struct Counters {
     pub learn_failed: u64,
     /// Name classes displaced from an address before they expired.
     pub learn_displaced: u64,
+    /// Addresses that became entries of the learned map.
+    pub learn_entered: u64,
     /// Questions that could not be remembered.
     pub question_insert_failed: u64,
     /// Fragments that could not be remembered.
@@ -65,6 +67,7 @@ pub(crate) fn read(maps: &Maps) -> Result<Counters, Error> {
         flow_insert_failed: at(Counter::FlowInsertFailed),
         learn_failed: at(Counter::LearnFailed),
         learn_displaced: at(Counter::LearnDisplaced),
+        learn_entered: at(Counter::LearnEntered),
         question_insert_failed: at(Counter::QuestionInsertFailed),
         fragment_insert_failed: at(Counter::FragmentInsertFailed),
         stream_lost: at(Counter::StreamLost),

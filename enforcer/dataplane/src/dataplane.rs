@@ -2,6 +2,7 @@
 //! the order of adoption; the work is done by the modules around it.
 
 use crate::attach::{self, Hook, Links, PROGRAMS};
+use crate::bounds::Account;
 use crate::error::{ApplyError, AttachError, Error, Overflow};
 use crate::events::{self, EventReader};
 use crate::load::{self, Origin};
@@ -43,6 +44,8 @@ pub struct Dataplane {
     is_in_step: bool,
     /// Elements of [`map::REFUSING`] that may be 1.
     pub(crate) refusing: BTreeSet<u32>,
+    /// What came to the learned map and went.
+    pub(crate) learned_account: Account,
     options: Options,
     #[expect(dead_code, reason = "dropping it gives the pin directory free")]
     lock: Lock,
@@ -102,6 +105,7 @@ impl Dataplane {
             waiting,
             origin,
             refusing,
+            learned_account: Account::default(),
             options,
             lock,
         };

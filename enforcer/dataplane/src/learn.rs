@@ -10,6 +10,7 @@ use enforcer_common::policy::{Endpoint, Learned, LearnedKey};
 use enforcer_core::object::WorkloadId;
 use std::io;
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 
 /// An address a workload learned, and the name classes it answers to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,8 +47,10 @@ impl Dataplane {
     ) -> Result<(), Error> {
         let endpoint = self.endpoint(workload)?;
         let (learned, epochs) = (&self.maps.learned, &self.maps.learn_epochs);
-        teach(learned, epochs, &endpoint, address, (class, expiry_seconds))
-            .map_err(Error::map("write", map::LEARNED))
+        let is_new = teach(learned, epochs, &endpoint, address, (class, expiry_seconds))
+            .map_err(Error::map("write", map::LEARNED))?;
+        self.maps.entered.fetch_add(is_new.into(), Ordering::Relaxed);
+        Ok(())
     }
 
     /// Every learned address of every workload; walks the map.
@@ -72,20 +75,23 @@ impl Dataplane {
     }
 }
 
-/// Lets an address answer to a class until a second of the monotonic clock, and moves the workload's epoch.
+/// Lets an address answer to a class until a second of the monotonic clock, and moves the workload's epoch. True when the
+/// address was not learned before.
 pub(crate) fn teach(
     learned: &Store<LearnedKey, Learned>,
     epochs: &Store<u32, u32>,
     endpoint: &Endpoint,
     address: IpAddr,
     (class, expiry_seconds): (u32, u32),
-) -> io::Result<()> {
+) -> io::Result<bool> {
     let key = LearnedKey { endpoint: endpoint.id, address: Address::from(address) };
-    let mut slots = learned.get(&key)?.unwrap_or_default();
+    let known = learned.get(&key)?;
+    let mut slots = known.unwrap_or_default();
     add(&mut slots, class, expiry_seconds);
     learned.set(&key, &slots)?;
     let epoch = epochs.get(&endpoint.slot)?.unwrap_or(0);
-    epochs.set(&endpoint.slot, &epoch.wrapping_add(EPOCH_STRIDE))
+    epochs.set(&endpoint.slot, &epoch.wrapping_add(EPOCH_STRIDE))?;
+    Ok(known.is_none())
 }
 
 /// Puts a class into a slot: its own, a free one, or that of the class that expires first. Never shortens a lifetime.

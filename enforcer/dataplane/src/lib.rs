@@ -5,6 +5,7 @@
 //! Nothing here decides policy or keeps time: plans and moments are arguments.
 
 mod attach;
+mod bounds;
 mod clock;
 mod counters;
 mod dataplane;
@@ -30,6 +31,7 @@ mod test_run;
 mod tests;
 
 pub use attach::Hook;
+pub use bounds::LearnedWalk;
 pub use clock::monotonic_ns;
 pub use counters::{Counters, Fill};
 pub use dataplane::Dataplane;

@@ -12,6 +12,8 @@ use enforcer_common::name;
 use enforcer_common::policy::{Endpoint, IdentityKey, Learned, LearnedKey, Rule, RuleKey};
 use enforcer_common::stream::{Stream, StreamKey};
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// Every map userspace reads or writes.
 pub(crate) struct Maps {
@@ -34,6 +36,8 @@ pub(crate) struct Maps {
     pub(crate) settings: Store<u32, Settings>,
     pub(crate) holder: Store<u32, Holder>,
     pub(crate) counters: PerCpuArray<MapData, u64>,
+    /// Entries of the learned map that userspace made since these maps were taken.
+    pub(crate) entered: Arc<AtomicU64>,
 }
 
 impl Maps {
@@ -59,6 +63,7 @@ impl Maps {
             settings: store(object, map::SETTINGS)?,
             holder: store(object, map::HOLDER)?,
             counters: counters(object)?,
+            entered: Arc::default(),
         })
     }
 
@@ -75,6 +80,7 @@ impl Maps {
             name_classes: self.name_classes.again()?,
             settings: self.settings.again()?,
             holder: self.holder.again()?,
+            entered: Arc::clone(&self.entered),
         })
     }
 }
@@ -91,6 +97,8 @@ pub(crate) struct HoldMaps {
     pub(crate) name_classes: Store<u32, u32>,
     pub(crate) settings: Store<u32, Settings>,
     pub(crate) holder: Store<u32, Holder>,
+    /// As [`Maps::entered`].
+    pub(crate) entered: Arc<AtomicU64>,
 }
 
 /// The ring buffer of a loaded object.

@@ -121,6 +121,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
                 .map(|(o, count)| (o.text().to_owned(), *count))
                 .collect(),
             losses,
+            learned: self.learned_status(),
             flows: self.flows(),
             dns: dns::status(&self.books, counters.dns_held, &Moment::now()),
         }
@@ -137,6 +138,9 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             ("events-malformed", self.kernel.malformed() + self.books.unknown),
             ("dns-answers-unread", self.books.unread_dns),
             ("names-evicted", self.books.names.evicted()),
+            ("learned-evicted-by-node", self.room.by_node),
+            ("learned-evicted-by-workload", self.room.by_workload),
+            ("learned-evicted-by-name", self.room.by_name),
             ("flow-log-dropped", self.books.log.as_ref().map_or(0, |log| log.dropped())),
             ("flow-log-failed", self.books.log.as_ref().map_or(0, |log| log.failed())),
         ];
@@ -241,7 +245,8 @@ impl<K: Kernel, L: Links> Worker<K, L> {
                 let workload = self.books.view.workload_of(endpoint)?.to_string();
                 let patterns = self.books.plan.patterns.get(&lookup.class).cloned().unwrap_or_default();
                 let until = time_of(lookup.until, now);
-                Some(NameEntry { workload, name: lookup.name.to_string(), address, until, patterns })
+                let evicted = self.books.names.evicted_of(endpoint, &lookup.name);
+                Some(NameEntry { workload, name: lookup.name.to_string(), address, until, patterns, evicted })
             })
             .filter(|entry| request.workload.as_ref().is_none_or(|wanted| *wanted == entry.workload))
             .collect();

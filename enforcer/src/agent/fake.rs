@@ -11,8 +11,8 @@ use enforcer_core::object::WorkloadId;
 use enforcer_core::plan::Plan;
 use enforcer_dataplane::link::{HostSide, Interface, LinkError};
 use enforcer_dataplane::{
-    Applied, ApplyError, AttachError, Attachment, Counters, Error, Event, Fill, HeldTotals, Hook, Overflow,
-    Sweep, Unanswered,
+    Applied, ApplyError, AttachError, Attachment, Counters, Error, Event, Fill, HeldTotals, Hook,
+    LearnedWalk, Overflow, Sweep, Unanswered,
 };
 
 use super::kernel::{Kernel, Links};
@@ -28,6 +28,8 @@ pub(crate) struct FakeKernel {
     pub(crate) plans_before_resolvers: Option<usize>,
     pub(crate) learned: Vec<(WorkloadId, IpAddr, u32, u32)>,
     pub(crate) events: VecDeque<Event>,
+    pub(crate) learned_walk: LearnedWalk,
+    pub(crate) unlearned: Vec<(u32, IpAddr, u32)>,
     pub(crate) sweep: Sweep,
     pub(crate) unanswered: Vec<Unanswered>,
     pub(crate) counters: Counters,
@@ -118,6 +120,13 @@ impl Kernel for FakeKernel {
     }
     fn sweep(&mut self, _now_ns: u64) -> Result<Sweep, Error> {
         Ok(std::mem::take(&mut self.sweep))
+    }
+    fn walk_learned(&mut self, _now: u32, _per_workload: usize) -> Result<LearnedWalk, Error> {
+        Ok(self.learned_walk.clone())
+    }
+    fn unlearn(&mut self, endpoint: u32, address: IpAddr, class: u32) -> Result<(), Error> {
+        self.unlearned.push((endpoint, address, class));
+        Ok(())
     }
     fn unanswered(&mut self, asked_before_ns: u64) -> Result<Vec<Unanswered>, Error> {
         let given_up = |question: &mut Unanswered| question.asked_ns < asked_before_ns;

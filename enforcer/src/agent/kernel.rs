@@ -11,7 +11,7 @@ use enforcer_core::plan::Plan;
 use enforcer_dataplane::link::{self, HostSide, Interface, LinkError};
 use enforcer_dataplane::{
     Adopted, Applied, ApplyError, AttachError, Attachment, Counters, Dataplane, Error, Event, EventReader,
-    Fill, HeldTotals, Holding, Options, Sweep, Unanswered,
+    Fill, HeldTotals, Holding, LearnedWalk, Options, Sweep, Unanswered,
 };
 
 /// The kernel side of one node; the methods are those of [`Dataplane`] and [`EventReader`].
@@ -29,6 +29,8 @@ pub trait Kernel {
     -> Result<(), Error>;
     fn poll(&mut self, visit: &mut dyn FnMut(Event)) -> usize;
     fn sweep(&mut self, now_ns: u64) -> Result<Sweep, Error>;
+    fn walk_learned(&mut self, now: u32, per_workload: usize) -> Result<LearnedWalk, Error>;
+    fn unlearn(&mut self, endpoint: u32, address: IpAddr, class: u32) -> Result<(), Error>;
     fn unanswered(&mut self, asked_before_ns: u64) -> Result<Vec<Unanswered>, Error>;
     fn counters(&self) -> Result<Counters, Error>;
     fn fill(&self) -> Result<Vec<Fill>, Error>;
@@ -126,6 +128,12 @@ impl Kernel for Host {
     }
     fn sweep(&mut self, now_ns: u64) -> Result<Sweep, Error> {
         self.dataplane.sweep(now_ns)
+    }
+    fn walk_learned(&mut self, now: u32, per_workload: usize) -> Result<LearnedWalk, Error> {
+        self.dataplane.walk_learned(now, per_workload)
+    }
+    fn unlearn(&mut self, endpoint: u32, address: IpAddr, class: u32) -> Result<(), Error> {
+        self.dataplane.unlearn(endpoint, address, class)
     }
     fn unanswered(&mut self, asked_before_ns: u64) -> Result<Vec<Unanswered>, Error> {
         self.dataplane.unanswered(asked_before_ns)

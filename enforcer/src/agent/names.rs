@@ -1,6 +1,8 @@
 //! Which names each workload looked up and which addresses it got: the reverse view behind the names in
 //! flow records. Owns lifetimes and bounds; never decides anything: the kernel learned what counts
-//! before the answer was delivered.
+//! before the answer was delivered. What makes room before its time is in [`room`].
+
+mod room;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -34,6 +36,8 @@ pub struct Names {
     lookups: HashMap<(u32, IpAddr), Vec<Lookup>>,
     capacity: usize,
     evicted: u64,
+    /// Addresses that made room before their time, by endpoint number and name.
+    made_room: HashMap<(u32, Arc<str>), u64>,
 }
 
 /// Who got an answer for which name, and when.
@@ -57,7 +61,7 @@ pub fn until(ttl: u32, settings: &Settings, now: u32) -> u32 {
 impl Names {
     /// An empty view for `capacity` pairs.
     pub fn new(capacity: usize) -> Self {
-        Self { lookups: HashMap::new(), capacity: capacity.max(8), evicted: 0 }
+        Self { lookups: HashMap::new(), capacity: capacity.max(8), evicted: 0, made_room: HashMap::new() }
     }
 
     /// Pairs of workload and address that are known.
@@ -145,9 +149,9 @@ impl Names {
         });
     }
 
-    /// Forgets a workload.
-    pub fn forget(&mut self, endpoint: u32) {
-        self.lookups.retain(|(of, _), _| *of != endpoint);
+    /// Forgets the counts of workloads that are gone; their names are shown for as long as any.
+    pub fn retain(&mut self, is_there: impl Fn(u32) -> bool) {
+        self.made_room.retain(|(endpoint, _), _| is_there(*endpoint));
     }
 
     /// Names, sorted, that opened `address` for `endpoint` at second `at`; those known at all when none did.

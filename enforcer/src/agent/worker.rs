@@ -10,12 +10,14 @@ use enforcer_common::policy::Mode;
 use enforcer_core::compile::Update;
 use enforcer_core::dns::tally::DnsTally;
 use enforcer_core::object::WorkloadId;
+use enforcer_core::record::dns::Lines;
 use enforcer_dataplane::{Applied, Counters, Fill};
 use jiff::Timestamp;
 
 use super::Options;
 use super::assess;
 use super::books::Books;
+use super::bounds::Room;
 use super::dns::Queries;
 use super::kernel::{Kernel, Links};
 use super::log::FlowLog;
@@ -36,7 +38,7 @@ use crate::source::workload::WorkloadEntry;
 /// Sweeps between two readings of everything that tells of its changes by itself, in case it did not.
 const RELOAD_SWEEPS: u32 = 5;
 /// Sweeps between two looks at how full the maps are: it walks them.
-const FILL_SWEEPS: u32 = 15;
+pub(super) const FILL_SWEEPS: u32 = 15;
 
 /// Nanoseconds after which a question is given up: an answer would not count any more.
 const GIVEN_UP: u64 = ANSWER_SECONDS * 1_000_000_000;
@@ -63,9 +65,11 @@ pub struct Worker<K, L> {
     pub(super) baseline: Counters,
     pub(super) latest: Counters,
     pub(super) fill: Vec<Fill>,
+    /// What is learned, and what made room.
+    pub(super) room: Room,
     /// Problems of the source since the agent began, mended ones too.
     pub(super) problems_seen: u64,
-    sweeps: u32,
+    pub(super) sweeps: u32,
     is_released: bool,
 }
 
@@ -114,6 +118,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             unread_dns: 0,
             relearn: Vec::new(),
             name: String::new(),
+            lines: Lines::default(),
         };
         let baseline = kernel.counters().context("failed to read the kernel's counters")?;
         Ok(Self {
@@ -136,6 +141,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             latest: baseline.clone(),
             baseline,
             fill: Vec::new(),
+            room: Room::default(),
             problems_seen: 0,
             sweeps: 0,
             is_released: false,
@@ -255,6 +261,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         self.books.queries.renew();
         let view = &self.books.view;
         self.books.dns_tally.retain(|endpoint| view.workload_of(endpoint).is_some());
+        self.books.names.retain(|endpoint| view.workload_of(endpoint).is_some());
         self.force.refused = settled.problems;
         let since =
             self.force.applied.filter(|_| applied.endpoints == 0).map_or(now.wall, |(since, _)| since);
@@ -342,6 +349,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             }
             Err(error) => tracing::warn!(error = chain(&error), "failed to read the kernel's counters"),
         }
+        self.keep_bounds(now);
         if self.sweeps % FILL_SWEEPS == 1 {
             self.look_at_maps();
         }

@@ -49,6 +49,26 @@ pub struct DnsStatus {
     pub workloads: Vec<DnsWorkload>,
 }
 
+/// Addresses learned from DNS: how many there may be and are, and how many made room since the agent began.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LearnedStatus {
+    /// Live addresses that one workload may have.
+    pub per_workload: u64,
+    /// Live addresses that one name of a workload may have.
+    pub per_name: u64,
+    /// Addresses that were learned and not known before.
+    pub entered: u64,
+    /// Addresses that the learned map evicted, because it was full.
+    pub evicted_by_node: u64,
+    /// Addresses that made room for others of their workload.
+    pub evicted_by_workload: u64,
+    /// Addresses that made room for others of their name.
+    pub evicted_by_name: u64,
+    /// Live addresses by workload, as of the last look, at most half a minute ago.
+    pub workloads: BTreeMap<String, u64>,
+}
+
 /// Answers that took no longer than the bound, and longer than that of the bucket before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LatencyBucket {

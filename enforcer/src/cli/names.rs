@@ -21,7 +21,11 @@ pub fn run(args: &NamesArgs) -> anyhow::Result<()> {
                     if entry.patterns.is_empty() { "-".to_owned() } else { entry.patterns.join(",") };
                 let (workload, name, address, until) =
                     (entry.workload, entry.name, entry.address, entry.until);
-                writeln!(output, "{workload:<32} {name:<40} {address:<40} {patterns:<32} until {until:.0}")?;
+                write!(output, "{workload:<32} {name:<40} {address:<40} {patterns:<32} until {until:.0}")?;
+                match entry.evicted {
+                    0 => writeln!(output)?,
+                    count => writeln!(output, " ({count} others made room)")?,
+                }
             }
         }
     }

@@ -48,6 +48,7 @@ pub fn lines(status: &Status) -> String {
         let percent = map.used as f64 * 100.0 / map.capacity.max(1) as f64;
         page.item(format_args!("{:<16} {:>9} of {:<9} {percent:>5.1} %", map.name, map.used, map.capacity));
     }
+    learned(&mut page, status);
     counts(&mut page, "Packets dropped", &status.drops);
     counts(&mut page, "DNS answers", &status.dns_answers);
     counts(&mut page, "Losses", &status.losses);
@@ -98,6 +99,23 @@ fn policy(page: &mut Page, status: &Status) {
     }
     for problem in &policy.problems {
         page.item(print::styled(red, format_args!("problem: {problem}")));
+    }
+}
+
+fn learned(page: &mut Page, status: &Status) {
+    let learned = &status.learned;
+    page.title("Learned addresses");
+    page.item(format_args!(
+        "{} new ones; bounds: {} a workload, {} a name; made room: {} by the node's, {} by workloads', {} by names'",
+        learned.entered,
+        learned.per_workload,
+        learned.per_name,
+        learned.evicted_by_node,
+        learned.evicted_by_workload,
+        learned.evicted_by_name
+    ));
+    for (workload, count) in &learned.workloads {
+        page.item(format_args!("{workload:<32} {count:>9} of {}", learned.per_workload));
     }
 }
 

@@ -14,6 +14,7 @@ use enforcer_common::policy::Endpoint;
 use enforcer_core::dns::message::Message;
 use std::io;
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 
 const NANOSECONDS: u64 = 1_000_000_000;
 /// Octets of a DNS header.
@@ -86,7 +87,9 @@ fn judge(
     for (address, ttl) in found {
         let lifetime = ttl.min(MAX_TTL).max(settings.min_ttl).saturating_add(settings.grace);
         let expiry = now.saturating_add(lifetime);
-        teach(&maps.learned, &maps.learn_epochs, endpoint, address, (header.name_class, expiry))?;
+        let is_new =
+            teach(&maps.learned, &maps.learn_epochs, endpoint, address, (header.name_class, expiry))?;
+        maps.entered.fetch_add(is_new.into(), Ordering::Relaxed);
         header.learned += 1;
     }
     Ok(DnsOutcome::Learned)

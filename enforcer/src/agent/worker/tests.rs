@@ -15,6 +15,7 @@ use jiff::Timestamp;
 
 use super::{Moment, Worker};
 use crate::agent::Options;
+use crate::agent::bounds::Bounds;
 use crate::agent::fake::{FakeKernel, FakeLinks};
 use crate::api::server::{Backend, Stream};
 use crate::api::{ExplainRequest, FlowsRequest, NamesRequest, Request, Response, RulesRequest, Total};
@@ -65,6 +66,7 @@ impl Node {
             default_mode: Mode::Policy,
             node: "node-1".into(),
             flow_capacity: 8,
+            bounds: Bounds { per_workload: 8, per_name: 2 },
         };
         let links = FakeLinks::default();
         links.set("/run/netns/update", Some((5, &["10.0.0.3", "fe80::1"])));

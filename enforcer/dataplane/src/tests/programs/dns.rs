@@ -61,7 +61,8 @@ fn tell_port(lab: &mut Lab, port: u16, message: &[u8]) -> Option<DnsOutcome> {
     lab.counters_moved();
     assert_eq!(lab.code(false, &plain(resolver(true), near(true), &udp(53, port, message))), OK);
     lab.told();
-    let moved = lab.counters_moved();
+    let mut moved = lab.counters_moved();
+    let entered = moved.remove(&(Counter::LearnEntered as u32)).unwrap_or(0);
     let outcomes = DnsOutcome::ALL.iter();
     let counted: Vec<_> = outcomes
         .filter(|outcome| moved.contains_key(&(Counter::DnsAnswers as u32 + **outcome as u32)))
@@ -70,6 +71,7 @@ fn tell_port(lab: &mut Lab, port: u16, message: &[u8]) -> Option<DnsOutcome> {
     assert!(moved.keys().all(|index| (Counter::DnsAnswers as u32..COUNTERS).contains(index)), "{moved:?}");
     let told = lab.answers.pop();
     if let Some(told) = told {
+        assert!(entered <= told.learned.into(), "{entered} new addresses of {}", told.learned);
         assert_eq!(counted, [&DnsOutcome::ALL[told.outcome as usize]]);
         assert_eq!(IpAddr::from(told.resolver), resolver(true));
         assert_eq!((told.local_port, told.length as usize), (port, message.len()));

@@ -3,6 +3,7 @@
 //! Owns how a run is made and what is seen of it; what should be seen is [`model`]'s and the tests' own.
 
 mod answers;
+mod bounds;
 mod dns;
 mod fuzz;
 mod held;
