@@ -16,6 +16,7 @@ pub mod explain;
 pub(crate) mod fake;
 pub mod kernel;
 pub mod log;
+pub mod metrics;
 pub mod moment;
 pub mod names;
 pub mod resolve;
@@ -29,6 +30,7 @@ pub mod watch;
 pub mod worker;
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -78,6 +80,10 @@ pub struct Options {
     pub socket: PathBuf,
     /// Flow log; `-` for standard output.
     pub flow_log: Option<PathBuf>,
+    /// Where metrics are served, if anywhere.
+    pub metrics_address: Option<SocketAddr>,
+    /// Workloads that metrics tell apart.
+    pub metrics_workloads: usize,
     /// Mode of namespaces that choose none.
     pub default_mode: Mode,
     /// Node name.
@@ -107,6 +113,10 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     watch::signals(&wake)?;
     let listener = Listener::bind(&options.socket)
         .with_context(|| format!("failed to listen at {}", options.socket.display()))?;
+    let metrics = match options.metrics_address {
+        Some(address) => Some(metrics::Server::bind(address).await?),
+        None => None,
+    };
     let kernel = kernel::Host::open(&options.pin_directory).context("failed to take hold of the kernel")?;
     let (news, receiver) = channel::channel(0);
     let mut worker = Worker::new(options, kernel, kernel::HostLinks, Moment::now())?;
@@ -115,6 +125,9 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     announce(&worker);
     let worker = Rc::new(RefCell::new(worker));
     spawn_local(listener.serve(Rc::clone(&worker), receiver));
+    if let Some(metrics) = metrics {
+        spawn_local(metrics.serve(Rc::clone(&worker)));
+    }
     turn(&worker, inbox, &tree, &news).await;
     worker.borrow_mut().catch_up(&Moment::now());
     drop(news);

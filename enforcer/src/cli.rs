@@ -119,6 +119,12 @@ pub struct AgentArgs {
     /// Append every record, of flows and of DNS, as a line of JSON to this file; `-` for standard output.
     #[arg(long, value_name = "FILE")]
     pub flow_log: Option<PathBuf>,
+    /// Serve `/metrics` (OpenMetrics), `/healthz` and `/readyz` over HTTP here; not served when not given.
+    #[arg(long, value_name = "IP:PORT")]
+    pub metrics_address: Option<std::net::SocketAddr>,
+    /// Workloads that metrics tell apart; what others do is summed under an empty name.
+    #[arg(long, default_value_t = crate::agent::metrics::WORKLOADS, value_name = "NUMBER")]
+    pub metrics_workloads: usize,
     /// Mode of namespaces that have no label `enforcer.dev/mode`.
     #[arg(long, value_enum, default_value_t = ModeArg::Policy, value_name = "MODE")]
     pub default_mode: ModeArg,
@@ -440,6 +446,8 @@ fn options(args: &AgentArgs) -> agent::Options {
         pin_directory: args.pin_directory.clone(),
         socket: args.socket.clone(),
         flow_log: args.flow_log.clone(),
+        metrics_address: args.metrics_address,
+        metrics_workloads: args.metrics_workloads,
         default_mode: mode(args.default_mode),
         node: args.node_name.clone().unwrap_or_else(host_name),
         flow_capacity: args.flow_capacity,

@@ -27,6 +27,7 @@ pub mod lab;
 pub mod namespace;
 pub mod packet;
 pub mod probe;
+pub mod prometheus;
 pub mod reaper;
 pub mod record;
 pub mod resolver;

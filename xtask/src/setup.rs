@@ -62,6 +62,12 @@ const TOOLS: &[Tool] = &[
         service: None,
     },
     Tool {
+        program: "promtool",
+        package: "prometheus",
+        why: "scrapes the agent and checks alert rules in the tests",
+        service: Some("prometheus.service"),
+    },
+    Tool {
         program: "unbound",
         package: "unbound",
         why: "a second resolver for the tests, of another make",

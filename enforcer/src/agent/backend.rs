@@ -83,7 +83,7 @@ impl<K: Kernel, L: Links> Backend for Worker<K, L> {
 
 impl<K: Kernel, L: Links> Worker<K, L> {
     /// The agent's state as of now.
-    pub(super) fn status(&self) -> Status {
+    pub(in crate::agent) fn status(&self) -> Status {
         let counters = self.kernel.counters().unwrap_or_else(|_| self.latest.clone());
         let fill = self.kernel.fill().unwrap_or_else(|_| self.fill.clone());
         let losses = self.losses(&counters);

@@ -23,12 +23,25 @@ pub struct Decider {
     pub rule: u32,
 }
 
+/// A kind of flows of a workload.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Fate {
+    /// Endpoint number of the workload.
+    pub endpoint: u32,
+    /// A [`enforcer_common::decide::Direction`] as its number.
+    pub direction: u8,
+    /// A [`enforcer_common::verdict::Verdict`] as its number.
+    pub verdict: u8,
+}
+
 /// The sums of one node. As many as there are workloads and rules that decided, no more.
 #[derive(Debug, Default)]
 pub struct Tally {
     ended: HashMap<Decider, Total>,
     live: HashMap<Decider, Total>,
     former: HashMap<u32, Total>,
+    ended_fates: HashMap<Fate, Total>,
+    live_fates: HashMap<Fate, Total>,
 }
 
 impl Total {
@@ -51,7 +64,7 @@ impl Total {
 impl Tally {
     /// Takes the final counts of a flow whose end the kernel told.
     pub fn end(&mut self, flow: &Flow) {
-        add(&mut self.ended, flow);
+        add(&mut self.ended, &mut self.ended_fates, flow);
     }
 
     /// Takes what a walk over the flow tables found: final counts for good, the others until the next walk. A flow whose
@@ -59,10 +72,11 @@ impl Tally {
     pub fn sweep(&mut self, sweep: &Sweep) {
         let is_told = |flow: &Flow| flow.tcp & tcp::TOLD != 0;
         let ended = sweep.ended.iter().filter(|(_, flow, _)| !is_told(flow)).chain(&sweep.refused_ended);
-        ended.for_each(|(_, flow, _)| add(&mut self.ended, flow));
+        ended.for_each(|(_, flow, _)| add(&mut self.ended, &mut self.ended_fates, flow));
         self.live.clear();
+        self.live_fates.clear();
         let live = sweep.live.iter().filter(|(_, flow)| !is_told(flow)).chain(&sweep.refused);
-        live.for_each(|(_, flow)| add(&mut self.live, flow));
+        live.for_each(|(_, flow)| add(&mut self.live, &mut self.live_fates, flow));
     }
 
     /// Goes over to another plan: what rules counted that no longer mean the same becomes their workload's former sum,
@@ -84,6 +98,7 @@ impl Tally {
             stays && endpoints.contains(&decider.endpoint)
         });
         former.retain(|endpoint, _| endpoints.contains(endpoint));
+        self.ended_fates.retain(|fate, _| endpoints.contains(&fate.endpoint));
     }
 
     /// Everything counted for a workload by what decided, ended and live flows together.
@@ -94,15 +109,25 @@ impl Tally {
         totals
     }
 
+    /// Everything counted by workload, direction and verdict, whatever became of the rules.
+    pub fn fates(&self) -> BTreeMap<Fate, Total> {
+        let mut totals: BTreeMap<Fate, Total> = BTreeMap::new();
+        let all = self.ended_fates.iter().chain(&self.live_fates);
+        all.for_each(|(fate, total)| totals.entry(*fate).or_default().add(total));
+        totals
+    }
+
     /// What rules counted for a workload that are no longer there.
     pub fn former(&self, endpoint: u32) -> Total {
         self.former.get(&endpoint).copied().unwrap_or_default()
     }
 }
 
-fn add(totals: &mut HashMap<Decider, Total>, flow: &Flow) {
-    let Flow { endpoint, direction, reason, rule, .. } = *flow;
-    totals.entry(Decider { endpoint, direction, reason, rule }).or_default().add(&Total::of(flow));
+fn add(totals: &mut HashMap<Decider, Total>, fates: &mut HashMap<Fate, Total>, flow: &Flow) {
+    let Flow { endpoint, direction, reason, rule, verdict, .. } = *flow;
+    let one = Total::of(flow);
+    totals.entry(Decider { endpoint, direction, reason, rule }).or_default().add(&one);
+    fates.entry(Fate { endpoint, direction, verdict }).or_default().add(&one);
 }
 
 #[cfg(test)]
@@ -151,6 +176,8 @@ mod tests {
         tally.renumber(&before, &after, &BTreeSet::from([100]));
         assert_eq!(packets(&tally), [(0, 1, 2), (1, 1, 2)]);
         assert_eq!((tally.former(100).flows, tally.former(100).sent.packets), (2, 4));
+        let fates: Vec<_> = tally.fates().into_values().map(|total| total.flows).collect();
+        assert_eq!(fates, [4], "of one verdict, whatever became of the rules");
         tally.renumber(&after, &after, &BTreeSet::new());
         assert_eq!((packets(&tally), tally.former(100)), (Vec::new(), Total::default()));
     }

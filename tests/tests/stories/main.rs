@@ -13,6 +13,7 @@ mod harness;
 mod held;
 mod hostile;
 mod ingress;
+mod metrics;
 mod modes;
 mod operator;
 mod policies;

@@ -65,6 +65,8 @@ impl Node {
             flow_log: None,
             default_mode: Mode::Policy,
             node: "node-1".into(),
+            metrics_address: None,
+            metrics_workloads: crate::agent::metrics::WORKLOADS,
             flow_capacity: 8,
             bounds: Bounds { per_workload: 8, per_name: 2 },
         };

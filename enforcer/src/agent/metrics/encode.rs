@@ -1,0 +1,315 @@
+//! Writes the agent's state as OpenMetrics text. Owns names, types and labels of metrics; counts nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use enforcer_common::decide::Direction;
+use enforcer_common::verdict::Verdict;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::agent::tally::Fate;
+use crate::api::dns::{DnsStatus, LearnedStatus};
+use crate::api::{Status, Total};
+
+/// Labels of one value.
+type Labels = Vec<(&'static str, String)>;
+
+/// Everything that is told, as of one moment.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    status: Status,
+    flows: BTreeMap<Labels, Total>,
+    /// Workloads that are told apart.
+    told_apart: BTreeSet<String>,
+}
+
+impl Snapshot {
+    /// Takes a status and the flows of every workload; at most `workloads` of them are told apart.
+    pub(super) fn new(status: Status, fates: Vec<(String, Fate, Total)>, workloads: usize) -> Self {
+        let told_apart: BTreeSet<String> =
+            status.workloads.iter().map(|workload| workload.workload.clone()).take(workloads).collect();
+        let mut flows: BTreeMap<Labels, Total> = BTreeMap::new();
+        for (workload, fate, total) in fates {
+            let mut labels = named(&told_apart, &workload);
+            labels.push(("direction", direction(fate.direction).to_owned()));
+            labels.push(("verdict", verdict(fate.verdict).to_owned()));
+            flows.entry(labels).or_default().add(&total);
+        }
+        Self { status, flows, told_apart }
+    }
+
+    /// OpenMetrics text.
+    pub(super) fn text(self) -> Result<String, fmt::Error> {
+        let mut registry = Registry::with_prefix("enforcer");
+        registry.register_collector(Box::new(self));
+        let mut text = String::new();
+        encode(&mut text, &registry)?;
+        Ok(text)
+    }
+}
+
+/// OpenMetrics text as Prometheus' older text format 0.0.4: a counter's name has its suffix in its description too, and
+/// there are neither units nor an end.
+pub(super) fn classic(text: &str) -> String {
+    let is_counter = |name: &str| text.contains(&format!("# TYPE {name} counter\n"));
+    let mut classic = String::with_capacity(text.len());
+    for line in text.lines().filter(|line| !line.starts_with("# UNIT ") && *line != "# EOF") {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some(kind), Some(name), Some(rest)) if is_counter(name) => {
+                classic.push_str(&format!("# {kind} {name}_total {rest}"));
+            }
+            _ => classic.push_str(line),
+        }
+        classic.push('\n');
+    }
+    classic
+}
+
+/// `namespace` and `workload` of `namespace/name`; empty where it is not told apart.
+fn named(told_apart: &BTreeSet<String>, workload: &str) -> Labels {
+    let told = if told_apart.contains(workload) { workload } else { "/" };
+    let (namespace, name) = told.split_once('/').unwrap_or(("", told));
+    vec![("namespace", namespace.to_owned()), ("workload", name.to_owned())]
+}
+
+fn direction(number: u8) -> &'static str {
+    if number == Direction::Ingress as u8 { "ingress" } else { "egress" }
+}
+
+fn verdict(number: u8) -> &'static str {
+    Verdict::from_number(number).map_or("ERROR", Verdict::text)
+}
+
+/// Writes metrics one after the other.
+struct Writer<'a>(DescriptorEncoder<'a>);
+
+impl Writer<'_> {
+    fn counters<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in values {
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    fn gauges<L: EncodeLabelSet>(
+        &mut self,
+        (name, unit): (&str, Option<&Unit>),
+        help: &str,
+        values: impl IntoIterator<Item = (L, f64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        for (labels, value) in values {
+            metric.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        self.gauges((name, None), help, [(NO_LABELS, value)])
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.counters(name, help, [(NO_LABELS, value)])
+    }
+}
+
+const NO_LABELS: Labels = Vec::new();
+
+/// Values by one label.
+fn by<'a>(
+    label: &'static str,
+    values: &'a BTreeMap<String, u64>,
+) -> impl Iterator<Item = (Labels, u64)> + 'a {
+    values.iter().map(move |(key, value)| (vec![(label, key.clone())], *value))
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut writer = Writer(encoder);
+        self.agent(&mut writer)?;
+        self.policy(&mut writer)?;
+        self.kernel(&mut writer)?;
+        self.flows(&mut writer)?;
+        dns(&self.status.dns, &self.status.learned, &mut writer)?;
+        self.dns_workloads(&mut writer)
+    }
+}
+
+impl Snapshot {
+    fn agent(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let status = &self.status;
+        let version = vec![("version", status.version.clone()), ("node", status.node.clone())];
+        writer.gauges(("build", None), "Version of the agent and its node; always 1.", [(version, 1.0)])?;
+        let started = status.started.as_millisecond() as f64 / 1_000.0;
+        let name = ("start_time", Some(&Unit::Seconds));
+        writer.gauges(name, "When the agent began, in Unix time.", [(NO_LABELS, started)])?;
+        writer.gauge(
+            "alarms",
+            "What an operator must look at, see the status.",
+            status.alarms.len() as f64,
+        )?;
+        let enforced = |wanted| status.workloads.iter().filter(|w| w.enforced == wanted).count() as f64;
+        let workloads = [true, false].map(|is| (vec![("enforced", is.to_string())], enforced(is)));
+        writer.gauges(("workloads", None), "Workloads of this node.", workloads)
+    }
+
+    fn policy(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let policy = &self.status.policy;
+        writer.gauge("policy_revision", "Revision of the policy in force.", f64::from(policy.revision))?;
+        writer.gauge(
+            "policy_problems",
+            "Objects of the source that are refused, or in force as they were before.",
+            policy.problems.len() as f64,
+        )?;
+        let failed = f64::from(u8::from(policy.failure.is_some()));
+        writer.gauge("policy_failed", "1 when the policy found last could not be put in force.", failed)?;
+        let seconds = policy.apply_microseconds as f64 / 1e6;
+        let name = ("policy_apply", Some(&Unit::Seconds));
+        writer.gauges(name, "How long the last policy took to be in force.", [(NO_LABELS, seconds)])?;
+        let sized = |sizes: &BTreeMap<String, usize>, label| -> Vec<(Labels, f64)> {
+            sizes.iter().map(|(key, count)| (vec![(label, key.clone())], *count as f64)).collect()
+        };
+        writer.gauges(("policy_objects", None), "Objects in force.", sized(&policy.objects, "kind"))?;
+        writer.gauges(("policy_size", None), "What the policy in force takes.", sized(&policy.size, "part"))
+    }
+
+    fn kernel(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let status = &self.status;
+        let maps = |value: fn(&crate::api::MapStatus) -> u64| -> Vec<(Labels, f64)> {
+            status.maps.iter().map(|map| (vec![("map", map.name.clone())], value(map) as f64)).collect()
+        };
+        writer.gauges(("map_entries", None), "Elements in a map of the kernel's.", maps(|map| map.used))?;
+        let room = maps(|map| map.capacity);
+        writer.gauges(("map_capacity", None), "Elements a map of the kernel's has room for.", room)?;
+        writer.counters(
+            "dropped_packets",
+            "Packets dropped by the programs.",
+            by("reason", &status.drops),
+        )?;
+        writer.counters("losses", "What was lost since the agent began.", by("kind", &status.losses))
+    }
+
+    fn flows(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let values = |value: fn(&Total) -> u64| {
+            self.flows.iter().map(move |(labels, total)| (labels.clone(), value(total))).collect::<Vec<_>>()
+        };
+        writer.counters("flows", "Flows by workload, direction and verdict.", values(|total| total.flows))?;
+        let packets = values(|total| total.sent.packets + total.received.packets);
+        writer.counters("flow_packets", "Packets of those flows, in both directions.", packets)?;
+        let bytes = values(|total| total.sent.bytes + total.received.bytes);
+        writer.counters("flow_bytes", "Octets of those packets.", bytes)?;
+        let ring = &self.status.flows;
+        writer.counter("flow_records", "Flow records made.", ring.seen)?;
+        let help = "Flow records that made room for others before anybody could ask for them again.";
+        writer.counter("flow_records_overwritten", help, ring.overwritten)
+    }
+
+    fn dns_workloads(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let mut sums: BTreeMap<Labels, [u64; 4]> = BTreeMap::new();
+        let mut hints: Vec<(Labels, [f64; 2])> = Vec::new();
+        for one in &self.status.dns.workloads {
+            let labels = named(&self.told_apart, &one.workload);
+            if self.told_apart.contains(&one.workload) {
+                let entropy = one.label_millibits as f64 / 1_000.0;
+                hints.push((labels.clone(), [one.names_per_minute as f64, entropy]));
+            }
+            let sum = sums.entry(labels).or_default();
+            let own = [one.queries, one.refused, one.timeouts, one.missing];
+            sum.iter_mut().zip(own).for_each(|(sum, more)| *sum += more);
+        }
+        let counted = [
+            ("workload_dns_queries", "DNS queries of a workload."),
+            ("workload_dns_refused", "DNS queries that policy refused."),
+            ("workload_dns_timeouts", "DNS queries that nobody answered."),
+            ("workload_dns_missing", "DNS queries for names that are not there."),
+        ];
+        for (at, (name, help)) in counted.into_iter().enumerate() {
+            writer.counters(name, help, sums.iter().map(|(labels, sums)| (labels.clone(), sums[at])))?;
+        }
+        let told = [
+            ("workload_dns_names", "Different names asked for within the last whole minute."),
+            ("workload_dns_label_entropy", "Mean entropy of their longest labels, bits per octet."),
+        ];
+        for (at, (name, help)) in told.into_iter().enumerate() {
+            writer.gauges(
+                (name, None),
+                help,
+                hints.iter().map(|(labels, hints)| (labels.clone(), hints[at])),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn dns(dns: &DnsStatus, learned: &LearnedStatus, writer: &mut Writer<'_>) -> fmt::Result {
+    let help = "DNS queries, and answers that nobody asked for, by outcome.";
+    writer.counters("dns_queries", help, by("outcome", &dns.outcomes))?;
+    writer.counters("dns_responses", "DNS answers by the server's code.", by("rcode", &dns.rcodes))?;
+    writer.counter("dns_tcp_queries", "DNS queries over TCP.", dns.over_tcp)?;
+    writer.counter("dns_learned_addresses", "Addresses opened by answers.", dns.learned)?;
+    writer.counter("dns_held_packets", "Packets held until the agent had read their answer.", dns.held)?;
+    let evicted = [
+        ("node", learned.evicted_by_node),
+        ("workload", learned.evicted_by_workload),
+        ("name", learned.evicted_by_name),
+    ];
+    let evicted = evicted.map(|(bound, count)| (vec![("bound", bound.to_owned())], count));
+    writer.counters(
+        "dns_evicted_addresses",
+        "Addresses that made room for others, by the bound.",
+        evicted,
+    )?;
+    let bound = |ns: Option<u64>| ns.map_or(f64::MAX, |ns| ns as f64 / 1e9);
+    let buckets: Vec<(f64, u64)> = dns.latency.iter().map(|b| (bound(b.up_to_ns), b.count)).collect();
+    let count = buckets.iter().map(|(_, count)| count).sum();
+    let sum = dns.latency_sum_ns as f64 / 1e9;
+    let unit = Some(&Unit::Seconds);
+    let help = "Time from a DNS question to its answer.";
+    let mut metric = writer.0.encode_descriptor("dns_latency", help, unit, MetricType::Histogram)?;
+    metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_older_format_names_counters_by_their_suffix() {
+        let text = "# HELP a_b Words. More.\n# TYPE a_b counter\n# UNIT a_b seconds\na_b_total{c=\"d\"} 1\n\
+                    # HELP a Words.\n# TYPE a gauge\na 2\n# EOF\n";
+        let expected = "# HELP a_b_total Words. More.\n# TYPE a_b_total counter\na_b_total{c=\"d\"} 1\n\
+                        # HELP a Words.\n# TYPE a gauge\na 2\n";
+        assert_eq!(classic(text), expected);
+    }
+
+    #[test]
+    fn workloads_beyond_the_bound_are_summed() {
+        let workload =
+            |name: &str| crate::api::WorkloadStatus { workload: name.to_owned(), ..Default::default() };
+        let status = Status { workloads: ["a/x", "a/y", "b/z"].map(workload).into(), ..Status::default() };
+        let total = |flows| Total { flows, ..Total::default() };
+        let fate = Fate { endpoint: 1, direction: Direction::Egress as u8, verdict: Verdict::Denied as u8 };
+        let fates = [("a/x", 1), ("a/y", 2), ("b/z", 4), ("gone/w", 8)];
+        let fates = fates.map(|(name, flows)| (name.to_owned(), fate, total(flows)));
+        let text = Snapshot::new(status, fates.into(), 2).text().expect("text");
+        let lines: Vec<_> = text.lines().filter(|line| line.starts_with("enforcer_flows_total")).collect();
+        let line = |namespace: &str, workload: &str, flows: u64| {
+            format!(
+                "enforcer_flows_total{{namespace=\"{namespace}\",workload=\"{workload}\",\
+                 direction=\"egress\",verdict=\"DENIED\"}} {flows}"
+            )
+        };
+        assert_eq!(lines, [line("", "", 12), line("a", "x", 1), line("a", "y", 2)]);
+    }
+}

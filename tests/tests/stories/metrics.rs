@@ -1,0 +1,93 @@
+//! Metrics as a real Prometheus sees them, and the alert rules that are shipped.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use enforcer_tests::prometheus::{Prometheus, check};
+use enforcer_tests::{Family, Lab, Outcome};
+
+use crate::policies::{CLUSTER_DNS, egress, rule};
+
+const ADDRESS: &str = "127.0.0.1:9478";
+
+/// A page of the agent's: its status line, headers and text.
+fn get(lab: &Lab, path: &str, accept: &str) -> Result<String> {
+    let address: SocketAddr = ADDRESS.parse()?;
+    lab.node.enter(|| {
+        let mut stream = TcpStream::connect(address)?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: agent\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+        )?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        Ok(page)
+    })
+}
+
+fn shipped(file: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/prometheus")).join(file)
+}
+
+#[test]
+fn prometheus_sees_what_happens() -> Result<()> {
+    let lab = Lab::builder().pod("app").mode("app", "enforce").start()?;
+    lab.policy("cluster-dns.yaml", CLUSTER_DNS)?;
+    let names = "fqdns: [\"*.fresh.example\"]";
+    lab.policy("app.yaml", &egress("app", &[rule("names", "Allow", names, "TCP", 443)]))?;
+    let _agent = lab.agent_with(&["--metrics-address", ADDRESS])?;
+    let prometheus = Prometheus::start(&lab.node, ADDRESS.parse()?, &shipped("rules.yaml"))?;
+    assert_eq!(lab.pod("app").visit("n1.fresh.example", 443, Family::V4), Outcome::Connected);
+    assert_eq!(lab.pod("app").visit("n1.fresh.example", 22, Family::V4), Outcome::TimedOut);
+    for expression in [
+        "up{job=\"enforcer\"}",
+        "enforcer_build{version!=\"\"}",
+        "enforcer_policy_revision",
+        "enforcer_workloads{enforced=\"true\"}",
+        "enforcer_map_entries{map=\"RULES\"} / on (map) enforcer_map_capacity",
+        "enforcer_dropped_packets_total{reason=\"tier-default\"}",
+        "enforcer_flows_total{namespace=\"app\",workload=\"app\",direction=\"egress\",verdict=\"FORWARDED\"}",
+        "enforcer_flows_total{namespace=\"app\",workload=\"app\",direction=\"egress\",verdict=\"DENIED\"}",
+        "enforcer_flow_bytes_total{workload=\"app\",verdict=\"FORWARDED\"}",
+        "enforcer_dns_queries_total{outcome=\"learned\"}",
+        "enforcer_dns_responses_total{rcode=\"NOERROR\"}",
+        "enforcer_dns_learned_addresses_total",
+        "enforcer_dns_latency_seconds_count",
+        "histogram_quantile(0.5, enforcer_dns_latency_seconds_bucket)",
+        "enforcer_workload_dns_queries_total{namespace=\"app\",workload=\"app\"}",
+    ] {
+        prometheus.await_value(expression)?;
+    }
+    let page = get(&lab, "/metrics", "text/plain")?;
+    let (head, metrics) = page.split_once("\r\n\r\n").context("a head")?;
+    ensure!(head.contains("text/plain; version=0.0.4"), "{head}");
+    check(&lab.node, &["check", "metrics"], metrics)?;
+    let page = get(&lab, "/metrics", "application/openmetrics-text; version=1.0.0")?;
+    ensure!(page.contains("application/openmetrics-text") && page.trim_end().ends_with("# EOF"), "{page}");
+    Ok(())
+}
+
+#[test]
+fn probes_tell_whether_policy_is_in_force() -> Result<()> {
+    let lab = Lab::builder().pod("app").start()?;
+    let _agent = lab.agent_with(&["--metrics-address", ADDRESS])?;
+    for (path, expected) in [
+        ("/healthz", "HTTP/1.1 200 OK"),
+        ("/readyz", "HTTP/1.1 200 OK"),
+        ("/elsewhere", "HTTP/1.1 404 Not Found"),
+    ] {
+        let page = get(&lab, path, "*/*")?;
+        ensure!(page.starts_with(expected), "{path}: {page}");
+    }
+    Ok(())
+}
+
+#[test]
+fn shipped_alerts_fire_on_what_they_are_for() -> Result<()> {
+    let lab = Lab::builder().start()?;
+    let path = |file| shipped(file).to_string_lossy().into_owned();
+    check(&lab.node, &["check", "rules", &path("rules.yaml")], "")?;
+    check(&lab.node, &["test", "rules", &path("rules_test.yaml")], "")
+}
