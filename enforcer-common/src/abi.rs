@@ -1,7 +1,7 @@
 //! The kernel/user ABI in one place: version, map names, capacities, settings, sizes.
 
 use crate::address::Address;
-use crate::{event, flow, name, policy, stream};
+use crate::{event, flow, name, policy, stream, tls};
 
 /// Version of everything in this crate that lies in a map or a ring buffer. Bump with any change of layout or meaning.
 pub const ABI_VERSION: u32 = 4;
@@ -32,6 +32,8 @@ pub mod map {
     pub const STREAMS: &str = "STREAMS";
     /// Beginnings of messages that come in several segments: [`crate::stream::Part`].
     pub const PARTS: &str = "PARTS";
+    /// TLS ClientHellos by flow: [`crate::tls::Hello`].
+    pub const HELLOS: &str = "HELLOS";
     /// Symbol tables of the name automaton, one per half.
     pub const NAME_SYMBOLS: &str = "NAME_SYMBOLS";
     /// States of the name automaton, both halves.
@@ -68,6 +70,7 @@ pub mod map {
         QUESTIONS,
         STREAMS,
         PARTS,
+        HELLOS,
         NAME_SYMBOLS,
         NAME_ROWS,
         NAME_CLASSES,
@@ -107,6 +110,8 @@ pub mod capacity {
     pub const STREAMS: u32 = 1 << 12;
     /// Messages over TCP that are under way in pieces.
     pub const PARTS: u32 = 1 << 8;
+    /// TLS connections whose server name is read, or was: the oldest make room.
+    pub const HELLOS: u32 = 1 << 13;
     /// States in one half of the name automaton.
     pub const NAME_STATES: u32 = 1 << 16;
     /// Octets of the ring buffer.
@@ -261,7 +266,7 @@ pub enum Counter {
 }
 
 /// Length of the counter array.
-pub const COUNTERS: u32 = 64;
+pub const COUNTERS: u32 = 128;
 
 /// Octets of a DNS message the kernel reads; longer answers are held and read by the agent.
 pub const MAX_DNS_MESSAGE: usize = 4096;
@@ -280,6 +285,7 @@ sizes! {
     EventBudget = 8,
     event::FlowEvent = 160,
     event::DnsEvent = 64,
+    event::NameEvent = 328,
     flow::FlowKey = 44,
     flow::Flow = 96,
     flow::FragmentKey = 40,
@@ -288,6 +294,7 @@ sizes! {
     stream::StreamKey = 48,
     stream::Stream = 56,
     stream::Part = 8192,
+    tls::Hello = 376,
     policy::RuleKey = 11,
     policy::Rule = 12,
     policy::IdentityKey = 20,
@@ -312,6 +319,6 @@ mod pod {
         crate::flow::FlowKey crate::flow::Flow crate::flow::FragmentKey crate::flow::Fragment
         crate::policy::RuleKey crate::policy::Rule crate::policy::IdentityKey crate::policy::LearnedKey
         crate::policy::Learned crate::policy::Endpoint
-        crate::stream::StreamKey crate::stream::Stream crate::stream::Part
+        crate::stream::StreamKey crate::stream::Stream crate::stream::Part crate::tls::Hello
     }
 }

@@ -4,7 +4,7 @@
 use crate::address::Address;
 use crate::policy::{
     ANY_PEER, ANY_ROWS, Action, Endpoint, HOST_BIT, IDENTITY_ROWS, LEARNED_SLOTS, LIST_PROTOCOL, LISTED,
-    Learned, LearnedKey, MAX_STAGES, Mode, NAME_ROWS, Rule, RuleKey, Stages,
+    Learned, LearnedKey, MAX_STAGES, Mode, NAME_ROWS, Rule, RuleKey, SERVER_NAME, Stages,
 };
 use crate::verdict::{Reason, Verdict};
 
@@ -85,13 +85,25 @@ pub struct Decision {
 pub struct List {
     /// Table that lists them.
     pub table: u32,
-    /// [`Rule::queries`] of the deciding rule; 0 where any name may be asked for.
+    /// [`Rule::queries`] of the deciding rule.
     pub number: u16,
 }
 
 impl List {
     /// Queries are not limited.
     pub const ANY: Self = Self { table: 0, number: 0 };
+
+    /// True when there is a list that queries are limited to.
+    #[inline(always)]
+    pub const fn is_limited(self) -> bool {
+        !matches!(self.number, 0 | SERVER_NAME)
+    }
+
+    /// True when, instead, the flow must show a server name that it is then judged by.
+    #[inline(always)]
+    pub const fn verifies_sni(self) -> bool {
+        self.number == SERVER_NAME
+    }
 }
 
 /// The best row of one stage so far; rank [`NONE`] before there is one.

@@ -2,6 +2,7 @@
 
 use crate::address::Address;
 use crate::flow::{Flow, FlowKey};
+use crate::name::MAX_NAME;
 
 /// Kind of an event, in its first four octets.
 #[repr(u32)]
@@ -19,6 +20,8 @@ pub enum Kind {
     Dropped = 5,
     /// A [`DnsEvent`], the message behind it.
     DnsAnswer = 6,
+    /// A [`NameEvent`].
+    ServerName = 7,
 }
 
 /// A flow and what happened to it. For [`Kind::Dropped`] the key holds what could be read of the packet, zeros else.
@@ -67,6 +70,55 @@ pub struct DnsEvent {
     pub protocol: u8,
     /// Always 0.
     pub padding: [u8; 5],
+}
+
+/// The server name that a flow's TLS ClientHello asks for; what became of the flow is told by events behind it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NameEvent {
+    /// [`Kind::ServerName`] as its number.
+    pub kind: u32,
+    /// Characters of the name.
+    pub length: u32,
+    /// Nanoseconds of the monotonic clock.
+    pub time: u64,
+    /// The flow's name.
+    pub key: FlowKey,
+    /// Always 0.
+    pub padding: u32,
+    /// The name backwards, as the automaton reads it: its first character lies right before [`NAME_END`].
+    pub backwards: [u8; NAME_SPACE],
+}
+
+/// Octets reserved for a name written backwards.
+pub const NAME_SPACE: usize = 264;
+/// Where a name written backwards ends.
+pub const NAME_END: usize = 260;
+
+impl NameEvent {
+    /// No name, and of no flow.
+    pub const EMPTY: Self = Self {
+        kind: Kind::ServerName as u32,
+        length: 0,
+        time: 0,
+        key: FlowKey::NONE,
+        padding: 0,
+        backwards: [0; NAME_SPACE],
+    };
+
+    /// Adds a character to the name, which must have fewer than [`MAX_NAME`].
+    #[inline(always)]
+    pub const fn push(&mut self, character: u8) {
+        // Masked for the verifier, which knows nothing of the length.
+        self.backwards[NAME_END - 1 - (self.length & 0xff) as usize] = character;
+        self.length += 1;
+    }
+
+    /// The name's characters; `None` when it is longer than a name may be.
+    pub fn name(&self) -> Option<impl Iterator<Item = u8>> {
+        let length = self.length as usize;
+        (length <= MAX_NAME).then(|| self.backwards[NAME_END - length..NAME_END].iter().rev().copied())
+    }
 }
 
 /// What became of a DNS answer in the kernel. None of these stops it; only `Learned` opens anything.

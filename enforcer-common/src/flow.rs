@@ -22,6 +22,19 @@ pub struct FlowKey {
     pub padding: [u8; 3],
 }
 
+impl FlowKey {
+    /// Of no flow.
+    pub const NONE: Self = Self {
+        remote: Address([0; 4]),
+        local: Address([0; 4]),
+        remote_port: 0,
+        local_port: 0,
+        interface: 0,
+        protocol: 0,
+        padding: [0; 3],
+    };
+}
+
 /// Packets and bytes of one direction.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -60,7 +73,7 @@ pub struct Flow {
     pub direction: u8,
     /// [`tcp`] bits seen so far; 0 for other protocols.
     pub tcp: u8,
-    /// [`FLAG_DNS`], [`FLAG_LISTED`], [`FLAG_DROPS_SENT`], [`FLAG_DROPS_RECEIVED`].
+    /// Which of the `FLAG` constants hold.
     pub flags: u32,
     /// The workload's learn epoch when it was judged: a refusal may end when a name is learned. With [`FLAG_LISTED`], the
     /// table that lists the names it may ask for.
@@ -92,6 +105,12 @@ pub const FLAG_DROPS_RECEIVED: u32 = 4;
 
 /// Its DNS queries are limited to listed names; never without [`FLAG_DNS`].
 pub const FLAG_LISTED: u32 = 8;
+/// What the workload sends must begin with a TLS ClientHello whose server name policy allows; none was read yet.
+pub const FLAG_TLS: u32 = 16;
+/// It began with one, and policy allowed its server name.
+pub const FLAG_VERIFIED: u32 = 32;
+/// A refusal of a connection that was admitted and then cut: it holds for both sides, until it is opened anew.
+pub const FLAG_CUT: u32 = 64;
 
 /// TCP header flags and the bits remembered of a connection.
 pub mod tcp {

@@ -13,4 +13,5 @@ pub mod name;
 pub mod packet;
 pub mod policy;
 pub mod stream;
+pub mod tls;
 pub mod verdict;

@@ -78,9 +78,13 @@ pub struct Rule {
     pub action: u8,
     /// 1 for the default of a tier, 0 for a rule that somebody wrote.
     pub tier_default: u8,
-    /// Number of the list of names that DNS queries it admits are limited to, 0 where they are not.
+    /// Number of the list of names that DNS queries it admits are limited to, 0 where they are not; [`SERVER_NAME`] where
+    /// the server name is verified.
     pub queries: u16,
 }
+
+/// In [`Rule::queries`]: flows it admits must begin with a TLS ClientHello and are judged again by its server name.
+pub const SERVER_NAME: u16 = u16::MAX;
 
 /// The action of a row that lists a name class for DNS queries; no packet is judged by it.
 pub const LISTED: u8 = 5;

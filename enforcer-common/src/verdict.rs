@@ -92,12 +92,22 @@ numbered! {
         DnsOutOfOrder = 29 "dns-out-of-order",
         /// A DNS query that cannot be read, where queries are limited to listed names.
         DnsUnreadQuery = 30 "dns-unread-query",
+        /// The server name of a TLS ClientHello is not one that policy allows at this address and port.
+        SniMismatch = 31 "sni-mismatch",
+        /// A TLS ClientHello names no server where policy verifies its name.
+        SniAbsent = 32 "sni-absent",
+        /// A connection does not begin with a well-formed TLS ClientHello where policy verifies its server name.
+        NotTls = 33 "not-tls",
+        /// A TLS ClientHello could not be read where it has to be: the connection began unseen, or it is too long.
+        TlsUnread = 34 "tls-unread",
+        /// A segment of a TLS ClientHello ahead of one that is missing, or octets on a SYN; the sender repeats them.
+        TlsOutOfOrder = 35 "tls-out-of-order",
     }
 }
 
 impl Reason {
     /// One more than the largest number: the length of an array indexed by reason.
-    pub const COUNT: u32 = 32;
+    pub const COUNT: u32 = 64;
 }
 
 #[cfg(test)]

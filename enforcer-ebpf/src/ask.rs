@@ -16,11 +16,15 @@ use enforcer_common::verdict::Verdict;
 const ENFORCED: u32 = 0;
 /// [`Force::Staged`] as a plain value.
 const STAGED: u32 = 1;
+/// [`Force::Enforced`] where no name counts but the one that the flow was admitted as.
+const BY_NAME: u32 = 2;
 
 /// The look-ups of a decision as map accesses.
 struct Maps {
     /// Memory that a value goes through to be forgotten by the verifier.
     passed: *mut u32,
+    /// Whether what was learned of an address counts.
+    has_learned: bool,
 }
 
 impl Tables for Maps {
@@ -32,6 +36,9 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn learned(&self, key: &LearnedKey) -> Option<Learned> {
+        if !self.has_learned {
+            return None;
+        }
         // SAFETY: an element that is recycled meanwhile belongs to another address; its classes expire like any.
         unsafe { LEARNED.get(key) }.copied()
     }
@@ -102,6 +109,12 @@ pub fn ask_both(work: &mut Work) {
     ask(ENFORCED);
 }
 
+/// Puts the attempt in `work` to policy in force, with the class it was admitted as for the only name of its address.
+#[inline(always)]
+pub fn ask_by_name() {
+    ask(BY_NAME);
+}
+
 /// Keeps the decision, which staged policy made.
 #[inline(always)]
 fn keep_staged() {
@@ -123,7 +136,7 @@ pub extern "C" fn ask(force: u32) -> u32 {
     let Some(work) = work() else { return 0 };
     // Before the decision: what is learned after it must find the refusal outdated.
     note_epoch(work);
-    let tables = Maps { passed: &raw mut work.passed };
+    let tables = Maps { passed: &raw mut work.passed, has_learned: force != BY_NAME };
     // One decision for the verifier to read, whatever is asked.
     let force = if force == STAGED { Force::Staged } else { Force::Enforced };
     work.decision = decide(&tables, &work.endpoint, &work.attempt, force);
@@ -134,7 +147,7 @@ pub extern "C" fn ask(force: u32) -> u32 {
 #[inline(always)]
 pub fn may_ask_here(work: &mut Work, class: u32) -> bool {
     let list = List { table: work.flow.epoch, number: work.flow.list };
-    is_listed(&Maps { passed: &raw mut work.passed }, list, class)
+    is_listed(&Maps { passed: &raw mut work.passed, has_learned: true }, list, class)
 }
 
 /// What staged policy would have done, as a flow table entry holds it.

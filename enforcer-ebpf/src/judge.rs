@@ -3,17 +3,17 @@
 use crate::ask::{ask_both, ask_both_first, note_epoch, staged};
 use crate::events::{count, may_tell_refusal, tell};
 use crate::maps::{ENDPOINTS, FLOWS, FRAGMENTS, REFUSALS, RESOLVERS};
-use crate::reject;
 use crate::skb::{self, Context};
 use crate::walk::{self, AGAIN, DROP, PASS, REJECT, UNKNOWN};
 use crate::work::{Work, work};
+use crate::{reject, tls};
 use enforcer_common::abi::{Counter, capacity};
 use enforcer_common::address::Address;
 use enforcer_common::decide::{Attempt, Decision, Direction, List};
 use enforcer_common::event::Kind as Told;
 use enforcer_common::flow::{
-    self, Count, FLAG_DNS, FLAG_DROPS_RECEIVED, FLAG_DROPS_SENT, FLAG_LISTED, Flow, Fragment, FragmentKey,
-    tcp,
+    self, Count, FLAG_DNS, FLAG_DROPS_RECEIVED, FLAG_DROPS_SENT, FLAG_LISTED, FLAG_TLS, Flow, Fragment,
+    FragmentKey, tcp,
 };
 use enforcer_common::packet::{Kind, TCP, UDP};
 use enforcer_common::policy::{Endpoint, MAX_ADDRESSES, Mode};
@@ -252,24 +252,33 @@ pub extern "C" fn judge_again(skb: Context, from_workload: u32) -> i32 {
         remote: work.key.remote,
         protocol: work.key.protocol,
         port: flow.port,
-        admitted_as: flow.name_class,
+        admitted_as: tls::tls_class(),
         now: skb::seconds(),
     };
     ask_both(work);
     if work.decision.verdict.passes() {
+        tls::judge_again(flow);
+    }
+    if work.decision.verdict.passes() {
         flow.revision = work.endpoint.revision;
         staged(work).write(flow);
         limit_queries(flow, &work.decision, work.endpoint.mode);
-        flow.rule = work.decision.rule;
-        flow.identity = work.decision.identity;
-        flow.name_class = work.decision.name_class;
-        flow.verdict = work.decision.verdict as u8;
-        flow.reason = work.decision.reason as u8;
+        renew(flow, &work.decision);
         return walk::go_on(skb, work, flow, from_workload);
     }
     tell(Told::Cut, skb::now(), &work.key, flow);
     let _ = FLOWS.remove(&work.key);
     settle(skb, from_workload as u32)
+}
+
+/// Notes in the entry of an admitted flow who admits it now.
+#[inline(always)]
+pub fn renew(flow: &mut Flow, decision: &Decision) {
+    flow.rule = decision.rule;
+    flow.identity = decision.identity;
+    flow.name_class = decision.name_class;
+    flow.verdict = decision.verdict as u8;
+    flow.reason = decision.reason as u8;
 }
 
 /// Judges a flow by its first packet.
@@ -336,7 +345,8 @@ pub extern "C" fn describe(skb: Context, from_workload: u32) -> u32 {
     flow.reason = work.decision.reason as u8;
     flow.direction = work.attempt.direction as u8;
     flow.tcp = tcp;
-    flow.flags = if asks_resolver { FLAG_DNS } else { 0 };
+    let waits = work.decision.list.verifies_sni();
+    flow.flags = if asks_resolver { FLAG_DNS } else { 0 } | if waits { FLAG_TLS } else { 0 };
     limit_queries(flow, &work.decision, work.endpoint.mode);
     flow.started = now;
     flow.last_seen = now;
@@ -351,7 +361,7 @@ pub extern "C" fn describe(skb: Context, from_workload: u32) -> u32 {
 fn limit_queries(flow: &mut Flow, decision: &Decision, mode: u8) {
     flow.flags &= !FLAG_LISTED;
     flow.list = 0;
-    if flow.flags & FLAG_DNS != 0 && decision.list.number != 0 && mode != Mode::Observe as u8 {
+    if flow.flags & FLAG_DNS != 0 && decision.list.is_limited() && mode != Mode::Observe as u8 {
         flow.flags |= FLAG_LISTED;
         flow.list = decision.list.number;
         flow.epoch = decision.list.table;

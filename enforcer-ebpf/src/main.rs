@@ -1,7 +1,7 @@
 //! The kernel programs: `from_workload` and `to_workload`, at the host side of a workload's interface.
 //!
 //! A packet's way: [`walk`] reads it and asks the flow table; what is not there goes to [`judge`], and by [`ask`] to
-//! policy; a refusal may be told to the sender by [`reject`]; DNS is read by [`dns`]. Nothing here judges by
+//! policy; a refusal may be told to the sender by [`reject`]; DNS is read by [`dns`], server names by [`tls`]. Nothing here judges by
 //! itself: that is `enforcer_common::decide`.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 #![cfg_attr(
@@ -25,6 +25,8 @@ mod names;
 mod reject;
 #[cfg(target_arch = "bpf")]
 mod skb;
+#[cfg(target_arch = "bpf")]
+mod tls;
 #[cfg(target_arch = "bpf")]
 mod walk;
 #[cfg(target_arch = "bpf")]

@@ -10,6 +10,7 @@ use enforcer_common::flow::{Flow, FlowKey, Fragment, FragmentKey};
 use enforcer_common::name::{Row, Symbols};
 use enforcer_common::policy::{Endpoint, IdentityKey, Learned, LearnedKey, Rule, RuleKey};
 use enforcer_common::stream::{Part, Stream, StreamKey};
+use enforcer_common::tls::Hello;
 
 #[map]
 pub static ENDPOINTS: HashMap<u32, Endpoint> = HashMap::with_max_entries(capacity::ENDPOINTS, 0);
@@ -42,6 +43,8 @@ pub static PARTS: LruHashMap<StreamKey, Part> = LruHashMap::with_max_entries(cap
 /// What a new part begins as.
 #[map]
 pub static NO_PART: Array<Part> = Array::with_max_entries(1, 0);
+#[map]
+pub static HELLOS: LruHashMap<FlowKey, Hello> = LruHashMap::with_max_entries(capacity::HELLOS, 0);
 #[map]
 pub static NAME_SYMBOLS: Array<Symbols> = Array::with_max_entries(2, 0);
 #[map]

@@ -4,13 +4,15 @@ use crate::events::{count, tell};
 use crate::maps::{FLOWS, LEARN_EPOCHS, REFUSALS, REFUSING, REVISIONS};
 use crate::skb::{self, Context, Direct, Loaded};
 use crate::work::{Work, work};
-use crate::{dns, judge, reject};
+use crate::{dns, judge, reject, tls};
 use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
 use core::mem::MaybeUninit;
 use enforcer_common::abi::capacity;
 use enforcer_common::decide::Direction;
 use enforcer_common::event::Kind as Told;
-use enforcer_common::flow::{FLAG_DNS, FLAG_DROPS_RECEIVED, FLAG_DROPS_SENT, Flow, FlowKey, tcp};
+use enforcer_common::flow::{
+    FLAG_CUT, FLAG_DNS, FLAG_DROPS_RECEIVED, FLAG_DROPS_SENT, FLAG_TLS, Flow, FlowKey, tcp,
+};
 use enforcer_common::packet::{self, Kind, Packet, TCP};
 use enforcer_common::verdict::{Reason, Verdict};
 
@@ -21,8 +23,10 @@ pub const DROP: i32 = TC_ACT_SHOT as i32;
 
 /// Drops it and tells the sender; [`walk_slowly`] turns it into an answer.
 pub const REJECT: i32 = -3;
-/// Lets it go on once [`dns`] has read it.
-const RESOLVER: i32 = -5;
+/// Lets it go on once [`dns`] or [`tls`] has read it.
+const READS: i32 = -5;
+/// Flags of flows whose packets are read.
+const FLAGS_READ: u32 = FLAG_DNS | FLAG_TLS;
 /// No fate: an admitted flow must be judged under newer policy.
 pub const AGAIN: i32 = -4;
 /// No fate: the flow tables do not know.
@@ -60,7 +64,7 @@ fn walk_quickly(skb: Context, packet: Packet, from_workload: bool) -> i32 {
         // SAFETY: a map element; counts of concurrent runs are added atomically.
         let flow = unsafe { &mut *flow };
         let now = skb::now();
-        if flow.flags & FLAG_DNS == 0 && is_current(flow, packet.protocol, packet.tcp_flags, now) {
+        if flow.flags & FLAGS_READ == 0 && is_current(flow, packet.protocol, packet.tcp_flags, now) {
             add(skb, flow, now, from_workload);
             follow(flow, &key, packet.protocol, packet.tcp_flags, from_workload);
             return PASS;
@@ -98,13 +102,21 @@ pub fn note_refusal(skb: Context) {
     }
 }
 
-/// What is left to do with a packet that took the slow way: DNS is read, by the program of its direction.
+/// What is left to do with a packet that took the slow way: a server name is read where one is waited for, or DNS, by the
+/// program of its direction.
 #[inline(always)]
 fn end(skb: Context, fate: i32, from_workload: bool) -> i32 {
-    if fate != RESOLVER {
+    if fate != READS {
         return fate;
     }
-    let fate = if from_workload { dns::look_out(skb) } else { dns::look_in(skb) };
+    let waits = work().is_some_and(|work| work.flow.flags & FLAG_TLS != 0);
+    let fate = if waits {
+        tls::tls_look(skb, from_workload as u32)
+    } else if from_workload {
+        dns::look_out(skb)
+    } else {
+        dns::look_in(skb)
+    };
     if fate == REJECT { reject::reject(skb, from_workload as u32) } else { fate }
 }
 
@@ -137,8 +149,8 @@ pub extern "C" fn walk_slowly(skb: Context, known: u32, from_workload: u32) -> i
     if fate == REJECT {
         return reject::reject(skb, from_workload);
     }
-    if fate == PASS && work.flow.flags & FLAG_DNS != 0 {
-        return RESOLVER;
+    if fate == PASS && work.flow.flags & FLAGS_READ != 0 {
+        return READS;
     }
     fate
 }
@@ -310,6 +322,9 @@ pub extern "C" fn known(skb: Context, from_workload: u32) -> i32 {
     if reject::is_own(refusal, &work.packet, from_workload) {
         return PASS;
     }
+    if refusal.flags & FLAG_CUT != 0 {
+        return after_cut(skb, refusal, &work.packet, from_workload);
+    }
     // What one side may not begin says nothing of what the other may.
     if (refusal.direction == Direction::Egress as u8) != from_workload {
         return UNKNOWN;
@@ -320,4 +335,14 @@ pub extern "C" fn known(skb: Context, from_workload: u32) -> i32 {
         return REJECT;
     }
     fate
+}
+
+/// A packet of a connection that was cut: refused to both sides, the workload's answered. One that opens it anew is judged.
+#[inline(always)]
+fn after_cut(skb: Context, refusal: &mut Flow, packet: &Packet, from_workload: bool) -> i32 {
+    if tcp::is_opening(packet.tcp_flags) {
+        return UNKNOWN;
+    }
+    let fate = refused(skb, refusal, from_workload);
+    if from_workload { REJECT } else { fate }
 }

@@ -6,6 +6,7 @@ use enforcer_common::flow::{Flow, FlowKey};
 use enforcer_common::packet::Packet;
 use enforcer_common::policy::Endpoint;
 use enforcer_common::stream::StreamKey;
+use enforcer_common::tls::Hello;
 
 /// The packet under way and what is known of it so far.
 #[repr(C)]
@@ -26,6 +27,8 @@ pub struct Work {
     pub refusal: [u8; 128],
     /// The direction of a connection to a resolver that the packet belongs to.
     pub stream: StreamKey,
+    /// The hello of the TLS connection that the packet belongs to.
+    pub hello: Hello,
     /// Where in the packet the next octet to read lies, and how many follow.
     pub segment_at: u32,
     pub segment_left: u32,

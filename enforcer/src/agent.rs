@@ -23,6 +23,7 @@ pub mod resolve;
 pub mod resolvers;
 pub mod ring;
 pub mod rules;
+pub mod server_names;
 pub mod settle;
 pub mod tally;
 pub mod view;

@@ -31,6 +31,7 @@ pub mod prometheus;
 pub mod reaper;
 pub mod record;
 pub mod resolver;
+pub mod tls;
 mod worker;
 pub mod zone;
 

@@ -79,6 +79,7 @@ const TOOLS: &[Tool] = &[
         why: "a third resolver for the tests",
         service: Some("named.service"),
     },
+    Tool { program: "openssl", package: "openssl", why: "speaks TLS in the tests", service: None },
 ];
 
 const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";

@@ -135,6 +135,9 @@ pub struct Rule {
     pub ports: Ports,
     /// Names that DNS queries it admits are limited to; `None` for any. Egress rules that allow only.
     pub queries: Option<Vec<crate::fqdn::Pattern>>,
+    /// True when connections that it admits must begin with a TLS ClientHello and are judged again by its server name.
+    /// Egress rules that allow names over TCP only.
+    pub verifies_sni: bool,
 }
 
 /// The other side of a rule.

@@ -49,6 +49,9 @@ pub enum EndReason {
     Idle,
     /// Policy changed.
     Policy,
+    /// Its TLS ClientHello shows no server name that policy allows, or could not be read.
+    #[serde(rename = "server-name")]
+    ServerName,
     /// The workload is no longer enforced on this node.
     Gone,
 }
@@ -200,6 +203,9 @@ pub struct Record {
     /// Why it is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_reason: Option<EndReason>,
+    /// The server name that its TLS ClientHello shows; only where policy verifies it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<Arc<str>>,
     /// The rule that decided; absent where none did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<Arc<RuleRef>>,

@@ -153,6 +153,32 @@ pub fn may_ask(snapshot: &Snapshot, question: &Question, name: &str) -> Option<b
     Some(listed || !is_limited)
 }
 
+/// Whether the flow of the question goes on once it is known which server its TLS ClientHello names; `None` when the
+/// snapshot has no such workload.
+///
+/// A rule that verifies server names admits no more than the right to show one: then the flow is judged by that name as
+/// if its address had no other, and by none where it shows none.
+pub fn may_show(snapshot: &Snapshot, question: &Question, name: Option<&str>) -> Option<bool> {
+    let answer = evaluate(snapshot, question)?;
+    let verifies = answer.rule.as_ref().is_some_and(|rule| verifies_sni(snapshot, rule));
+    if !verifies {
+        return Some(answer.verdict == Verdict::Forwarded);
+    }
+    let names = name.into_iter().map(str::to_owned).collect();
+    let shown = evaluate(snapshot, &Question { names, ..question.clone() })?;
+    Some(shown.verdict == Verdict::Forwarded)
+}
+
+/// True when the rule of this name verifies server names.
+fn verifies_sni(snapshot: &Snapshot, deciding: &RuleInfo) -> bool {
+    snapshot.policies.values().any(|policy| {
+        let rules = rules(policy, deciding.direction).into_iter().flatten().enumerate();
+        rules.filter(|(_, rule)| rule.verifies_sni).any(|(index, rule)| {
+            policy.mode == PolicyMode::Enforce && info(policy, deciding.direction, index, rule) == *deciding
+        })
+    })
+}
+
 /// The enforced policies of a tier that select a workload for a direction, in no order.
 fn in_tier_of<'a>(
     snapshot: &'a Snapshot,

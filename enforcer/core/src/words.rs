@@ -23,10 +23,11 @@ pub fn rule(rule: &Rule) -> String {
     format!("{} {}, {}", action(rule.action), peers(&rule.peers), services(rule))
 }
 
-/// Protocols and ports of a rule, and the names that its DNS queries are limited to.
+/// Protocols and ports of a rule, and what else it asks for: names that DNS queries are limited to, the server name.
 pub fn services(rule: &Rule) -> String {
     match &rule.queries {
         Some(names) => format!("{}, DNS for {}", ports(&rule.ports), join(names, ", ")),
+        None if rule.verifies_sni => format!("{}, TLS server name verified", ports(&rule.ports)),
         None => ports(&rule.ports),
     }
 }
@@ -159,6 +160,7 @@ mod tests {
                  ports: [{protocol: UDP, port: 80, endPort: 90}, {protocol: ICMP, type: 8}]},
               {action: Reject, to: [{entities: [Internet]}]},
               {action: Allow, ports: [{protocol: UDP, port: 53}], dns: {allow: [a.com, '*.a.com']}},
+              {action: Allow, to: [{fqdns: [a.com], verifySNI: true}], ports: [{port: 443}]},
               {action: Pass}]}}"]);
         let policy = snapshot.policies.values().next().expect("one policy");
         assert_eq!(super::subject(&policy.subject), "pods app not in (u, v) in namespace a");
@@ -170,6 +172,7 @@ mod tests {
                 "Deny 10.0.0.0/8 except 10.1.0.0/16 or *.example.com, UDP/80-90, ICMP type 8",
                 "Reject entity Internet, every port",
                 "Allow everybody, UDP/53, DNS for a.com, *.a.com",
+                "Allow a.com, TCP/443, TLS server name verified",
                 "Pass everybody, every port",
             ]
         );

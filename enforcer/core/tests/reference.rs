@@ -52,6 +52,8 @@ struct Tally {
     differing: Cell<u32>,
     /// Flows that pass and whose DNS queries are limited.
     limited: Cell<u32>,
+    /// Flows that pass with the right server name and not with another.
+    verified: Cell<u32>,
     cases: Cell<u32>,
     /// Cases in which some rule or tier decided some flow.
     decided: Cell<u32>,
@@ -75,6 +77,7 @@ impl Tally {
             && hundredths(&self.differing, flows) >= 10
             && hundredths(&self.decided, cases) >= 70
             && self.limited.get() > cases / 20
+            && self.verified.get() > cases / 20
     }
 }
 
@@ -142,6 +145,12 @@ fn compare(
     let (by_tables, by_reference): (Vec<_>, Vec<_>) =
         (names().map(asks).collect(), names().map(may).collect());
     prop_assert_eq!(&by_tables, &by_reference, "{} {:?}\n{:?}", workload, flow, enforced.steps);
+    let shown = || names().map(Some).chain([None]);
+    let class = |name: Option<&str>| name.map_or(0, |name| plan.names.class_of(name));
+    let shows: Vec<_> = shown().map(|name| tables.may_show(&workload, &attempt, class(name))).collect();
+    let by_reference: Vec<_> = shown().map(|name| reference::may_show(snapshot, &question, name)).collect();
+    prop_assert_eq!(&shows, &by_reference, "{} {:?}\n{:?}", workload, flow, enforced.steps);
+    add(&tally.verified, shows.contains(&Some(true)) && shows.contains(&Some(false)));
     add(&tally.limited, by_tables.iter().any(|(_, may)| enforced.verdict.passes() && *may == Some(false)));
     Ok(())
 }

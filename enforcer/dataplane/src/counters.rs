@@ -98,5 +98,6 @@ pub(crate) fn fill(maps: &Maps) -> Result<Vec<Fill>, Error> {
         map::RESOLVERS = resolvers,
         map::QUESTIONS = questions,
         map::STREAMS = streams,
+        map::HELLOS = hellos,
     })
 }

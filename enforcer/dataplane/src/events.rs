@@ -3,7 +3,8 @@
 
 use crate::error::Error;
 use aya::maps::{MapData, RingBuf};
-use enforcer_common::event::{DnsEvent, FlowEvent, Kind};
+use enforcer_common::event::{DnsEvent, FlowEvent, Kind, NameEvent};
+use enforcer_common::flow::FlowKey;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// One event.
@@ -17,6 +18,13 @@ pub enum Event {
         header: DnsEvent,
         /// The message, from its DNS header on.
         message: Vec<u8>,
+    },
+    /// The server name of a flow's TLS ClientHello was read; what becomes of the flow is told after it.
+    ServerName {
+        /// The flow.
+        key: FlowKey,
+        /// The name, lower case.
+        name: String,
     },
 }
 
@@ -79,10 +87,13 @@ pub(crate) fn take(ring: &mut Option<RingBuf<MapData>>) -> Result<EventReader, E
 /// The event in a record; `None` when its kind or size is wrong.
 fn decode(record: &[u8]) -> Option<Event> {
     let kind = u32::from_ne_bytes(record.get(..4)?.try_into().ok()?);
-    let kind = [Kind::Admitted, Kind::Refused, Kind::Ended, Kind::Cut, Kind::Dropped, Kind::DnsAnswer]
-        .into_iter()
-        .find(|known| *known as u32 == kind)?;
-    if kind == Kind::DnsAnswer { dns(record) } else { flow(record).map(|event| Event::Flow(kind, event)) }
+    let of_flows = [Kind::Admitted, Kind::Refused, Kind::Ended, Kind::Cut, Kind::Dropped];
+    let known = of_flows.into_iter().chain([Kind::DnsAnswer, Kind::ServerName]);
+    match known.into_iter().find(|known| *known as u32 == kind)? {
+        Kind::DnsAnswer => dns(record),
+        Kind::ServerName => server_name(record),
+        kind => flow(record).map(|event| Event::Flow(kind, event)),
+    }
 }
 
 fn flow(record: &[u8]) -> Option<FlowEvent> {
@@ -101,10 +112,21 @@ fn dns(record: &[u8]) -> Option<Event> {
     Some(Event::Dns { header, message })
 }
 
+fn server_name(record: &[u8]) -> Option<Event> {
+    if record.len() != size_of::<NameEvent>() {
+        return None;
+    }
+    // SAFETY: the record is as long as the type, which holds integers only; alignment is not asked for.
+    let event = unsafe { record.as_ptr().cast::<NameEvent>().read_unaligned() };
+    let name = event.name()?.map(char::from).collect();
+    Some(Event::ServerName { key: event.key, name })
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Event, decode};
-    use enforcer_common::event::Kind;
+    use enforcer_common::event::{Kind, NAME_END};
+    use enforcer_common::flow::FlowKey;
 
     fn record(kind: u32, size: usize) -> Vec<u8> {
         let mut record = kind.to_ne_bytes().to_vec();
@@ -123,8 +145,20 @@ mod tests {
 
     #[test]
     fn unknown_kinds_and_stubs_are_refused() {
-        assert_eq!(decode(&record(7, 160)), None);
+        assert_eq!(decode(&record(8, 160)), None);
         assert_eq!(decode(&[1, 0, 0]), None);
+    }
+
+    #[test]
+    fn a_server_name_is_turned_round() {
+        let mut event = record(7, 328);
+        event[4..8].copy_from_slice(&3_u32.to_ne_bytes());
+        event[64 + NAME_END - 3..64 + NAME_END].copy_from_slice(b"cba");
+        let read = Event::ServerName { key: FlowKey::NONE, name: "abc".to_owned() };
+        assert_eq!(decode(&event), Some(read));
+        event[4..8].copy_from_slice(&254_u32.to_ne_bytes());
+        assert_eq!(decode(&event), None);
+        assert_eq!(decode(&event[..327]), None);
     }
 
     #[test]

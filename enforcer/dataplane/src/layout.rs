@@ -10,6 +10,7 @@ use enforcer_common::flow::{Flow, FlowKey, Fragment, FragmentKey};
 use enforcer_common::name;
 use enforcer_common::policy::{Endpoint, IdentityKey, Learned, LearnedKey, Rule, RuleKey};
 use enforcer_common::stream::{Part, Stream, StreamKey};
+use enforcer_common::tls::Hello;
 use std::path::Path;
 
 /// Type, sizes and room of one map.
@@ -39,7 +40,7 @@ impl Layout {
 }
 
 /// The layout of every map that is pinned.
-pub(crate) fn layouts(room: &Capacities) -> [Layout; 22] {
+pub(crate) fn layouts(room: &Capacities) -> [Layout; 23] {
     use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, RingBuf};
     let halves = 2 * capacity::NAME_STATES;
     [
@@ -55,6 +56,7 @@ pub(crate) fn layouts(room: &Capacities) -> [Layout; 22] {
         Layout::of::<QuestionKey, Question>(map::QUESTIONS, LruHash, room.questions),
         Layout::of::<StreamKey, Stream>(map::STREAMS, LruHash, capacity::STREAMS),
         Layout::of::<StreamKey, Part>(map::PARTS, LruHash, capacity::PARTS),
+        Layout::of::<FlowKey, Hello>(map::HELLOS, LruHash, capacity::HELLOS),
         Layout::of::<u32, name::Symbols>(map::NAME_SYMBOLS, Array, 2),
         Layout::of::<u32, name::Row>(map::NAME_ROWS, Array, halves),
         Layout::of::<u32, u32>(map::NAME_CLASSES, Array, halves),

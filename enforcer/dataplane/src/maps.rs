@@ -11,6 +11,7 @@ use enforcer_common::flow::{Flow, FlowKey, Fragment, FragmentKey};
 use enforcer_common::name;
 use enforcer_common::policy::{Endpoint, IdentityKey, Learned, LearnedKey, Rule, RuleKey};
 use enforcer_common::stream::{Stream, StreamKey};
+use enforcer_common::tls::Hello;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -30,6 +31,7 @@ pub(crate) struct Maps {
     pub(crate) resolvers: Store<Address, u32>,
     pub(crate) questions: Store<QuestionKey, Question>,
     pub(crate) streams: Store<StreamKey, Stream>,
+    pub(crate) hellos: Store<FlowKey, Hello>,
     pub(crate) name_symbols: Store<u32, name::Symbols>,
     pub(crate) name_rows: Store<u32, name::Row>,
     pub(crate) name_classes: Store<u32, u32>,
@@ -57,6 +59,7 @@ impl Maps {
             resolvers: store(object, map::RESOLVERS)?,
             questions: store(object, map::QUESTIONS)?,
             streams: store(object, map::STREAMS)?,
+            hellos: store(object, map::HELLOS)?,
             name_symbols: store(object, map::NAME_SYMBOLS)?,
             name_rows: store(object, map::NAME_ROWS)?,
             name_classes: store(object, map::NAME_CLASSES)?,

@@ -23,6 +23,7 @@ use super::log::FlowLog;
 use super::moment::{Moment, seconds};
 use super::names::{self, Names, Occasion};
 use super::ring::FlowRing;
+use super::server_names::ServerNames;
 use super::tally::Tally;
 use super::view::View;
 
@@ -39,6 +40,8 @@ pub struct Books {
     pub dns_tally: DnsTally,
     /// Who looked up what.
     pub names: Names,
+    /// What servers flows asked for by TLS.
+    pub server_names: ServerNames,
     /// The facts of the plan in force.
     pub view: View,
     /// The plan in force.
@@ -85,6 +88,7 @@ impl Books {
                 self.flow(kind, &event, now, None);
             }
             Event::Dns { header, message } => self.answer(&header, message, now),
+            Event::ServerName { key, name } => self.server_names.note(key, name.into()),
         }
     }
 
@@ -124,6 +128,7 @@ impl Books {
         match assembled {
             Ok(mut record) => {
                 record.end_reason = end.or(record.end_reason);
+                record.server_name = self.server_names.of(&event.key, record.event);
                 self.enter(record);
             }
             Err(error) => {

@@ -25,6 +25,7 @@ use super::moment::Moment;
 use super::names::{self, Names};
 use super::resolve::{self, Resolved, chain};
 use super::ring::FlowRing;
+use super::server_names::ServerNames;
 use super::settle::{Accepted, Objects, Settled, Surroundings};
 use super::tally::Tally;
 use super::view::View;
@@ -109,6 +110,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             queries: Queries::default(),
             dns_tally: DnsTally::default(),
             names: Names::new(names::CAPACITY),
+            server_names: ServerNames::default(),
             view: View::default(),
             plan: accepted.plan().clone(),
             settings: Settings::DEFAULT,

@@ -3,7 +3,7 @@
 use anstyle::{AnsiColor, Style};
 use enforcer_common::verdict::Verdict;
 use enforcer_core::check::Severity;
-use enforcer_core::record::{Event, Icmp, Peer, Record, RuleRef, Staged, text};
+use enforcer_core::record::{EndReason, Event, Icmp, Peer, Record, RuleRef, Staged, text};
 use jiff::tz::TimeZone;
 
 pub(super) const DIM: Style = Style::new().dimmed();
@@ -55,6 +55,9 @@ pub fn compact(record: &Record, zone: &TimeZone) -> String {
         line.push(' ');
         line.push_str(&rule_text(rule));
     }
+    if let Some(name) = &record.server_name {
+        line.push_str(&format!(" sni={name}"));
+    }
     if let Some(staged) = &record.staged {
         line.push(' ');
         line.push_str(&staged_text(staged));
@@ -83,6 +86,7 @@ pub fn wide(record: &Record, zone: &TimeZone) -> String {
         format!("{}/{} packets", record.forward.packets, record.reply.packets),
         format!("{}/{} bytes", record.forward.bytes, record.reply.bytes),
         format!("end={end}"),
+        record.server_name.as_ref().map_or_else(|| "sni=-".to_owned(), |name| format!("sni={name}")),
         record.staged.as_ref().map_or_else(|| "staged=-".to_owned(), staged_text),
         format!("revision={}", record.revision),
     ]
@@ -197,6 +201,7 @@ fn ending(record: &Record) -> String {
         )
     };
     match (record.event, record.end_reason) {
+        (Event::Cut, Some(EndReason::ServerName)) => format!(" cut for its server name, {}", counts()),
         (Event::Cut, _) => format!(" cut by a change of policy, {}", counts()),
         (Event::Ended, Some(reason)) => format!(" ended: {}, {}", reason.text(), counts()),
         _ => String::new(),
@@ -207,7 +212,7 @@ fn ending(record: &Record) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use enforcer_core::record::{Count, EndReason};
+    use enforcer_core::record::Count;
 
     use super::*;
     use crate::testing::record;
@@ -251,6 +256,16 @@ mod tests {
     }
 
     #[test]
+    fn a_server_name_is_shown_where_it_was_read() {
+        let cut = record(|r| {
+            (r.event, r.end_reason) = (Event::Cut, Some(EndReason::ServerName));
+            r.server_name = Some("b.example".into());
+        });
+        let line = plain(&compact(&cut, &TimeZone::UTC));
+        assert!(line.contains(" sni=b.example cut for its server name, 1/0 packets"), "{line}");
+    }
+
+    #[test]
     fn verdicts_have_their_colours() {
         assert!(compact(&record(|_| ()), &TimeZone::UTC).contains("\u{1b}[31mDENIED\u{1b}[0m"));
         let green = record(|r| r.verdict = Verdict::Forwarded);
@@ -265,7 +280,7 @@ mod tests {
         for part in [
             "2026-01-05T12:01:02.123456  node-1  refused ",
             "update/update (10.0.0.3:40112) [17]  →  github.com (198.51.100.7:443) [1]",
-            "1/0 packets  74/0 bytes  end=-  staged=-  revision=4",
+            "1/0 packets  74/0 bytes  end=-  sni=-  staged=-  revision=4",
         ] {
             assert!(line.contains(part), "{part:?} in {line}");
         }

@@ -21,6 +21,7 @@ mod queries;
 mod records;
 mod restart;
 mod rules;
+mod server_names;
 mod shapes;
 mod spoofed;
 mod trust;

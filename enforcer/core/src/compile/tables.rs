@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use enforcer_common::decide::Direction;
-use enforcer_common::policy::{ANY_PEER, Action, HOST_BIT, MAX_STAGES, Rule};
+use enforcer_common::policy::{ANY_PEER, Action, HOST_BIT, MAX_STAGES, Rule, SERVER_NAME};
 
 use super::identities::Identities;
 use super::names::Names;
@@ -298,7 +298,11 @@ fn entries(sources: Sources<'_>, class: &Class) -> Vec<Entry> {
                 can_be_left |= rule.action == Action::Pass;
                 let (number, action) = (numbers.rule(policy, class.direction, index), rule.action as u8);
                 let rank = rank(&entries);
-                let queries = if rule.queries.is_some() { list_number(tier_of(&policy)) } else { 0 };
+                let queries = match &rule.queries {
+                    Some(_) => list_number(tier_of(&policy)),
+                    None if rule.verifies_sni => SERVER_NAME,
+                    None => 0,
+                };
                 let value = Rule { rank, rule: number, action, tier_default: 0, queries };
                 entries.push(Entry { stage, value, rule: Some((policy, index)) });
             }

@@ -229,6 +229,7 @@ fn rule(
             Some(_) => Ports::OneOf(ports(protocols, &format!("{path}.protocols"), report)),
         },
         queries: None,
+        verifies_sni: false,
     }
 }
 

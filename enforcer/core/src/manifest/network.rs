@@ -155,6 +155,7 @@ fn rules<'a>(
             peers: if peers_written { Peers::OneOf(peers) } else { Peers::Any },
             ports: if ports_written { Ports::OneOf(ports) } else { Ports::Any },
             queries: None,
+            verifies_sni: false,
         });
     }
     rules

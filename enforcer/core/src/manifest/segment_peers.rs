@@ -31,6 +31,9 @@ pub struct PeerSpec {
     /// Names; egress only.
     #[serde(default)]
     pub fqdns: Option<Vec<Pattern>>,
+    /// With `fqdns`: whether connections must begin with a TLS ClientHello that names one of them.
+    #[serde(default, rename = "verifySNI")]
+    pub verify_sni: Option<bool>,
     /// Addresses and names of ExternalNetwork objects.
     #[serde(default)]
     pub external_networks: Option<ExternalNetworksSpec>,
@@ -127,6 +130,9 @@ fn peer(spec: &PeerSpec, scope: &Scope<'_>, path: &str, report: &mut Report, pee
     }
     if spec.cidr.is_none() && spec.except.is_some() {
         report.refuse(format!("{path}.except"), "needs the cidr it is an exception from");
+    }
+    if spec.fqdns.is_none() && spec.verify_sni.is_some() {
+        report.refuse(format!("{path}.verifySNI"), "needs the fqdns it is about");
     }
     spec.pods.iter().for_each(|pods| peers.extend(workloads(pods, scope, &format!("{path}.pods"), report)));
     zones(&spec.zones, &format!("{path}.zones"), report, peers);

@@ -83,6 +83,7 @@ pub(super) fn ingress(specs: &[IngressRule], scope: &Scope<'_>, report: &mut Rep
             peers: peers(&spec.from, scope, &from, report),
             ports: port_list(&spec.ports, &format!("{path}.ports"), report),
             queries: None,
+            verifies_sni: false,
         });
     }
     rules
@@ -104,6 +105,7 @@ pub(super) fn egress(specs: &[EgressRule], scope: &Scope<'_>, report: &mut Repor
             action: action(spec.action),
             peers: peers(&spec.to, scope, &to, report),
             queries: queries(spec, &ports, &format!("{path}.dns"), report),
+            verifies_sni: verifies_sni(spec, &ports, &path, report),
             ports,
         });
     }
@@ -132,6 +134,37 @@ fn queries(spec: &EgressRule, ports: &Ports, path: &str, report: &mut Report) ->
     }
     refuse_empty(allow, &format!("{path}.allow"), "every name", report);
     Some(allow.clone())
+}
+
+/// Whether server names are verified; refused where that cannot be done for everything the rule admits.
+fn verifies_sni(spec: &EgressRule, ports: &Ports, path: &str, report: &mut Report) -> bool {
+    let peers = || spec.to.iter().flatten().enumerate();
+    let Some((index, _)) = peers().find(|(_, peer)| peer.verify_sni == Some(true)) else { return false };
+    let field = format!("{path}.to[{index}].verifySNI");
+    if spec.action != ActionSpec::Allow {
+        report.refuse(&field, "is a condition of what a rule admits: it goes with the action Allow");
+    }
+    if let Some((other, _)) = peers().find(|(_, peer)| peer.verify_sni != Some(true)) {
+        let reason = "is a peer without verifySNI beside one with it: give it a rule of its own";
+        report.refuse(format!("{path}.to[{other}]"), reason);
+    }
+    let is_tcp = |port: &PortMatch| match port {
+        PortMatch::Range { protocol, .. } | PortMatch::Named { protocol, .. } => *protocol == Protocol::TCP,
+        PortMatch::Protocol(protocol) => *protocol == Protocol::TCP,
+        PortMatch::Icmp { .. } => false,
+    };
+    if !matches!(ports, Ports::OneOf(ports) if ports.iter().all(is_tcp)) {
+        let reason = "server names are read from TLS over TCP, not from QUIC: list ports of TCP only, and give other \
+                      protocols a rule without verifySNI";
+        report.refuse(&field, reason);
+    }
+    if spec.dns.is_some() {
+        report.refuse(
+            format!("{path}.dns"),
+            "limits DNS queries, which do not begin with TLS: give it a rule without verifySNI",
+        );
+    }
+    true
 }
 
 fn action(spec: ActionSpec) -> Action {

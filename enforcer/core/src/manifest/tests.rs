@@ -98,6 +98,7 @@ spec:
             peers: Peers::OneOf(vec![name("pagerduty.com"), name("*.pagerduty.com")]),
             ports: Ports::OneOf(vec![PortMatch::Range { protocol: Protocol::TCP, first: 443, last: 443 }]),
             queries: None,
+            verifies_sni: false,
         }]),
         ingress: None,
     };
@@ -170,6 +171,7 @@ fn a_network_policy_reads_peers_and_ports() {
             },
         ]),
         queries: None,
+        verifies_sni: false,
         ports: Ports::OneOf(vec![
             PortMatch::Protocol(tcp),
             PortMatch::Protocol(Protocol::UDP),
@@ -178,8 +180,14 @@ fn a_network_policy_reads_peers_and_ports() {
             PortMatch::Range { protocol: Protocol::SCTP, first: 1, last: 65535 },
         ]),
     };
-    let second =
-        Rule { name: None, action: Action::Allow, peers: Peers::Any, ports: Ports::Any, queries: None };
+    let second = Rule {
+        name: None,
+        action: Action::Allow,
+        peers: Peers::Any,
+        ports: Ports::Any,
+        queries: None,
+        verifies_sni: false,
+    };
     assert_eq!(policy.ingress, Some(vec![first, second]));
 }
 

@@ -9,6 +9,7 @@ use enforcer_common::decide::{Attempt, Decision, Force, Tables, decide, is_liste
 use enforcer_common::policy::{
     Endpoint, Learned, LearnedKey, MAX_ADDRESSES, Mode, Rule, RuleKey, Stages, WORLD,
 };
+use enforcer_common::verdict::Verdict;
 use ipnet::IpNet;
 
 use super::{EndpointPlan, Plan};
@@ -96,8 +97,20 @@ impl HostTables {
     pub fn may_ask(&self, workload: &WorkloadId, attempt: &Attempt, class: u32) -> Option<bool> {
         let decision = self.decide(workload, attempt)?;
         let observes = self.endpoint(workload)?.mode == Mode::Observe as u8;
-        let is_free = decision.list.number == 0 || observes;
+        let is_free = !decision.list.is_limited() || observes;
         Some(decision.verdict.passes() && (is_free || is_listed(self, decision.list, class)))
+    }
+
+    /// Whether policy would admit the attempt once it is known which server name its TLS ClientHello shows: one of this
+    /// class, or with 0 none that counts.
+    pub fn may_show(&self, workload: &WorkloadId, attempt: &Attempt, class: u32) -> Option<bool> {
+        let decision = self.decide(workload, attempt)?;
+        if !decision.list.verifies_sni() {
+            return Some(decision.verdict == Verdict::Forwarded);
+        }
+        let shown = Attempt { admitted_as: class, ..*attempt };
+        let decision = decide(&ByName(self), self.endpoint(workload)?, &shown, Force::Enforced);
+        Some(decision.verdict == Verdict::Forwarded)
     }
 
     fn insert_identity(&mut self, prefix: IpNet, identity: u32) {
@@ -123,6 +136,23 @@ impl HostTables {
             }
         }
         placed
+    }
+}
+
+/// The tables where no name counts but the one that an attempt is admitted as.
+struct ByName<'a>(&'a HostTables);
+
+impl Tables for ByName<'_> {
+    fn identity(&self, generation: u32, address: &Address) -> u32 {
+        self.0.identity(generation, address)
+    }
+
+    fn learned(&self, _key: &LearnedKey) -> Option<Learned> {
+        None
+    }
+
+    fn rule(&self, key: &RuleKey) -> Option<Rule> {
+        self.0.rule(key)
     }
 }
 

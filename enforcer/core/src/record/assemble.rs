@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use enforcer_common::decide::Direction;
 use enforcer_common::event::{FlowEvent, Kind};
-use enforcer_common::flow::{Flow, FlowKey, tcp};
+use enforcer_common::flow::{FLAG_CUT, Flow, FlowKey, tcp};
 use enforcer_common::policy::{HOST_BIT, NAME_BIT};
 use enforcer_common::verdict::{Reason, Verdict};
 use jiff::Timestamp;
@@ -72,7 +72,7 @@ pub struct UnknownNumber {
     pub number: u32,
 }
 
-/// Makes the record of a flow event.
+/// Makes the record of a flow event; the server name, which events of its own tell, is left out.
 ///
 /// # Errors
 /// When a field holds a number that the ABI does not know, or `kind` is no flow event.
@@ -112,6 +112,7 @@ pub fn assemble(
         last: clock.time(flow.last_seen),
         end: end_reason.map(|_| clock.time(event.time)),
         end_reason,
+        server_name: None,
         rule: rule(flow.rule, directory),
         staged: staged(flow, directory)?,
         revision: flow.revision,
@@ -195,7 +196,7 @@ fn event_of(kind: Kind) -> Result<Event, UnknownNumber> {
         Kind::Ended => Ok(Event::Ended),
         Kind::Cut => Ok(Event::Cut),
         Kind::Dropped => Ok(Event::Dropped),
-        Kind::DnsAnswer => Err(UnknownNumber { field: "kind", number: kind as u32 }),
+        Kind::DnsAnswer | Kind::ServerName => Err(UnknownNumber { field: "kind", number: kind as u32 }),
     }
 }
 
@@ -208,6 +209,7 @@ fn direction(number: u8) -> Result<Direction, UnknownNumber> {
 
 fn end_reason(event: Event, flow: &Flow) -> Option<EndReason> {
     match event {
+        Event::Cut if flow.flags & FLAG_CUT != 0 => Some(EndReason::ServerName),
         Event::Cut => Some(EndReason::Policy),
         Event::Ended if flow.tcp & tcp::RESET != 0 => Some(EndReason::Reset),
         Event::Ended if tcp::is_closed(flow.tcp) => Some(EndReason::Closed),

@@ -94,6 +94,7 @@ impl EndReason {
             Self::Reset => "reset",
             Self::Idle => "idle",
             Self::Policy => "policy",
+            Self::ServerName => "server-name",
             Self::Gone => "gone",
         }
     }

@@ -161,7 +161,8 @@ type RuleList = Option<Vec<Rule>>;
 
 fn rules() -> impl Strategy<Value = (RuleList, RuleList)> {
     let action = select(&[Action::Allow, Action::Deny, Action::Reject, Action::Pass, Action::Pass][..]);
-    let egress = option::weighted(0.8, vec(rule(action.clone().boxed(), true), 0..6));
+    let sent = prop_oneof![6 => rule(action.clone().boxed(), true), 1 => verifying_rule()];
+    let egress = option::weighted(0.8, vec(sent, 0..6));
     let ingress = option::weighted(0.6, vec(rule(action.boxed(), false), 0..6));
     (egress, ingress)
 }
@@ -180,9 +181,28 @@ fn rule(action: BoxedStrategy<Action>, named: bool) -> impl Strategy<Value = Rul
     (option::of(select(&["r", "s"][..])), action, peers, ports, queries).prop_map(
         move |(name, action, peers, ports, queries)| {
             let queries = queries.filter(|_| named && action == Action::Allow);
-            Rule { name: name.map(str::to_owned), action, peers, ports, queries }
+            Rule { name: name.map(str::to_owned), action, peers, ports, queries, verifies_sni: false }
         },
     )
+}
+
+/// A rule that verifies server names: it allows names over TCP and nothing else.
+fn verifying_rule() -> impl Strategy<Value = Rule> {
+    let one = |port| PortMatch::Range { protocol: Protocol::TCP, first: port, last: port };
+    let ports = prop_oneof![
+        1 => Just(PortMatch::Protocol(Protocol::TCP)),
+        1 => select(&PORTS[1..]).prop_map(one),
+    ];
+    let ports = vec(ports, 1..4).prop_map(Ports::OneOf);
+    let peers = vec(pattern().prop_map(Peer::Name), 1..4).prop_map(Peers::OneOf);
+    (peers, ports).prop_map(|(peers, ports)| Rule {
+        name: None,
+        action: Action::Allow,
+        peers,
+        ports,
+        queries: None,
+        verifies_sni: true,
+    })
 }
 
 fn pattern() -> impl Strategy<Value = Pattern> {

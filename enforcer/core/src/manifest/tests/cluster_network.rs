@@ -23,7 +23,14 @@ fn of_team(team: &str) -> NamespaceScope {
 }
 
 fn rule(name: Option<&str>, action: Action, peers: Vec<Peer>, ports: Ports) -> Rule {
-    Rule { name: name.map(str::to_owned), action, peers: Peers::OneOf(peers), ports, queries: None }
+    Rule {
+        name: name.map(str::to_owned),
+        action,
+        peers: Peers::OneOf(peers),
+        ports,
+        queries: None,
+        verifies_sni: false,
+    }
 }
 
 const EVERY_FORM: &str = "{tier: Admin, priority: 7,

@@ -157,6 +157,7 @@ fn an_ended_flow_names_both_ends_and_its_rule() {
         last: at(102),
         end: Some(at(103)),
         end_reason: Some(EndReason::Closed),
+        server_name: None,
         rule: Some(rule()),
         staged: None,
         revision: 4,

@@ -17,6 +17,7 @@ mod segments;
 mod shapes;
 mod state;
 mod streams;
+mod tls;
 
 use super::{World, workload};
 use crate::options::{Capacities, Options};
@@ -59,6 +60,8 @@ pub(super) struct Lab {
     events: EventReader,
     /// DNS events of all packets so far.
     pub(super) answers: Vec<DnsEvent>,
+    /// Server names told with all packets so far.
+    pub(super) server_names: Vec<String>,
     /// Counters before the next packet.
     counters: [u64; COUNTERS as usize],
     _world: World,
@@ -77,8 +80,9 @@ impl Lab {
         let mut dataplane = Dataplane::open(&options).expect("the data plane opens");
         dataplane.attach(&workload("a"), interface).expect("a is attached");
         let events = dataplane.events().expect("nobody has them");
-        let mut lab =
-            Self { dataplane, interface, events, answers: Vec::new(), counters: [0; 64], _world: world };
+        let counters = [0; COUNTERS as usize];
+        let (answers, server_names) = (Vec::new(), Vec::new());
+        let mut lab = Self { dataplane, interface, events, answers, server_names, counters, _world: world };
         lab.counters_moved();
         lab
     }
@@ -131,10 +135,11 @@ impl Lab {
 
     /// What was told since the last time, times set to 0.
     pub(super) fn told(&mut self) -> Vec<Told> {
-        let (mut told, answers) = (Vec::new(), &mut self.answers);
+        let (mut told, answers, names) = (Vec::new(), &mut self.answers, &mut self.server_names);
         self.events.poll(|event| match event {
             Event::Flow(kind, event) => told.push((kind, event.key, timeless(&event.flow))),
             Event::Dns { header, .. } => answers.push(header),
+            Event::ServerName { name, .. } => names.push(name),
         });
         assert_eq!(self.events.malformed(), 0);
         told

@@ -5,6 +5,7 @@ use super::plans::{Case, OWN, PORTS, REMOTES, SPOOFED, address, case};
 use super::shapes::{self, Segment, Unusual};
 use super::{Lab, Observed, Told, runner};
 use crate::tests::workload;
+use enforcer_common::abi::COUNTERS;
 use enforcer_common::address::Address;
 use enforcer_common::event::Kind;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
@@ -253,7 +254,7 @@ fn comparable(told: Vec<Told>) -> Vec<Told> {
 
 /// What the model expects of a packet.
 fn expect(model: &mut Model, sent: &Sent) -> Observed {
-    model.counters = [0; 64];
+    model.counters = [0; COUNTERS as usize];
     let code = model.step(sent.from_workload, &sent.octets);
     let counters = (0..).zip(model.counters).filter(|(_, count)| *count > 0).collect();
     let told = comparable(std::mem::take(&mut model.told));
