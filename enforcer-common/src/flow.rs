@@ -122,6 +122,8 @@ pub mod tcp {
     pub const RST: u8 = 0x04;
     /// Acknowledge.
     pub const ACK: u8 = 0x10;
+    /// Urgent.
+    pub const URG: u8 = 0x20;
 
     /// The beginner's SYN was seen.
     pub const SAW_SYN: u8 = 0x01;

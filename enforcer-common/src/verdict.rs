@@ -98,7 +98,8 @@ numbered! {
         SniAbsent = 32 "sni-absent",
         /// A connection does not begin with a well-formed TLS ClientHello where policy verifies its server name.
         NotTls = 33 "not-tls",
-        /// A TLS ClientHello could not be read where it has to be: the connection began unseen, or it is too long.
+        /// A TLS ClientHello could not be read where it has to be: the connection began unseen, it is too long, or octets are
+        /// urgent.
         TlsUnread = 34 "tls-unread",
         /// A segment of a TLS ClientHello ahead of one that is missing, or octets on a SYN; the sender repeats them.
         TlsOutOfOrder = 35 "tls-out-of-order",

@@ -52,6 +52,10 @@ pub extern "C" fn tls_look(skb: Context, from_workload: u32) -> i32 {
         // Whether they count is up to the other side (RFC 7413); without an answer they come again behind it.
         return unread(Reason::TlsOutOfOrder);
     }
+    if flags & tcp::URG != 0 {
+        // An urgent octet is part of what is read on the other side, or is not, as its program likes (RFC 6093).
+        return conclude(skb, Reason::TlsUnread as u32);
+    }
     let sequence = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
     let length = work.packet.end - start;
     let Some(hello) = HELLOS.get_ptr(&work.key) else { return conclude(skb, Reason::TlsUnread as u32) };

@@ -29,6 +29,10 @@ pub use edit::{Edit, yaml};
 /// The address a name is taken to have when none is known: one for documentation (RFC 5737), which nobody has.
 pub const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
+/// What is said beside a verdict that holds until the server name is known.
+pub const SERVER_NAME: &str =
+    "verifySNI: it must begin with a TLS ClientHello, and is judged again by the server name in it";
+
 /// A question about a flow.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Query {
@@ -120,6 +124,8 @@ pub struct Side {
     pub steps: Vec<Step>,
     /// False when limits kept the policies from being compiled as written; the verdict holds all the same.
     pub as_written: bool,
+    /// True when the verdict holds until the server name is known, and the flow is then judged by it alone.
+    pub verifies_sni: bool,
     /// What would be decided were every staged policy enforced; `None` when none concerns the workload.
     pub staged: Option<Staged>,
     /// Changes of which each by itself would turn this side's verdict.
@@ -265,6 +271,7 @@ fn side(snapshot: &Snapshot, plan: &Plan, question: &Question) -> Result<Side, E
     Ok(Side {
         workload: question.workload.clone(),
         direction: question.direction,
+        verifies_sni: decision.list.verifies_sni(),
         as_written: (decision.verdict, decision.reason, &decided) == (verdict, reason, &rule),
         verdict: decision.verdict,
         reason: decision.reason,
@@ -380,6 +387,9 @@ impl fmt::Display for Side {
         for advice in &self.advice {
             let change = if self.verdict.passes() { "to refuse it" } else { "to admit it" };
             writeln!(f, "  {change}: {}", advice.text)?;
+        }
+        if self.verifies_sni {
+            writeln!(f, "  {SERVER_NAME}")?;
         }
         if !self.as_written {
             writeln!(f, "  limits kept the policies from being compiled as written: see the refusals")?;

@@ -100,6 +100,9 @@ fn destination(
 
 fn side(side: &core::Side, plan: &Plan) -> Side {
     let mut steps: Vec<String> = side.steps.iter().map(ToString::to_string).collect();
+    if side.verifies_sni {
+        steps.push(core::SERVER_NAME.into());
+    }
     if !side.as_written {
         steps.push(
             "limits kept the policies from being compiled as written, see the problems in status".into(),

@@ -39,6 +39,21 @@ ingress: 192.0.2.1 is no workload; no policy of ours is asked there
 }
 
 #[test]
+fn it_is_said_where_a_server_name_must_follow() {
+    let mut snapshot = crate::fixture::snapshot(&[
+        "{apiVersion: enforcer.dev/v1alpha1, kind: SegmentPolicy, metadata: {name: tls, namespace: update},
+          spec: {subject: {}, egress: [{action: Allow, to: [{fqdns: [a.example], verifySNI: true}],
+          ports: [{port: 443}]}]}}",
+    ]);
+    add(&mut snapshot, "update", "update", &["10.0.0.3"]);
+    let explained = |port| explain(&snapshot, &query("update", "a.example", port)).expect("it is known");
+    assert!(explained("443/tcp").egress.verifies_sni);
+    assert!(explained("443/tcp").to_string().contains("\n  verifySNI: it must begin with a TLS ClientHello"));
+    let quic = explained("443/udp");
+    assert_eq!((quic.egress.verdict, quic.egress.verifies_sni), (Verdict::Denied, false));
+}
+
+#[test]
 fn a_workload_is_judged_on_both_sides() {
     assert_eq!(
         text("payment", "alerts/alerts", "443"),

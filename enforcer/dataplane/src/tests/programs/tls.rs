@@ -6,7 +6,7 @@ use super::state::{far, near, row, ruled};
 use super::{Lab, OK, REDIRECT, SHOT, clear};
 use crate::tests::workload;
 use enforcer_common::event::Kind;
-use enforcer_common::flow::tcp::{ACK, SYN};
+use enforcer_common::flow::tcp::{ACK, SYN, URG};
 use enforcer_common::flow::{FLAG_CUT, FLAG_TLS, FLAG_VERIFIED};
 use enforcer_common::policy::{Action, Mode, Rule, SERVER_NAME};
 use enforcer_common::verdict::{Reason, Verdict};
@@ -257,6 +257,10 @@ fn where_a_connection_begins_is_said_by_the_other_side() {
     assert_eq!(unseen.send(0, &[]), OK);
     assert_eq!(unseen.send(0, ALLOWED), REDIRECT);
     assert_eq!(unseen.refusal(), Reason::TlsUnread);
+    // An urgent octet may or may not be part of the hello.
+    let mut urgent = Connection::open(&mut lab, true, 5);
+    assert_eq!(urgent.packet(true, ACK | URG, FIRST, ALLOWED), REDIRECT);
+    assert_eq!(urgent.refusal(), Reason::TlsUnread);
     // Nor does it help that the place of a hello is forgotten.
     let mut forgotten = Connection::open(&mut lab, true, 4);
     clear(&forgotten.lab.dataplane.maps.hellos);
