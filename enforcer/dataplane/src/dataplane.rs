@@ -46,7 +46,7 @@ pub struct Dataplane {
     pub(crate) refusing: BTreeSet<u32>,
     /// What came to the learned map and went.
     pub(crate) learned_account: Account,
-    options: Options,
+    pub(crate) options: Options,
     #[expect(dead_code, reason = "dropping it gives the pin directory free")]
     lock: Lock,
 }
@@ -353,6 +353,8 @@ impl Dataplane {
         if !matches!(self.origin, Origin::Beside(_)) {
             return Ok(());
         }
+        // Once before the old programs stop, so that no name is missing, and once behind, for what they still learned.
+        self.carry_names_over()?;
         let claimed: Vec<Held> =
             self.attached.values().filter(|held| self.waiting.contains(&held.interface)).cloned().collect();
         for held in claimed {
@@ -361,6 +363,7 @@ impl Dataplane {
             self.put_programs(interface, &held.name, Some(held.hook)).map_err(failed)?;
             self.waiting.remove(&interface);
         }
+        self.carry_names_over()?;
         load::settle(&self.options.pin_directory)?;
         self.origin = Origin::Adopted;
         Ok(())

@@ -1,15 +1,19 @@
 //! Learned addresses as userspace sees and adds them. Owns nothing of how the kernel learns; uses the same rule for
 //! which class makes room.
 
+use crate::clock::monotonic_ns;
 use crate::dataplane::Dataplane;
 use crate::error::Error;
 use crate::sys::Store;
+use aya::maps::MapData;
 use enforcer_common::abi::map;
 use enforcer_common::address::Address;
 use enforcer_common::policy::{Endpoint, Learned, LearnedKey};
 use enforcer_core::object::WorkloadId;
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 /// An address a workload learned, and the name classes it answers to.
@@ -22,6 +26,8 @@ pub struct LearnedAddress {
     /// Name class and the second of the monotonic clock it expires at; expired ones may be among them.
     pub classes: Vec<(u32, u32)>,
 }
+
+const NANOSECONDS: u64 = 1_000_000_000;
 
 /// What userspace adds to an epoch: far more than the programs may add between its reading and its writing, so that
 /// the epoch moves in any case.
@@ -68,11 +74,48 @@ impl Dataplane {
         Ok(all)
     }
 
+    /// Takes what workloads learned in the maps that are replaced over into the new ones; nothing where those maps have
+    /// another layout. Classes are the same for the same patterns, whatever the version.
+    pub(crate) fn carry_names_over(&self) -> Result<(), Error> {
+        let directory = &self.options.pin_directory;
+        let Some(old_endpoints) = pinned::<u32, Endpoint>(directory, map::ENDPOINTS) else { return Ok(()) };
+        let Some(old_learned) = pinned::<LearnedKey, Learned>(directory, map::LEARNED) else { return Ok(()) };
+        let mut successors = HashMap::new();
+        let visit = |interface: &u32, old: &Endpoint| {
+            let new = self.mirror.endpoints.get(interface);
+            if let Some(new) = new.filter(|new| new.addresses == old.addresses) {
+                successors.insert(old.id, *new);
+            }
+        };
+        old_endpoints.for_each(visit).map_err(Error::map("read", map::ENDPOINTS))?;
+        let now = (monotonic_ns() / NANOSECONDS) as u32;
+        let mut carried = Vec::new();
+        let visit = |key: &LearnedKey, learned: &Learned| {
+            if let Some(new) = successors.get(&key.endpoint) {
+                let live = learned.slots.iter().filter(|slot| **slot as u32 >= now && **slot != 0);
+                carried.extend(live.map(|slot| (*new, key.address, ((slot >> 32) as u32, *slot as u32))));
+            }
+        };
+        old_learned.for_each(visit).map_err(Error::map("read", map::LEARNED))?;
+        let (learned, epochs) = (&self.maps.learned, &self.maps.learn_epochs);
+        for (endpoint, address, slot) in carried {
+            let is_new = teach(learned, epochs, &endpoint, address.into(), slot)
+                .map_err(Error::map("write", map::LEARNED))?;
+            self.maps.entered.fetch_add(is_new.into(), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     fn endpoint(&self, workload: &WorkloadId) -> Result<Endpoint, Error> {
         let held = self.attached.get(workload);
         let endpoint = held.and_then(|held| self.mirror.endpoints.get(&held.interface));
         endpoint.copied().ok_or_else(|| Error::UnknownWorkload(workload.clone()))
     }
+}
+
+/// A map that an earlier process pinned, of this layout.
+fn pinned<K: aya::Pod, V: aya::Pod>(directory: &Path, name: &str) -> Option<Store<K, V>> {
+    Store::new(MapData::from_pin(directory.join(name)).ok()?).ok()
 }
 
 /// Lets an address answer to a class until a second of the monotonic clock, and moves the workload's epoch. True when the

@@ -105,6 +105,9 @@ fn maps_of_another_capacity_are_replaced_once_the_first_plan_is_in_force() {
     let mut first = world.open();
     first.attach(&workload("a"), a).expect("a is attached");
     first.apply(&plan).expect("the plan fits");
+    let (address, until) = ("203.0.113.7".parse().expect("an address"), u32::MAX);
+    first.learn(&workload("a"), address, 5, until).expect("it is attached");
+    first.learn(&workload("a"), "203.0.113.8".parse().expect("an address"), 5, 1).expect("it is attached");
     let before = super::attach::tcx_programs("a");
     drop(first);
 
@@ -118,6 +121,9 @@ fn maps_of_another_capacity_are_replaced_once_the_first_plan_is_in_force() {
     let after = super::attach::tcx_programs("a");
     assert_eq!(after.len(), 2);
     assert!(after.iter().all(|id| !before.contains(id)));
+    let learned = second.learned().expect("maps can be read");
+    let learned: Vec<_> = learned.iter().map(|one| (one.address, one.classes.clone())).collect();
+    assert_eq!(learned, [(address, vec![(5, until)])], "what is still live is carried over");
     drop(second);
 
     let third = Dataplane::open(&options).expect("it opens");
