@@ -4,11 +4,14 @@
 
 mod room;
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use enforcer_common::abi::{MAX_TTL, Settings};
+use foldhash::quality::RandomState;
+
+/// Keyed by what others choose, so seeded anew by every agent.
+type HashMap<K, V> = std::collections::HashMap<K, V, RandomState>;
 
 /// Pairs of workload and address that are kept; those that end first make room.
 pub const CAPACITY: usize = 16_384;
@@ -61,7 +64,12 @@ pub fn until(ttl: u32, settings: &Settings, now: u32) -> u32 {
 impl Names {
     /// An empty view for `capacity` pairs.
     pub fn new(capacity: usize) -> Self {
-        Self { lookups: HashMap::new(), capacity: capacity.max(8), evicted: 0, made_room: HashMap::new() }
+        Self {
+            lookups: HashMap::default(),
+            capacity: capacity.max(8),
+            evicted: 0,
+            made_room: HashMap::default(),
+        }
     }
 
     /// Pairs of workload and address that are known.

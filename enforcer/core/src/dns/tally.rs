@@ -3,7 +3,10 @@
 
 mod distinct;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use foldhash::HashMap;
 
 use super::numbers::ResponseCode;
 use crate::protocol::Protocol;
@@ -214,9 +217,16 @@ fn entropy(label: &str) -> u64 {
     }
     // Each octet stands for its share of the sum, so that only the label is walked; most come once and add nothing.
     let repeated = label.bytes().map(|octet| counts[usize::from(octet)]).filter(|count| *count > 1);
-    let repeated: f32 = repeated.map(|count| f32::from(count).log2()).sum();
+    let repeated: f32 = repeated.map(|count| bits(count.into())).sum();
     let length = label.len() as f32;
-    if label.is_empty() { 0 } else { ((length.log2() - repeated / length).max(0.0) * 1000.0) as u64 }
+    if label.is_empty() { 0 } else { ((bits(label.len()) - repeated / length).max(0.0) * 1000.0) as u64 }
+}
+
+/// Binary logarithm of the length of a label as text, of which most have no escapes and so at most 63 octets.
+fn bits(number: usize) -> f32 {
+    static TABLE: LazyLock<[f32; 64]> =
+        LazyLock::new(|| std::array::from_fn(|number| (number as f32).log2()));
+    TABLE.get(number).copied().unwrap_or_else(|| (number as f32).log2())
 }
 
 #[cfg(test)]
