@@ -128,6 +128,10 @@ pub mod program {
     pub const CLOCK: &str = "clock";
     /// Does what `from_workload` does to packets that are each the first of a flow; benchmarks only.
     pub const FRESH: &str = "fresh";
+    /// Asks the last question of its CPU again, then does what `to_workload` does with the answer; benchmarks only.
+    pub const ANSWERED: &str = "answered";
+    /// Asks it again under another number each time, and passes; benchmarks only.
+    pub const ASKED: &str = "asked";
     /// Passes everything; the yardstick of the benchmarks.
     pub const EMPTY: &str = "empty";
 }

@@ -4,6 +4,7 @@
 //! A message is copied into per-CPU memory and read there. Functions that are called from long loops are
 //! global: the verifier reads them once, on their own, and they find the message by themselves.
 
+mod bench;
 mod hold;
 mod learn;
 mod refuse;
@@ -17,6 +18,7 @@ use crate::walk::{DROP, PASS};
 use crate::work::work;
 use crate::{ask, names, reject};
 use aya_ebpf::helpers::bpf_skb_load_bytes;
+pub use bench::dns_ask_again;
 use enforcer_common::abi::{ANSWER_SECONDS, Counter, MAX_DNS_MESSAGE, QUESTION_NAME, Question, QuestionKey};
 use enforcer_common::event::{DnsEvent, DnsOutcome};
 use enforcer_common::flow::FLAG_LISTED;

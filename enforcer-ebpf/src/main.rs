@@ -34,6 +34,7 @@ mod work;
 
 #[cfg(target_arch = "bpf")]
 mod programs {
+    use crate::dns::dns_ask_again;
     use crate::skb;
     use crate::walk::walk;
     use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
@@ -71,6 +72,21 @@ mod programs {
             return TC_ACT_SHOT as i32;
         }
         walk(ctx.skb.skb, true)
+    }
+
+    /// Asks the last question again, then does what `to_workload` does with its answer; benchmarks only.
+    #[classifier]
+    pub fn answered(ctx: TcContext) -> i32 {
+        if dns_ask_again(0) == 0 {
+            return TC_ACT_SHOT as i32;
+        }
+        walk(ctx.skb.skb, false)
+    }
+
+    /// Asks the last question again under another number, and passes: what `answered` does beside; benchmarks only.
+    #[classifier]
+    pub fn asked(_: TcContext) -> i32 {
+        if dns_ask_again(1) == 0 { TC_ACT_SHOT as i32 } else { TC_ACT_OK as i32 }
     }
 
     #[panic_handler]

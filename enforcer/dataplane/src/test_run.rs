@@ -25,6 +25,10 @@ pub enum Program {
     Clock,
     /// [`Program::FromWorkload`] with a new flow at each run. Loaded when it is first run.
     Fresh,
+    /// [`Program::ToWorkload`] after the question asked last on the same CPU was asked again. Loaded when it is first run.
+    Answered,
+    /// Only asks again, under another number each time. Loaded when it is first run.
+    Asked,
 }
 
 impl Program {
@@ -36,6 +40,8 @@ impl Program {
             Self::Empty => program::EMPTY,
             Self::Clock => program::CLOCK,
             Self::Fresh => program::FRESH,
+            Self::Answered => program::ANSWERED,
+            Self::Asked => program::ASKED,
         }
     }
 }

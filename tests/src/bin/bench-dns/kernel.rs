@@ -16,11 +16,15 @@ use hickory_proto::op::{Message, MessageType};
 use hickory_proto::rr::{RData, Record};
 
 use crate::figures::{Figure, Series};
+use crate::live;
 
 /// Runs of the empty program in a row.
 const REPEAT: u32 = 200_000;
 /// Exchanges of one measurement.
 const EXCHANGES: u16 = 2_000;
+/// Answers in a row, whose events fit the ring buffer, and how often so many.
+const ANSWERS: u32 = 2_000;
+const BATCHES: usize = 6;
 /// Addresses of an answer.
 const COUNTS: [u32; 3] = [1, 4, 16];
 
@@ -33,6 +37,8 @@ const PORT: u16 = 40_000;
 /// # Errors
 /// Without root, or when the data plane cannot be opened.
 pub(crate) fn measure(rounds: usize) -> Result<Vec<Figure>> {
+    // What was asked last is known to its CPU.
+    live::pin_to(live::MEASURED)?;
     let name = format!("enforcer-bench-{}", std::process::id());
     let namespace = Namespace::create(&name)?;
     namespace.ip("link add bench0 type veth peer name bench1\nlink set bench0 up\nlink set bench1 up\n")?;
@@ -66,15 +72,16 @@ fn in_namespace(options: &Options, rounds: usize) -> Result<Vec<Figure>> {
         let overhead = median(&mut singles) - base;
         empty.push(base);
         for count in COUNTS {
-            let known = bench.exchanges("known.wild.example", count, false)?;
-            let fresh = bench.exchanges("fresh.wild.example", count, true)?;
-            let mut push =
-                |what: String, cost: f64| series.entry(what).or_default().push(cost - overhead, base);
-            push(format!("answer, {count:2} known addresses"), known[1]);
-            push(format!("answer, {count:2} new addresses"), fresh[1]);
+            let [answered, asked] = bench.answers("known.wild.example", count)?;
+            let fresh = bench.exchanges("fresh.wild.example", count)?;
+            let mut push = |what: String, cost: f64| series.entry(what).or_default().push(cost, base);
+            push(format!("answer, {count:2} known addresses"), answered - asked + base);
+            push(format!("answer, {count:2} new addresses"), fresh[1] - overhead);
             if count == 1 {
-                push("query, remembered".to_owned(), known[0]);
-                push("answer, no pattern".to_owned(), bench.exchanges("other.example", 1, false)?[1]);
+                push("asking again (taken off)".to_owned(), asked);
+                push("query, remembered".to_owned(), fresh[0] - overhead);
+                let [answered, asked] = bench.answers("other.example", 1)?;
+                push("answer, no pattern".to_owned(), answered - asked + base);
             }
         }
     }
@@ -102,26 +109,53 @@ impl Bench {
         self.run(Program::Empty, &datagram(true, &[0; 64])?, repeat)
     }
 
-    /// Nanoseconds of a query and of its answer of `count` addresses: the medians of many exchanges.
-    fn exchanges(&mut self, name: &str, count: u32, is_new: bool) -> Result<[f64; 2]> {
+    /// Nanoseconds of a query and of its answer of `count` addresses that nobody has seen: the medians of many exchanges.
+    fn exchanges(&mut self, name: &str, count: u32) -> Result<[f64; 2]> {
         let mut costs = [const { Vec::new() }; 2];
         for id in 0..EXCHANGES {
-            let first = if is_new { self.next_address } else { u32::MAX / 2 };
-            self.next_address += if is_new { count } else { 0 };
-            let (question, answer) = exchange(id, name, first, count)?;
+            let (question, answer) = exchange(id, name, self.next_address, count)?;
+            self.next_address += count;
             costs[0].push(self.run(Program::FromWorkload, &datagram(true, &question)?, 1)?);
             costs[1].push(self.run(Program::ToWorkload, &datagram(false, &answer)?, 1)?);
         }
-        let expected = if name.contains("wild") { count } else { 0 };
-        let mut told = 0;
-        self.events.poll(|event| {
-            if let Event::Dns { header, .. } = event {
-                told += u32::from(header.learned == expected);
-            }
-        });
-        ensure!(told > 0, "no answer of {count} addresses for {name} was learned from as it should be");
-        while self.events.poll(drop) > 0 {}
+        ensure!(
+            self.told(count) == u32::from(EXCHANGES),
+            "not every answer of {count} addresses was learned from"
+        );
         Ok(costs.map(|mut costs| median(&mut costs)))
+    }
+
+    /// Nanoseconds of an answer of `count` addresses, the same again and again, its question asked before each; and of
+    /// asking alone. Medians of batches.
+    fn answers(&mut self, name: &str, count: u32) -> Result<[f64; 2]> {
+        let (question, answer) = exchange(7, name, u32::MAX / 2, count)?;
+        let (question, answer) = (datagram(true, &question)?, datagram(false, &answer)?);
+        let expected = if name.contains("wild") { count } else { 0 };
+        let mut costs = [const { Vec::new() }; 2];
+        for _ in 0..BATCHES {
+            self.run(Program::FromWorkload, &question, 1)?;
+            costs[0].push(self.run(Program::Answered, &answer, ANSWERS)?);
+            ensure!(
+                self.told(expected) == ANSWERS,
+                "not every answer for {name} was learned from as it should be"
+            );
+            self.run(Program::FromWorkload, &question, 1)?;
+            costs[1].push(self.run(Program::Asked, &answer, ANSWERS)?);
+            self.dataplane.unanswered(u64::MAX)?;
+        }
+        Ok(costs.map(|mut costs| median(&mut costs)))
+    }
+
+    /// Takes all events; how many answers learned so many addresses.
+    fn told(&mut self, learned: u32) -> u32 {
+        let mut told = 0;
+        let count = |event: Event, told: &mut u32| {
+            if let Event::Dns { header, .. } = event {
+                *told += u32::from(header.outcome <= 1 && header.learned == learned);
+            }
+        };
+        while self.events.poll(|event| count(event, &mut told)) > 0 {}
+        told
     }
 }
 

@@ -21,9 +21,9 @@ const PREFACE: &str = "\
 Written by `cargo xtask bench dns -- --write docs/benchmarks-dns.md`. Ratios are medians over rounds of figure ÷ baseline
 of the same round, beside the least and the greatest; the machines this is measured on are shared and noisy.
 
-*Programs alone* runs the programs by `BPF_PROG_TEST_RUN`: a query, then its answer, once each and 2,000 times a round,
-because an answer counts once. What a single run costs beside the program is measured with the empty program and taken
-off. *Round trip* and *throughput* are real queries of a pod through a node, on nodes that differ only in what stands at
+*Programs alone* runs the programs by `BPF_PROG_TEST_RUN`. An answer counts once, so a program that nothing else loads asks
+the question again before each; what that costs is measured by itself and taken off. New addresses are one query and
+one answer at a time, 2,000 times a round, less what a single run costs beside the empty program. *Round trip* and *throughput* are real queries of a pod through a node, on nodes that differ only in what stands at
 the pod's interface; the agent keeps every query for `enforcer dns`.
 
 ";

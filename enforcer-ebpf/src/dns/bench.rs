@@ -1,0 +1,34 @@
+//! Puts questions back for benchmarks: an answer counts once, and `BPF_PROG_TEST_RUN` repeats one packet. Programs that
+//! the agent loads never come here.
+
+use super::{message, number16};
+use crate::maps::QUESTIONS;
+use crate::work::work;
+use enforcer_common::abi::QuestionKey;
+
+/// Enters the question that was asked last on this CPU again; with `is_new`, under another number each time. False when it
+/// cannot be entered.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn dns_ask_again(is_new: u32) -> u32 {
+    let (Some(work), Some(message)) = (work(), message()) else { return 0 };
+    // SAFETY: the map element of this CPU.
+    let transaction = unsafe {
+        if is_new != 0 {
+            let next = (&raw const (*message).passed).read_volatile().wrapping_add(1);
+            (&raw mut (*message).passed).write_volatile(next);
+            next as u16
+        } else {
+            (number16(message, 0) as u16).to_be()
+        }
+    };
+    let question = QuestionKey {
+        resolver: work.key.remote,
+        endpoint: work.flow.endpoint,
+        local_port: work.key.local_port,
+        transaction,
+    };
+    // SAFETY: as above; whole, as it was asked.
+    let asked = unsafe { &(*message).question };
+    QUESTIONS.insert(&question, asked, 0).is_ok() as u32
+}
