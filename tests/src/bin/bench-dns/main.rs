@@ -23,8 +23,9 @@ of the same round, beside the least and the greatest; the machines this is measu
 
 *Programs alone* runs the programs by `BPF_PROG_TEST_RUN`. An answer counts once, so a program that nothing else loads asks
 the question again before each; what that costs is measured by itself and taken off. New addresses are one query and
-one answer at a time, 2,000 times a round, less what a single run costs beside the empty program. *Round trip* and *throughput* are real queries of a pod through a node, on nodes that differ only in what stands at
-the pod's interface; the agent keeps every query for `enforcer dns`.
+one answer at a time, 2,000 times a round, less what a single run costs beside the empty program. *Round trip* and
+*throughput* are real queries of a pod through a node, on nodes that differ only in what stands at the pod's interface;
+the agent keeps every query for `enforcer dns`.
 
 ";
 
