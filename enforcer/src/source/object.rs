@@ -67,8 +67,7 @@ pub fn decode(path: &Path, document: &Document) -> Vec<Decoded> {
     let refused =
         |refusals: Vec<Refusal>| refusals.iter().map(|r| problem(path, &document.lines, r)).collect();
     let outcome = manifest::read_value(&document.value).map(Object::Policy).map_err(refused);
-    let lines = Arc::new(document.lines.clone());
-    vec![Decoded::Named { key, line: document.line, lines, outcome }]
+    vec![Decoded::Named { key, line: document.line, lines: Arc::clone(&document.lines), outcome }]
 }
 
 /// A refusal at its place.
@@ -118,7 +117,7 @@ fn decode_entry(path: &Path, document: &Document, index: usize, entry: &Value) -
     match (key, outcome) {
         (Some(key), outcome) => {
             let outcome = outcome.map(Object::Workload).map_err(|problem| vec![problem]);
-            Decoded::Named { key, line, lines: Arc::new(document.lines.clone()), outcome }
+            Decoded::Named { key, line, lines: Arc::clone(&document.lines), outcome }
         }
         (None, Err(problem)) => Decoded::Nameless(problem),
         (None, Ok(_)) => {

@@ -1,7 +1,7 @@
 //! The objects of all files, and which of them are in force. Owns "a bad file or object keeps the last
 //! good state of its objects" and the finding of duplicates. Pure: never opens a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -118,13 +118,18 @@ fn duplicate(files: &BTreeMap<PathBuf, FileState>, key: &ObjectRef, winner: &Pat
 /// The new state of a file whose text is YAML.
 fn merge(path: &Path, before: Vec<Loaded>, documents: &[yaml::Document]) -> FileState {
     let mut state = FileState::default();
+    let mut former: BTreeMap<ObjectRef, Loaded> =
+        before.into_iter().map(|loaded| (loaded.key.clone(), loaded)).collect();
+    let mut seen = BTreeSet::new();
     for document in documents {
         for decoded in object::decode(path, document) {
             match decoded {
                 Decoded::Nameless(problem) => state.problems.push(problem),
                 Decoded::Named { key, line, lines, outcome } => {
+                    let is_first = seen.insert(key.clone());
+                    let former = former.remove(&key).filter(|_| is_first);
                     let place = Place { path, key, line, lines };
-                    add(&mut state, &before, place, outcome);
+                    add(&mut state, place, former, is_first, outcome);
                 }
             }
         }
@@ -140,9 +145,15 @@ struct Place<'a> {
 }
 
 /// Adds one object of a file, or its last good state when it cannot be read.
-fn add(state: &mut FileState, before: &[Loaded], place: Place<'_>, outcome: Result<Object, Vec<Problem>>) {
+fn add(
+    state: &mut FileState,
+    place: Place<'_>,
+    former: Option<Loaded>,
+    is_first: bool,
+    outcome: Result<Object, Vec<Problem>>,
+) {
     let Place { path, key, line, lines } = place;
-    if state.objects.iter().any(|loaded| loaded.key == key) {
+    if !is_first {
         let reason = "the object is twice in this file; the first stays in force";
         state.problems.push(Problem::of_file(path, reason, "keep one of them").at(line).about(&key));
         state.problems.extend(outcome.err().into_iter().flatten());
@@ -152,7 +163,7 @@ fn add(state: &mut FileState, before: &[Loaded], place: Place<'_>, outcome: Resu
         Ok(object) => state.objects.push(Loaded { key, line, lines, object: Arc::new(object) }),
         Err(problems) => {
             state.problems.extend(problems);
-            state.objects.extend(before.iter().find(|loaded| loaded.key == key).cloned());
+            state.objects.extend(former);
         }
     }
 }

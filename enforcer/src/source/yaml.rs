@@ -2,6 +2,7 @@
 //! never knows what an object means.
 
 use std::fmt;
+use std::sync::Arc;
 
 use enforcer_common::name::{HASH_START, hash_step};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -16,7 +17,7 @@ pub struct Document {
     /// Its content.
     pub value: Value,
     /// Where its fields are.
-    pub lines: Lines,
+    pub lines: Arc<Lines>,
 }
 
 /// Lines and columns of a document's fields, by the hash of their path (`spec.egress[1].ports[0].port`).
@@ -70,7 +71,7 @@ fn document(node: Spanned<Node>) -> Document {
     let mut sorted = Vec::new();
     let value = flatten(node, first, &mut String::new(), &mut sorted);
     sorted.sort_unstable();
-    Document { line: first.line, value, lines: Lines { first, sorted } }
+    Document { line: first.line, value, lines: Lines { first, sorted }.into() }
 }
 
 impl Lines {
