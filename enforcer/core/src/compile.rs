@@ -12,7 +12,7 @@ use enforcer_common::abi::capacity;
 use enforcer_common::decide::Direction;
 use enforcer_common::policy::{MAX_ADDRESSES, Mode};
 
-use crate::object::{Namespace, Workload, WorkloadId};
+use crate::object::{MODE_LABEL, Workload, WorkloadId};
 use crate::plan::Plan;
 use crate::refusal::{ObjectRef, Refusal};
 use crate::snapshot::Snapshot;
@@ -73,12 +73,14 @@ pub fn compile_within(snapshot: &Snapshot, limits: &Limits) -> Compiled {
 /// A policy by its place in the order, and the direction its rules are of.
 type Use = (usize, Direction);
 
-/// The mode a namespace or its nearest ancestor chooses; the default where none chooses one that exists.
+/// The mode that a workload chooses, else its namespace, else the nearest ancestor; the default where none chooses one
+/// that exists.
 fn mode(snapshot: &Snapshot, workload: &Workload) -> Mode {
-    let mut chosen = snapshot
+    let own = workload.labels.get(MODE_LABEL).map(String::as_str).into_iter();
+    let inherited = snapshot
         .and_ancestors(&workload.id.namespace)
-        .filter_map(|name| snapshot.namespace_label(name, Namespace::MODE_LABEL));
-    chosen.find_map(parse_mode).unwrap_or(snapshot.default_mode)
+        .filter_map(|name| snapshot.namespace_label(name, MODE_LABEL));
+    own.chain(inherited).find_map(parse_mode).unwrap_or(snapshot.default_mode)
 }
 
 /// The mode of this name.
@@ -93,21 +95,27 @@ pub(crate) fn parse_mode(text: &str) -> Option<Mode> {
 
 fn check_modes(snapshot: &Snapshot, refused: &mut Vec<Refusal>) {
     for namespace in snapshot.namespaces.values() {
-        let Some(text) = namespace.label(Namespace::MODE_LABEL) else { continue };
-        if parse_mode(text).is_none() {
-            refused.push(Refusal {
-                object: ObjectRef {
-                    kind: "Namespace".to_owned(),
-                    namespace: None,
-                    name: namespace.name.clone(),
-                },
-                field: format!("metadata.labels[{}]", Namespace::MODE_LABEL),
-                reason: format!(
-                    "{text:?} is no mode: write observe, policy or enforce; it counts as if it were not there"
-                ),
-            });
-        }
+        let object =
+            || ObjectRef { kind: "Namespace".to_owned(), namespace: None, name: namespace.name.clone() };
+        check_mode(namespace.label(MODE_LABEL), "metadata.labels", object, refused);
     }
+}
+
+/// Refuses what is no mode in the labels of an object, `labels`.
+fn check_mode(
+    text: Option<&str>,
+    labels: &str,
+    object: impl FnOnce() -> ObjectRef,
+    refused: &mut Vec<Refusal>,
+) {
+    let Some(text) = text.filter(|text| parse_mode(text).is_none()) else { return };
+    refused.push(Refusal {
+        object: object(),
+        field: format!("{labels}[{MODE_LABEL}]"),
+        reason: format!(
+            "{text:?} is no mode: write observe, policy or enforce; it counts as if it were not there"
+        ),
+    });
 }
 
 /// The workload's own addresses, each once; those beyond the limit are left out, so that it cannot use them.

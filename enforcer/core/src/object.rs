@@ -35,6 +35,8 @@ impl fmt::Display for WorkloadId {
 
 /// Label of workloads and namespaces that says which zone they are in.
 pub const ZONE_LABEL: &str = "enforcer.dev/zone";
+/// Label of workloads and namespaces that chooses the mode: `observe`, `policy` or `enforce`.
+pub const MODE_LABEL: &str = "enforcer.dev/mode";
 
 /// A port that a workload gives a name to.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -157,8 +159,6 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Label that chooses the mode: `observe`, `policy` or `enforce`.
-    pub const MODE_LABEL: &'static str = "enforcer.dev/mode";
     /// Label that holds the namespace's own name; implied where a source leaves it out.
     pub const NAME_LABEL: &'static str = "kubernetes.io/metadata.name";
 

@@ -19,9 +19,11 @@ use super::peers::{self, Used};
 use super::staging::Staging;
 use super::subjects::Subjects;
 use super::tables::{Outcome, Sources, Tables};
-use super::{Limits, Use, addresses, check_modes, lower, mode, names, numbers, order, workload_object};
+use super::{
+    Limits, Use, addresses, check_mode, check_modes, lower, mode, names, numbers, order, workload_object,
+};
 use crate::hierarchy;
-use crate::object::{Workload, WorkloadId};
+use crate::object::{MODE_LABEL, Workload, WorkloadId};
 use crate::plan::{self, EndpointPlan, Plan, StagedPlan};
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
@@ -216,6 +218,8 @@ impl Engine {
             StagedPlan { egress, ingress }
         });
         let mode = mode(snapshot, workload);
+        let own = workload.labels.get(MODE_LABEL).map(String::as_str);
+        check_mode(own, "labels", || workload_object(&workload.id), &mut refused);
         let addresses = addresses(workload, &mut refused);
         let endpoint = EndpointPlan { mode, addresses, egress, ingress, staged };
         self.plan.endpoints.insert(workload.id.clone(), endpoint);

@@ -10,7 +10,7 @@ use enforcer_common::verdict::Reason;
 use serde_json::{Value, json};
 
 use super::edit::{Edit, yaml};
-use crate::object::{Namespace, Workload};
+use crate::object::{MODE_LABEL, Namespace, Workload, WorkloadId};
 use crate::plan::{self, RuleInfo, RuleKind};
 use crate::policy::{
     NamespaceScope, Peer, Peers, Policy, PolicyId, PolicyKind, PolicyMode, Requirement, Tag, TagSelector,
@@ -327,12 +327,22 @@ impl Case<'_> {
         advice
     }
 
-    /// The mode of the namespace, where it decides or could.
+    /// The mode of the namespace, or of the workload where it has its own, where that decides or could.
     fn modes(&self, answer: &Answer) -> Vec<Advice> {
-        let namespace = &self.workload.id.namespace;
-        let set = |mode: &'static str, what: &str| Advice {
-            text: format!("set {}={mode} on namespace {namespace}: {what}", Namespace::MODE_LABEL),
-            edit: Edit::Mode { namespace: namespace.clone(), mode },
+        let WorkloadId { namespace, .. } = &self.workload.id;
+        let has_own = self.workload.labels.contains_key(MODE_LABEL);
+        let set = |mode: &'static str, what: &str| match has_own {
+            false => Advice {
+                text: format!("set {MODE_LABEL}={mode} on namespace {namespace}: {what}"),
+                edit: Edit::Mode { namespace: namespace.clone(), mode },
+            },
+            true => Advice {
+                text: format!("set {MODE_LABEL}={mode} on {}: {what}", self.workload.id),
+                edit: Edit::Label {
+                    workload: self.workload.id.clone(),
+                    labels: BTreeMap::from([(MODE_LABEL.to_owned(), mode.to_owned())]),
+                },
+            },
         };
         let observe = || set("observe", "nothing is dropped there any more, only reported");
         match (self.passes, answer.reason) {

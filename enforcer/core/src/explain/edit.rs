@@ -8,7 +8,7 @@ use enforcer_common::decide::Direction;
 use serde_json::{Map, Value, json};
 
 use crate::manifest::{Object, read_value};
-use crate::object::{Namespace, WorkloadId};
+use crate::object::{MODE_LABEL, Namespace, WorkloadId};
 use crate::plan;
 use crate::policy::{PolicyId, PolicyKind, Rule};
 use crate::reference::Question;
@@ -81,7 +81,7 @@ impl Edit {
                     .namespaces
                     .entry(namespace.clone())
                     .or_insert_with(|| Namespace { name: namespace.clone(), labels: BTreeMap::new() });
-                known.labels.insert(Namespace::MODE_LABEL.to_owned(), (*mode).to_owned());
+                known.labels.insert(MODE_LABEL.to_owned(), (*mode).to_owned());
                 true
             }
             Self::LookUp(name) => {

@@ -5,13 +5,17 @@ use enforcer_common::policy::Mode;
 use crate::object::Workload;
 use crate::snapshot::Snapshot;
 
-/// Mode of a workload: what its namespace or the nearest ancestor chooses.
+/// Mode of a workload: what it chooses itself, else its namespace or the nearest ancestor.
 pub(super) fn mode(snapshot: &Snapshot, workload: &Workload) -> Mode {
+    let mut written = vec![workload.labels.get("enforcer.dev/mode").cloned()];
     for namespace in and_ancestors(snapshot, &workload.id.namespace) {
-        match label(snapshot, &namespace, "enforcer.dev/mode").as_deref() {
-            Some("observe") => return Mode::Observe,
-            Some("policy") => return Mode::Policy,
-            Some("enforce") => return Mode::Enforce,
+        written.push(label(snapshot, &namespace, "enforcer.dev/mode"));
+    }
+    for text in written.into_iter().flatten() {
+        match text.as_str() {
+            "observe" => return Mode::Observe,
+            "policy" => return Mode::Policy,
+            "enforce" => return Mode::Enforce,
             _ => {}
         }
     }

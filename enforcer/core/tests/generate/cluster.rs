@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use enforcer_core::hierarchy::PARENT_LABEL;
 use enforcer_core::object::{
-    EndpointSlice, ExternalNetwork, NamedPort, Namespace, Node, Service, Workload, WorkloadId, ZONE_LABEL,
+    EndpointSlice, ExternalNetwork, MODE_LABEL, NamedPort, Namespace, Node, Service, Workload, WorkloadId,
+    ZONE_LABEL,
 };
 use enforcer_core::protocol::Protocol;
 use proptest::collection::{btree_map, btree_set, vec};
@@ -43,7 +44,7 @@ pub(crate) fn namespaces() -> impl Strategy<Value = BTreeMap<String, Namespace>>
                 .prop_map(|(name, depth)| (format!("{name}.tree.hnc.x-k8s.io/depth"), depth.to_owned())),
             1 => select(&ZONES[..]).prop_map(|zone| (ZONE_LABEL.to_owned(), zone.to_owned())),
             2 => select(&["observe", "policy", "enforce", "x"][..])
-                .prop_map(|mode| (Namespace::MODE_LABEL.to_owned(), mode.to_owned())),
+                .prop_map(|mode| (MODE_LABEL.to_owned(), mode.to_owned())),
         ]
     };
     let namespace = move || (labels(&["env", "team"], &["x", "y"]), vec(special(), 0..4));
@@ -69,7 +70,10 @@ pub(crate) fn workload() -> impl Strategy<Value = Workload> {
     (
         (select(&NAMESPACES[..]), 0..4u8),
         labels(&["app", "tier"], &["x", "y"]),
-        option::weighted(0.2, select(&ZONES[..])),
+        (
+            option::weighted(0.2, select(&ZONES[..])),
+            option::weighted(0.2, select(&["observe", "policy", "enforce", "x"][..])),
+        ),
         option::of(select(&["s", "t"][..])),
         option::of(select(&["Deployment/web", "Job/once"][..])),
         vec(address(), 0..4),
@@ -77,8 +81,18 @@ pub(crate) fn workload() -> impl Strategy<Value = Workload> {
         prop::bool::weighted(0.7),
     )
         .prop_map(
-            |((namespace, number), mut labels, zone, account, controller, addresses, ports, local)| {
+            |(
+                (namespace, number),
+                mut labels,
+                (zone, mode),
+                account,
+                controller,
+                addresses,
+                ports,
+                local,
+            )| {
                 labels.extend(zone.map(|zone| (ZONE_LABEL.to_owned(), zone.to_owned())));
+                labels.extend(mode.map(|mode| (MODE_LABEL.to_owned(), mode.to_owned())));
                 Workload {
                     id: WorkloadId::new(namespace, format!("w{number}")),
                     labels: Arc::new(labels),

@@ -1,10 +1,12 @@
 //! Policies that speak of other objects, and what namespaces inherit.
 
+use std::sync::Arc;
+
 use enforcer_common::policy::Mode;
 
 use super::{ALLOW, compile, egress_rows, policy, prefixes, refusals, tier, web};
 use crate::fixture::{add, snapshot};
-use crate::object::WorkloadId;
+use crate::object::{MODE_LABEL, WorkloadId};
 
 const SERVICE: &str = "{apiVersion: v1, kind: Service, metadata: {name: db, namespace: b},
     spec: {clusterIPs: [10.9.0.1], selector: {app: db}}}";
@@ -98,6 +100,27 @@ fn the_nearest_ancestor_chooses_the_mode() {
 }
 
 #[test]
+fn a_workload_chooses_its_own_mode_and_a_wrong_one_counts_as_none() {
+    let mut snapshot = snapshot(&[&namespace("app", "enforcer.dev/mode: enforce")]);
+    let names = ["observes", "policed", "wrong", "plain"];
+    for (name, mode) in names.iter().zip([Some("observe"), Some("policy"), Some("strict"), None]) {
+        add(&mut snapshot, "app", name, &[]);
+        let workload = snapshot.workloads.get_mut(&WorkloadId::new("app", *name)).expect("it was added");
+        let label = mode.map(|mode| (MODE_LABEL.to_owned(), mode.to_owned()));
+        Arc::make_mut(&mut Arc::make_mut(workload).labels).extend(label);
+    }
+    let plan = compile(&snapshot).plan;
+    let modes = names.map(|name| plan.endpoints[&WorkloadId::new("app", name)].mode);
+    assert_eq!(modes, [Mode::Observe, Mode::Policy, Mode::Enforce, Mode::Enforce]);
+    assert_eq!(
+        refusals(&snapshot),
+        [
+            "Workload app/wrong: labels[enforcer.dev/mode]: \"strict\" is no mode: write observe, policy or enforce; it counts as if it were not there"
+        ]
+    );
+}
+
+#[test]
 fn policy_propagates_downwards_only() {
     let parent = |name: &str, parent: &str| namespace(name, &format!("enforcer.dev/parent: {parent}"));
     let text = policy("p", "propagate: true, tier: t, egress: [{action: Allow}]");
@@ -131,8 +154,8 @@ fn a_zone_is_the_pods_own_else_its_namespaces_else_the_nearest_ancestors() {
     add(&mut snapshot, "c", "nearer", &["10.0.1.2"]);
     add(&mut snapshot, "c", "own", &["10.0.1.3"]);
     let own = snapshot.workloads.get_mut(&WorkloadId::new("c", "own")).expect("it was added");
-    let labels = &mut std::sync::Arc::make_mut(own).labels;
-    std::sync::Arc::make_mut(labels).insert("enforcer.dev/zone".to_owned(), "dmz".to_owned());
+    let labels = &mut Arc::make_mut(own).labels;
+    Arc::make_mut(labels).insert("enforcer.dev/zone".to_owned(), "dmz".to_owned());
     let prefixes: Vec<String> = prefixes(&compile(&snapshot).plan).into_iter().map(|(p, _)| p).collect();
     assert_eq!(prefixes, ["10.0.1.1/32", "10.0.1.3/32"]);
 }
