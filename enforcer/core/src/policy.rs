@@ -131,6 +131,8 @@ pub struct Rule {
     pub action: Action,
     /// The other side.
     pub peers: Peers,
+    /// By peer, the index of the entry that it was written in: one entry may hold several. For messages only.
+    pub entries: Vec<usize>,
     /// Protocols and ports of the answering side.
     pub ports: Ports,
     /// Names that DNS queries it admits are limited to; `None` for any. Egress rules that allow only.

@@ -3,7 +3,7 @@
 
 use enforcer_common::name::MAX_NAME;
 
-use super::place::field;
+use super::place::peer_field;
 use super::{Code, Finding};
 use crate::fqdn::Pattern;
 use crate::policy::{Peer, Peers};
@@ -22,16 +22,22 @@ pub(super) fn check(snapshot: &Snapshot) -> Vec<Finding> {
             let rules = reference::rules(policy, direction).into_iter().flatten();
             for (index, rule) in rules.enumerate() {
                 let Peers::OneOf(peers) = &rule.peers else { continue };
-                let patterns = peers.iter().filter_map(|peer| match peer {
-                    Peer::Name(pattern) => Some(pattern),
+                let patterns = peers.iter().enumerate().filter_map(|(peer, written)| match written {
+                    Peer::Name(pattern) => Some((peer, pattern)),
                     _ => None,
                 });
-                findings.extend(patterns.filter_map(|pattern| {
+                findings.extend(patterns.filter_map(|(peer, pattern)| {
                     let (reason, remedy) = complaint(pattern)?;
                     let message = format!("no name matches {:?}: {reason}", pattern.as_str());
                     Some(Finding {
                         rule: Some(reference::info(policy, direction, index, rule)),
-                        ..Finding::new(Code::ImpossibleName, policy, field(direction, index), message, remedy)
+                        ..Finding::new(
+                            Code::ImpossibleName,
+                            policy,
+                            peer_field(direction, index, rule, peer),
+                            message,
+                            remedy,
+                        )
                     })
                 }));
             }

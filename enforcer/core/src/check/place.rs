@@ -110,6 +110,16 @@ impl<'a> PlacedPolicy<'a> {
     }
 }
 
+/// Path of the entry of a rule's peers that holds the peer of this index.
+pub(super) fn peer_field(direction: Direction, index: usize, rule: &Rule, peer: usize) -> String {
+    let side = match direction {
+        Direction::Egress => "to",
+        Direction::Ingress => "from",
+    };
+    let entry = rule.entries.get(peer).copied().unwrap_or(peer);
+    format!("{}.{side}[{entry}]", field(direction, index))
+}
+
 /// Path of a rule in its object.
 pub(super) fn field(direction: Direction, index: usize) -> String {
     format!("spec.{}[{index}]", plan::text(direction))

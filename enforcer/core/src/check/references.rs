@@ -7,7 +7,7 @@ use std::sync::Arc;
 use enforcer_common::decide::Direction;
 
 use super::cover::means_workload;
-use super::place::{DIRECTIONS, field};
+use super::place::{DIRECTIONS, field, peer_field};
 use super::spans::addresses;
 use super::{Code, Finding, subject_field};
 use crate::object::{ExternalNetwork, Namespace, Workload};
@@ -40,16 +40,17 @@ pub(super) fn check(snapshot: &Snapshot) -> Vec<Finding> {
         }
         for direction in DIRECTIONS {
             for (index, rule) in reference::rules(policy, direction).into_iter().flatten().enumerate() {
-                let at = |code, message, remedy: &str| Finding {
+                let at = |code, field: String, message, remedy: &str| Finding {
                     rule: Some(reference::info(policy, direction, index, rule)),
-                    ..Finding::new(code, policy, field(direction, index), message, remedy)
+                    ..Finding::new(code, policy, field, message, remedy)
                 };
-                findings.extend(
-                    peers(snapshot, &namespaces, rule).map(|(code, text, remedy)| at(code, text, remedy)),
-                );
+                findings.extend(peers(snapshot, &namespaces, rule).map(|(peer, code, text, remedy)| {
+                    at(code, peer_field(direction, index, rule, peer), text, remedy)
+                }));
                 findings.extend(ports(snapshot, direction, &selected, rule).map(|port| {
                     let message = format!("no workload that could answer has a port {port}");
-                    at(Code::UnknownPort, message, "correct the name, or give the port to the workload")
+                    let remedy = "correct the name, or give the port to the workload";
+                    at(Code::UnknownPort, field(direction, index), message, remedy)
                 }));
             }
         }
@@ -87,22 +88,23 @@ fn of_namespace(known: &Option<BTreeSet<&str>>, policy: &Policy) -> Option<Findi
     is_missing.then(|| Finding::new(Code::MissingNamespace, policy, "metadata.namespace", message, remedy))
 }
 
-/// What is wrong with the peers of a rule.
+/// What is wrong with the peers of a rule, by index.
 fn peers<'a>(
     snapshot: &'a Snapshot,
     known: &'a Option<BTreeSet<&str>>,
     rule: &'a Rule,
-) -> impl Iterator<Item = (Code, String, &'static str)> + 'a {
+) -> impl Iterator<Item = (usize, Code, String, &'static str)> + 'a {
     let peers = match &rule.peers {
         Peers::Any => &[],
         Peers::OneOf(peers) => peers.as_slice(),
     };
-    peers.iter().filter_map(move |peer| {
+    peers.iter().enumerate().filter_map(move |(index, peer)| {
         if let (Some(name), Some(known)) = (named_namespace(peer), known)
             && !known.contains(name)
         {
             let message = format!("there is no namespace {name:?}: {}", words::peer(peer));
-            return Some((Code::MissingNamespace, message, "correct it, or add the Namespace to the tree"));
+            let remedy = "correct it, or add the Namespace to the tree";
+            return Some((index, Code::MissingNamespace, message, remedy));
         }
         let is_empty = match peer {
             Peer::Workloads { .. } | Peer::ServiceAccount { .. } => {
@@ -113,7 +115,7 @@ fn peers<'a>(
             peer => addresses(peer).is_some_and(|addresses| addresses.is_empty()),
         };
         let message = || format!("nobody known is meant by {}", words::peer(peer));
-        is_empty.then(|| (Code::MatchesNothing, message(), "correct the peer, or list the workload"))
+        is_empty.then(|| (index, Code::MatchesNothing, message(), "correct the peer, or list the workload"))
     })
 }
 

@@ -136,7 +136,8 @@ fn what_leads_nowhere_is_told_once_workloads_are_known() {
         "p",
         "ingress: [{action: Allow, from: [{pods: {podSelector: {matchLabels: {app: ghost}}}}], ports: [{port: nope}]},
                    {action: Deny, from: [{entities: [Host]}]},
-                   {action: Allow, from: [{serviceAccounts: [{namespace: gone, name: x}]}], ports: [{port: http}]}]",
+                   {action: Allow, from: [{cidr: 192.0.2.0/24}, {serviceAccounts: [{namespace: gone, name: x}]}],
+                    ports: [{port: http}]}]",
     );
     let other = policy("q", "egress: []").replace("subject: {}", "subject: {matchLabels: {app: nobody}}");
     let tier = "{apiVersion: enforcer.dev/v1alpha1, kind: Tier, metadata: {name: t}, spec: {order: 10}}";
@@ -147,11 +148,12 @@ fn what_leads_nowhere_is_told_once_workloads_are_known() {
     assert_eq!(
         found(&tree),
         [
-            "matches-nothing SegmentPolicy a/p spec.ingress[0]: nobody known is meant by pods app=ghost in namespace a",
             "unknown-port SegmentPolicy a/p spec.ingress[0]: no workload that could answer has a port TCP/nope",
+            "matches-nothing SegmentPolicy a/p spec.ingress[0].from[0]: nobody known is meant by pods app=ghost in \
+             namespace a",
             "always-admitted SegmentPolicy a/p spec.ingress[1]: it is never reached: the node's own traffic to its \
              workloads is always admitted",
-            "missing-namespace SegmentPolicy a/p spec.ingress[2]: there is no namespace \"gone\": service account gone/x",
+            "missing-namespace SegmentPolicy a/p spec.ingress[2].from[1]: there is no namespace \"gone\": service account gone/x",
             "selects-nothing SegmentPolicy a/q spec.subject: it selects no known workload: pods app=nobody in \
              namespace a",
             "unused-tier Tier t : no policy is in this tier",

@@ -37,9 +37,9 @@ fn lower_policy(snapshot: &Snapshot, policy: &Arc<Policy>, refused: &mut Vec<Ref
         for (index, rule) in rules.iter_mut().flatten().enumerate() {
             let mut complaints = Vec::new();
             lower_rule(snapshot, rule, direction, &mut complaints);
-            refused.extend(complaints.into_iter().map(|reason| Refusal {
+            refused.extend(complaints.into_iter().map(|(entry, reason)| Refusal {
                 object: policy.id.object(),
-                field: format!("spec.{}[{index}].{side}", plan::text(direction)),
+                field: format!("spec.{}[{index}].{side}[{entry}]", plan::text(direction)),
                 reason,
             }));
         }
@@ -61,26 +61,49 @@ fn is_given_by_objects(peer: &Peer) -> bool {
     )
 }
 
-fn lower_rule(snapshot: &Snapshot, rule: &mut Rule, direction: Direction, complaints: &mut Vec<String>) {
+/// Lowers the peers of a rule; what there is to complain about goes with the entry it is about.
+fn lower_rule(
+    snapshot: &Snapshot,
+    rule: &mut Rule,
+    direction: Direction,
+    complaints: &mut Vec<(usize, String)>,
+) {
     let Peers::OneOf(peers) = &mut rule.peers else { return };
-    for peer in std::mem::take(peers) {
-        match peer {
-            Peer::Nodes(selector) => {
-                let nodes = snapshot.nodes.values();
-                let selected = nodes.filter(|node| selector.matches(|key| node.label(key)));
-                peers.extend(selected.flat_map(|node| &node.addresses).map(address));
-            }
-            Peer::Service { namespace, name } => service(snapshot, namespace, name, peers, complaints),
-            Peer::Entity(Entity::KubeApiServer) => {
-                service(snapshot, "default".to_owned(), "kubernetes".to_owned(), peers, complaints);
-            }
-            Peer::ExternalNetworks(networks) => {
-                for network in chosen(snapshot, &networks, complaints) {
-                    external_network(network, direction, rule.action, peers, complaints);
-                }
-            }
-            peer => peers.push(peer),
+    let mut entries = Vec::new();
+    for (index, peer) in std::mem::take(peers).into_iter().enumerate() {
+        let entry = rule.entries.get(index).copied().unwrap_or(index);
+        let mut said = Vec::new();
+        lower_peer(snapshot, peer, (direction, rule.action), peers, &mut said);
+        entries.resize(peers.len(), entry);
+        complaints.extend(said.into_iter().map(|reason| (entry, reason)));
+    }
+    rule.entries = entries;
+}
+
+/// Lowers one peer of a rule of this direction and action.
+fn lower_peer(
+    snapshot: &Snapshot,
+    peer: Peer,
+    (direction, action): (Direction, Action),
+    peers: &mut Vec<Peer>,
+    complaints: &mut Vec<String>,
+) {
+    match peer {
+        Peer::Nodes(selector) => {
+            let nodes = snapshot.nodes.values();
+            let selected = nodes.filter(|node| selector.matches(|key| node.label(key)));
+            peers.extend(selected.flat_map(|node| &node.addresses).map(address));
         }
+        Peer::Service { namespace, name } => service(snapshot, namespace, name, peers, complaints),
+        Peer::Entity(Entity::KubeApiServer) => {
+            service(snapshot, "default".to_owned(), "kubernetes".to_owned(), peers, complaints);
+        }
+        Peer::ExternalNetworks(networks) => {
+            for network in chosen(snapshot, &networks, complaints) {
+                external_network(network, direction, action, peers, complaints);
+            }
+        }
+        peer => peers.push(peer),
     }
 }
 

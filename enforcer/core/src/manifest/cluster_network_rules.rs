@@ -152,7 +152,7 @@ pub(super) fn ingress(specs: &[IngressRule], report: &mut Report) -> Vec<Rule> {
     let each = specs.iter().enumerate().map(|(index, spec)| {
         let path = format!("spec.ingress[{index}]");
         let from = list(&spec.from, &format!("{path}.from"), report);
-        let mut peers = Vec::new();
+        let mut peers = Written::default();
         for (index, peer) in from.iter().enumerate() {
             let as_egress = EgressPeer {
                 namespaces: peer.namespaces.clone(),
@@ -162,11 +162,19 @@ pub(super) fn ingress(specs: &[IngressRule], report: &mut Report) -> Vec<Rule> {
                 domain_names: None,
             };
             let known = "namespaces, pods";
-            add_peer(&as_egress, known, &format!("{path}.from[{index}]"), report, &mut peers);
+            add_peer(&as_egress, known, &format!("{path}.from[{index}]"), report, &mut peers.peers);
+            peers.entries.resize(peers.peers.len(), index);
         }
         rule(&spec.name, spec.action, peers, &spec.protocols, &path, report)
     });
     each.collect()
+}
+
+/// Peers, and the entry that each is of.
+#[derive(Default)]
+struct Written {
+    peers: Vec<Peer>,
+    entries: Vec<usize>,
 }
 
 /// The valid egress rules.
@@ -175,11 +183,12 @@ pub(super) fn egress(specs: &[EgressRule], report: &mut Report) -> Vec<Rule> {
     let each = specs.iter().enumerate().map(|(index, spec)| {
         let path = format!("spec.egress[{index}]");
         let to = list(&spec.to, &format!("{path}.to"), report);
-        let mut peers = Vec::new();
+        let mut peers = Written::default();
         for (index, peer) in to.iter().enumerate() {
             let path = format!("{path}.to[{index}]");
             let known = "namespaces, pods, nodes, networks, domainNames";
-            add_peer(peer, known, &path, report, &mut peers);
+            add_peer(peer, known, &path, report, &mut peers.peers);
+            peers.entries.resize(peers.peers.len(), index);
             if peer.domain_names.is_some() && spec.action != ActionSpec::Accept {
                 let reason = "names take Accept only: a SegmentPolicy can deny and reject them";
                 report.refuse(format!("{path}.domainNames"), reason);
@@ -208,7 +217,7 @@ fn refuse_nameless_ports(spec: &EgressRule, path: &str, report: &mut Report) {
 fn rule(
     name: &Option<String>,
     action: ActionSpec,
-    peers: Vec<Peer>,
+    peers: Written,
     protocols: &Option<Vec<ProtocolSpec>>,
     path: &str,
     report: &mut Report,
@@ -223,7 +232,8 @@ fn rule(
             ActionSpec::Deny => Action::Deny,
             ActionSpec::Pass => Action::Pass,
         },
-        peers: Peers::OneOf(peers),
+        peers: Peers::OneOf(peers.peers),
+        entries: peers.entries,
         ports: match protocols {
             None => Ports::Any,
             Some(_) => Ports::OneOf(ports(protocols, &format!("{path}.protocols"), report)),

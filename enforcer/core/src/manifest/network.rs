@@ -139,9 +139,10 @@ fn rules<'a>(
     let mut rules = Vec::new();
     for (index, (peer_specs, port_specs)) in specs.enumerate() {
         let path = format!("spec.{list}[{index}]");
-        let mut peers = Vec::new();
+        let (mut peers, mut entries) = (Vec::new(), Vec::new());
         for (index, spec) in peer_specs.iter().flatten().enumerate() {
             peers.extend(peer(namespace, spec, &format!("{path}.{side}[{index}]"), report));
+            entries.resize(peers.len(), index);
         }
         let mut ports = Vec::new();
         for (index, spec) in port_specs.iter().flatten().enumerate() {
@@ -153,6 +154,7 @@ fn rules<'a>(
             name: None,
             action: Action::Allow,
             peers: if peers_written { Peers::OneOf(peers) } else { Peers::Any },
+            entries,
             ports: if ports_written { Ports::OneOf(ports) } else { Ports::Any },
             queries: None,
             verifies_sni: false,

@@ -89,20 +89,21 @@ pub(super) struct Scope<'a> {
     pub(super) namespace: Option<&'a str>,
 }
 
-/// The valid peers of a list.
+/// The valid peers of a list, and the entry that each is of.
 pub(super) fn peers(
     specs: &Option<Vec<PeerSpec>>,
     scope: &Scope<'_>,
     path: &str,
     report: &mut Report,
-) -> Peers {
-    let Some(specs) = specs else { return Peers::Any };
+) -> (Peers, Vec<usize>) {
+    let Some(specs) = specs else { return (Peers::Any, Vec::new()) };
     refuse_empty(specs, path, "every peer", report);
-    let mut peers = Vec::new();
+    let (mut peers, mut entries) = (Vec::new(), Vec::new());
     for (index, spec) in specs.iter().enumerate() {
         peer(spec, scope, &format!("{path}[{index}]"), report, &mut peers);
+        entries.resize(peers.len(), index);
     }
-    Peers::OneOf(peers)
+    (Peers::OneOf(peers), entries)
 }
 
 /// Refuses a list that is given and empty.

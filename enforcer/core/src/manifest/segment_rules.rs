@@ -77,10 +77,12 @@ pub(super) fn ingress(specs: &[IngressRule], scope: &Scope<'_>, report: &mut Rep
         for (index, _) in spec.from.iter().flatten().enumerate().filter(|(_, peer)| peer.fqdns.is_some()) {
             report.refuse(format!("{from}[{index}].fqdns"), "names are peers of egress rules only");
         }
+        let (peers, entries) = peers(&spec.from, scope, &from, report);
         rules.push(Rule {
             name: spec.name.clone(),
             action: action(spec.action),
-            peers: peers(&spec.from, scope, &from, report),
+            peers,
+            entries,
             ports: port_list(&spec.ports, &format!("{path}.ports"), report),
             queries: None,
             verifies_sni: false,
@@ -100,10 +102,12 @@ pub(super) fn egress(specs: &[EgressRule], scope: &Scope<'_>, report: &mut Repor
             report.refuse(format!("{to}[{index}].fqdns"), "names take Allow, Deny and Reject, not Pass");
         }
         let ports = port_list(&spec.ports, &format!("{path}.ports"), report);
+        let (peers, entries) = peers(&spec.to, scope, &to, report);
         rules.push(Rule {
             name: spec.name.clone(),
             action: action(spec.action),
-            peers: peers(&spec.to, scope, &to, report),
+            peers,
+            entries,
             queries: queries(spec, &ports, &format!("{path}.dns"), report),
             verifies_sni: verifies_sni(spec, &ports, &path, report),
             ports,

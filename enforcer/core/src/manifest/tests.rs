@@ -96,6 +96,7 @@ spec:
             name: Some("pagerduty".to_owned()),
             action: Action::Allow,
             peers: Peers::OneOf(vec![name("pagerduty.com"), name("*.pagerduty.com")]),
+            entries: vec![0, 0],
             ports: Ports::OneOf(vec![PortMatch::Range { protocol: Protocol::TCP, first: 443, last: 443 }]),
             queries: None,
             verifies_sni: false,
@@ -170,6 +171,7 @@ fn a_network_policy_reads_peers_and_ports() {
                 except: BTreeSet::from([net("10.1.0.0/16"), net("10.1.2.0/24")]),
             },
         ]),
+        entries: vec![0, 1, 2, 3],
         queries: None,
         verifies_sni: false,
         ports: Ports::OneOf(vec![
@@ -184,6 +186,7 @@ fn a_network_policy_reads_peers_and_ports() {
         name: None,
         action: Action::Allow,
         peers: Peers::Any,
+        entries: Vec::new(),
         ports: Ports::Any,
         queries: None,
         verifies_sni: false,

@@ -181,7 +181,16 @@ fn rule(action: BoxedStrategy<Action>, named: bool) -> impl Strategy<Value = Rul
     (option::of(select(&["r", "s"][..])), action, peers, ports, queries).prop_map(
         move |(name, action, peers, ports, queries)| {
             let queries = queries.filter(|_| named && action == Action::Allow);
-            Rule { name: name.map(str::to_owned), action, peers, ports, queries, verifies_sni: false }
+            let entries = Vec::new();
+            Rule {
+                name: name.map(str::to_owned),
+                action,
+                peers,
+                entries,
+                ports,
+                queries,
+                verifies_sni: false,
+            }
         },
     )
 }
@@ -199,6 +208,7 @@ fn verifying_rule() -> impl Strategy<Value = Rule> {
         name: None,
         action: Action::Allow,
         peers,
+        entries: Vec::new(),
         ports,
         queries: None,
         verifies_sni: true,

@@ -70,10 +70,10 @@ fn what_does_not_exist_means_nobody_and_is_reported() {
     assert_eq!(
         refusals(&web(&[NETWORK.to_owned(), missing])),
         [
-            "SegmentPolicy a/p: spec.egress[1].to: there is no ExternalNetwork \"gone\"; it means nobody",
-            "SegmentPolicy a/p: spec.egress[1].to: there is no service default/kubernetes; it means nobody",
-            "SegmentPolicy a/p: spec.egress[2].to: ExternalNetwork \"saas\" has fqdns, and names take Allow, Deny and Reject, not Pass; only its cidrs are meant",
-            "SegmentPolicy a/p: spec.ingress[0].from: there is no service a/s; it means nobody",
+            "SegmentPolicy a/p: spec.egress[1].to[0]: there is no ExternalNetwork \"gone\"; it means nobody",
+            "SegmentPolicy a/p: spec.egress[1].to[1]: there is no service default/kubernetes; it means nobody",
+            "SegmentPolicy a/p: spec.egress[2].to[0]: ExternalNetwork \"saas\" has fqdns, and names take Allow, Deny and Reject, not Pass; only its cidrs are meant",
+            "SegmentPolicy a/p: spec.ingress[0].from[0]: there is no service a/s; it means nobody",
         ]
     );
 }

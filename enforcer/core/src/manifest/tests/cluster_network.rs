@@ -23,10 +23,12 @@ fn of_team(team: &str) -> NamespaceScope {
 }
 
 fn rule(name: Option<&str>, action: Action, peers: Vec<Peer>, ports: Ports) -> Rule {
+    let entries = (0..peers.len()).collect();
     Rule {
         name: name.map(str::to_owned),
         action,
         peers: Peers::OneOf(peers),
+        entries,
         ports,
         queries: None,
         verifies_sni: false,
@@ -73,7 +75,10 @@ fn every_form_reads() {
             rule(Some("all"), Action::Pass, vec![team], Ports::Any),
             rule(None, Action::Deny, vec![Peer::Workloads { namespaces: anywhere, workloads: web() }], ports),
         ]),
-        egress: Some(vec![rule(None, Action::Allow, outside, secure)]),
+        egress: Some(vec![Rule {
+            entries: vec![0, 1, 1, 2, 2],
+            ..rule(None, Action::Allow, outside, secure)
+        }]),
     };
     assert_eq!(policy(&cluster_network(EVERY_FORM)), expected);
 }
