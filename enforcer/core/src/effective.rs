@@ -37,6 +37,7 @@ pub fn rules(snapshot: &Snapshot, workload: &WorkloadId, direction: Direction) -
             .values()
             .map(|policy| &**policy)
             .filter(|policy| policy.tier == tier.name && reference::rules(policy, direction).is_some())
+            .filter(|policy| reference::has_place(snapshot, policy))
             .filter(|policy| reference::selects(snapshot, &policy.subject, workload))
             .collect();
         if policies.is_empty() {

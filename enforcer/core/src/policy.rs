@@ -29,6 +29,16 @@ pub struct PolicyId {
     pub kind: PolicyKind,
 }
 
+/// Label of segment policies that names the controller which manages them: a tier may be reserved to one.
+pub const MANAGED_BY_LABEL: &str = "enforcer.dev/managed-by";
+
+impl Policy {
+    /// True when a policy may be in a tier: one that is reserved takes those of its controller only.
+    pub fn may_be_in(&self, tier: &Tier) -> bool {
+        tier.managed_by.is_none() || tier.managed_by == self.managed_by
+    }
+}
+
 impl PolicyId {
     /// The object of this name, for a refusal.
     pub fn object(&self) -> ObjectRef {
@@ -75,6 +85,8 @@ pub struct Policy {
     pub order: u32,
     /// Whether it is in force.
     pub mode: PolicyMode,
+    /// The controller that manages it, where its label names one.
+    pub managed_by: Option<String>,
     /// Whom it selects.
     pub subject: Subject,
     /// Rules for flows the subject begins; `None` when the policy says nothing about them, an empty list

@@ -119,6 +119,16 @@ fn verdict(mode: Mode, action: Action) -> Verdict {
     }
 }
 
+/// True when the tier of a policy exists and is not reserved to somebody else's policies.
+pub(crate) fn has_place(snapshot: &Snapshot, policy: &Policy) -> bool {
+    let tiers = tiers(snapshot);
+    let Some(tier) = tiers.iter().find(|tier| tier.name == policy.tier) else { return false };
+    match &tier.managed_by {
+        Some(controller) => policy.managed_by.as_ref() == Some(controller),
+        None => true,
+    }
+}
+
 /// All tiers in the order they are asked.
 pub(crate) fn tiers(snapshot: &Snapshot) -> Vec<Tier> {
     let mut tiers = Tier::built_in().to_vec();
@@ -188,6 +198,7 @@ fn in_tier_of<'a>(
 ) -> Vec<&'a Policy> {
     let all = snapshot.policies.values().map(|policy| &**policy);
     all.filter(|policy| policy.mode == PolicyMode::Enforce && policy.tier == tier)
+        .filter(|policy| has_place(snapshot, policy))
         .filter(|policy| rules(policy, direction).is_some())
         .filter(|policy| selects(snapshot, &policy.subject, workload))
         .collect()

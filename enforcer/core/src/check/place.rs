@@ -37,7 +37,7 @@ pub(super) struct PlacedPolicy<'a> {
 pub(super) struct Placed<'a> {
     /// Tiers, first asked first.
     pub(super) tiers: Vec<Tier>,
-    /// Policies of tiers that exist.
+    /// Policies of tiers that exist and take them.
     pub(super) policies: Vec<PlacedPolicy<'a>>,
     by_namespace: BTreeMap<&'a str, Vec<usize>>,
     of_many: Vec<usize>,
@@ -48,7 +48,9 @@ impl<'a> Placed<'a> {
     /// Puts the policies of a snapshot in order.
     pub(super) fn of(snapshot: &'a Snapshot) -> Self {
         let tiers = reference::tiers(snapshot);
-        let place = |policy: &Policy| tiers.iter().position(|tier| tier.name == policy.tier);
+        let place = |policy: &Policy| {
+            tiers.iter().position(|tier| tier.name == policy.tier && policy.may_be_in(tier))
+        };
         let mut found: Vec<(usize, &Policy)> =
             snapshot.policies.values().filter_map(|policy| Some((place(policy)?, &**policy))).collect();
         found.sort_by(|(a, first), (b, second)| a.cmp(b).then_with(|| reference::in_tier(first, second)));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use enforcer_common::decide::Direction;
 
-use crate::policy::{Policy, Rule, Tier};
+use crate::policy::{MANAGED_BY_LABEL, Policy, Rule, Tier};
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 
@@ -36,7 +36,8 @@ impl Order {
     }
 }
 
-/// Puts the lowered policies of a snapshot in order; those of a tier that does not exist are refused.
+/// Puts the lowered policies of a snapshot in order; those of a tier that does not exist, or is reserved to a controller
+/// that is not theirs, are refused.
 pub(super) fn order(snapshot: &Snapshot, lowered: Vec<Arc<Policy>>, refused: &mut Vec<Refusal>) -> Order {
     let mut by_name: BTreeMap<String, Tier> = snapshot.tiers.clone();
     by_name.extend(Tier::built_in().map(|tier| (tier.name.clone(), tier)));
@@ -47,7 +48,8 @@ pub(super) fn order(snapshot: &Snapshot, lowered: Vec<Arc<Policy>>, refused: &mu
     let mut policies = Vec::new();
     for policy in lowered {
         match places.get(policy.tier.as_str()) {
-            Some(tier) => policies.push(Placed { policy, tier: *tier }),
+            Some(tier) if policy.may_be_in(&tiers[*tier]) => policies.push(Placed { policy, tier: *tier }),
+            Some(tier) => refused.push(reserved(&policy, &tiers[*tier])),
             None => refused.push(Refusal {
                 object: policy.id.object(),
                 field: "spec.tier".to_owned(),
@@ -58,4 +60,17 @@ pub(super) fn order(snapshot: &Snapshot, lowered: Vec<Arc<Policy>>, refused: &mu
     let place = |placed: &Placed| (placed.tier, placed.policy.order);
     policies.sort_by(|a, b| (place(a), &a.policy.id).cmp(&(place(b), &b.policy.id)));
     Order { tiers, policies }
+}
+
+/// The refusal of a policy whose tier is reserved to another controller.
+fn reserved(policy: &Policy, tier: &Tier) -> Refusal {
+    let controller = tier.managed_by.as_deref().unwrap_or_default();
+    Refusal {
+        object: policy.id.object(),
+        field: format!("metadata.labels[{MANAGED_BY_LABEL}]"),
+        reason: format!(
+            "tier {:?} is reserved to policies of the controller {controller:?}; the policy is not in force",
+            tier.name
+        ),
+    }
 }

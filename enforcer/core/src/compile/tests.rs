@@ -224,6 +224,21 @@ fn named_ports_resolve_on_the_answering_side() {
 }
 
 #[test]
+fn a_reserved_tier_takes_the_policies_of_its_controller_only() {
+    let reserved = tier("zones", 10, "Deny").replace("order: 10", "order: 10, managedBy: panorama");
+    let of = |label: &str| {
+        let policy = policy("p", "tier: zones, egress: [{action: Allow, to: [{cidr: 192.0.2.0/24}]}]");
+        let snapshot = web(&[reserved.clone(), policy.replace("name: p,", &format!("name: p, {label}"))]);
+        (compile(&snapshot).plan.tables.len(), refusals(&snapshot))
+    };
+    let refusal = "SegmentPolicy a/p: metadata.labels[enforcer.dev/managed-by]: tier \"zones\" is reserved to \
+                   policies of the controller \"panorama\"; the policy is not in force";
+    assert_eq!(of("labels: {enforcer.dev/managed-by: panorama},"), (1, Vec::new()));
+    assert_eq!(of("labels: {enforcer.dev/managed-by: other},"), (0, vec![refusal.to_owned()]));
+    assert_eq!(of(""), (0, vec![refusal.to_owned()]));
+}
+
+#[test]
 fn what_is_not_in_force_is_reported() {
     let namespace =
         "{apiVersion: v1, kind: Namespace, metadata: {name: a, labels: {enforcer.dev/mode: strict}}}";

@@ -87,6 +87,7 @@ pub(super) fn policy(document: &Document<ClusterNetworkPolicySpec>, report: &mut
         },
         order: order?,
         mode: stage::of_annotation(&document.metadata, report),
+        managed_by: None,
         subject: subject?,
         egress: (!egress.is_empty()).then_some(egress),
         ingress: (!ingress.is_empty()).then_some(ingress),

@@ -122,6 +122,7 @@ pub(super) fn policy(document: &Document<NetworkPolicySpec>, report: &mut Report
         tier: Tier::KUBERNETES.to_owned(),
         order: 0,
         mode: stage::of_annotation(&document.metadata, report),
+        managed_by: None,
         subject: Subject { namespaces: NamespaceScope::Named(namespace), workloads },
         egress: types.contains(&PolicyType::Egress).then_some(egress),
         ingress: types.contains(&PolicyType::Ingress).then_some(ingress),

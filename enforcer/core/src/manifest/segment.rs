@@ -11,7 +11,9 @@ use super::segment_peers::Scope;
 use super::segment_rules::{EgressRule, IngressRule, egress, ingress};
 use super::selector::{Expression, SelectorSpec};
 use super::stage::{self, StageMode};
-use crate::policy::{NamespaceScope, Policy, PolicyId, PolicyKind, PolicyMode, Preview, Subject, Tier};
+use crate::policy::{
+    MANAGED_BY_LABEL, NamespaceScope, Policy, PolicyId, PolicyKind, PolicyMode, Preview, Subject, Tier,
+};
 
 /// Order of a policy that names none.
 const DEFAULT_ORDER: u32 = 1000;
@@ -101,6 +103,7 @@ pub(super) fn policy(document: &Document<SegmentPolicySpec>, report: &mut Report
         tier,
         order: spec.order.unwrap_or(DEFAULT_ORDER),
         mode,
+        managed_by: managed_by(document.metadata.labels.get(MANAGED_BY_LABEL)),
         subject: Subject { namespaces, workloads: workloads? },
         egress,
         ingress,
@@ -125,11 +128,17 @@ pub(super) fn cluster_policy(
         tier,
         order: spec.order.unwrap_or(DEFAULT_ORDER),
         mode,
+        managed_by: managed_by(document.metadata.labels.get(MANAGED_BY_LABEL)),
         subject: subject?,
         egress,
         ingress,
     };
     Some(stage::without_rules_of_removal(policy, report))
+}
+
+/// The controller that a label names; an empty one names nobody.
+fn managed_by(label: Option<&String>) -> Option<String> {
+    label.filter(|name| !name.is_empty()).cloned()
 }
 
 fn cluster_subject(spec: &ClusterSubjectSpec, report: &mut Report) -> Option<Subject> {

@@ -88,6 +88,7 @@ spec:
         tier: "application".to_owned(),
         order: 100,
         mode: PolicyMode::Enforce,
+        managed_by: None,
         subject: Subject {
             namespaces: NamespaceScope::Named("alerts".to_owned()),
             workloads: tags([label(Tag::Label("app".to_owned()), "alerts")]),

@@ -1,7 +1,7 @@
 //! What would become of a flow if every staged policy were enforced.
 
 use super::select::selects;
-use super::{Answer, Question, evaluate, tiers};
+use super::{Answer, Question, evaluate, has_place};
 use std::sync::Arc;
 
 use crate::object::Workload;
@@ -23,7 +23,7 @@ pub fn evaluate_staged(snapshot: &Snapshot, question: &Question) -> Option<Answe
 /// The snapshot as it would be: what is replaced or removed is gone, and what was staged is enforced.
 pub(crate) fn preview(snapshot: &Snapshot) -> Snapshot {
     let mut preview = snapshot.clone();
-    for policy in snapshot.policies.values().filter(|policy| has_tier(snapshot, &policy.tier)) {
+    for policy in snapshot.policies.values().filter(|policy| has_place(snapshot, policy)) {
         if let PolicyMode::Stage(Some(Preview::Replaces(name) | Preview::Removes(name))) = &policy.mode {
             preview.policies.remove(&PolicyId { name: name.clone(), ..policy.id.clone() });
         }
@@ -37,12 +37,8 @@ pub(crate) fn preview(snapshot: &Snapshot) -> Snapshot {
 fn in_force<'a>(snapshot: &'a Snapshot, workload: &Workload) -> Vec<&'a PolicyId> {
     let policies = snapshot.policies.values();
     policies
-        .filter(|policy| policy.mode == PolicyMode::Enforce && has_tier(snapshot, &policy.tier))
+        .filter(|policy| policy.mode == PolicyMode::Enforce && has_place(snapshot, policy))
         .filter(|policy| selects(snapshot, &policy.subject, workload))
         .map(|policy| &policy.id)
         .collect()
-}
-
-fn has_tier(snapshot: &Snapshot, name: &str) -> bool {
-    tiers(snapshot).iter().any(|tier| tier.name == name)
 }

@@ -157,10 +157,13 @@ fn mode() -> impl Strategy<Value = Mode> {
 fn tier() -> impl Strategy<Value = Tier> {
     let order = select(&[50, 100, 1_200_000, 3_000_000][..]);
     let default = select(&[DefaultAction::Deny, DefaultAction::Pass][..]);
-    (select(&policies::TIERS[..3]), order, default).prop_map(|(name, order, default_action)| Tier {
-        name: name.to_owned(),
-        order,
-        default_action,
-        managed_by: None,
-    })
+    let managed_by = proptest::option::weighted(0.1, select(&policies::CONTROLLERS[..]));
+    (select(&policies::TIERS[..3]), order, default, managed_by).prop_map(
+        |(name, order, default_action, managed_by)| Tier {
+            name: name.to_owned(),
+            order,
+            default_action,
+            managed_by: managed_by.map(str::to_owned),
+        },
+    )
 }

@@ -21,6 +21,8 @@ use super::{NAMESPACES, PORTS, PROTOCOLS};
 
 /// Tiers that policies are in; the first three may have an object or not.
 pub(super) const TIERS: [&str; 6] = ["one", "two", "three", "admin", "default", "baseline"];
+/// Controllers that tiers are reserved to and that policies are of.
+pub(super) const CONTROLLERS: [&str; 2] = ["x", "y"];
 pub(super) const PATTERNS: [&str; 7] = [
     "example.com",
     "*.example.com",
@@ -58,11 +60,16 @@ pub(super) const PREFIXES: [&str; 22] = [
 /// Any policy, of every kind as often.
 pub(crate) fn policy() -> impl Strategy<Value = Policy> {
     let policy = prop_oneof![network_policy(), cluster_network_policy(), segment_policy(), cluster_policy()];
-    (policy, policy_mode()).prop_map(|(policy, mode)| match mode {
-        PolicyMode::Stage(Some(Preview::Removes(_))) => {
-            Policy { mode, egress: None, ingress: None, ..policy }
+    let managed_by = option::weighted(0.5, select(&CONTROLLERS[..]));
+    (policy, policy_mode(), managed_by).prop_map(|(policy, mode, managed_by)| {
+        let is_ours = matches!(policy.id.kind, PolicyKind::Segment | PolicyKind::ClusterSegment);
+        let managed_by = managed_by.filter(|_| is_ours).map(str::to_owned);
+        match mode {
+            PolicyMode::Stage(Some(Preview::Removes(_))) => {
+                Policy { mode, managed_by, egress: None, ingress: None, ..policy }
+            }
+            mode => Policy { mode, managed_by, ..policy },
         }
-        mode => Policy { mode, ..policy },
     })
 }
 
@@ -87,6 +94,7 @@ fn cluster_network_policy() -> impl Strategy<Value = Policy> {
             tier: tier.to_owned(),
             order,
             mode: PolicyMode::Enforce,
+            managed_by: None,
             subject: Subject { namespaces: NamespaceScope::Matching(namespaces), workloads },
             egress,
             ingress,
@@ -108,6 +116,7 @@ fn network_policy() -> impl Strategy<Value = Policy> {
             tier: Tier::KUBERNETES.to_owned(),
             order: 0,
             mode: PolicyMode::Enforce,
+            managed_by: None,
             subject: Subject { namespaces: NamespaceScope::Named(namespace.to_owned()), workloads },
             egress,
             ingress,
@@ -121,6 +130,7 @@ fn segment_policy() -> impl Strategy<Value = Policy> {
             tier,
             order,
             mode: PolicyMode::Enforce,
+            managed_by: None,
             subject: Subject {
                 namespaces: match propagate {
                     true => NamespaceScope::Tree(namespace.to_owned()),
@@ -141,6 +151,7 @@ fn cluster_policy() -> impl Strategy<Value = Policy> {
             tier,
             order,
             mode: PolicyMode::Enforce,
+            managed_by: None,
             subject: Subject { namespaces: NamespaceScope::Matching(namespaces), workloads },
             egress,
             ingress,

@@ -70,6 +70,7 @@ fn every_form_reads() {
         tier: Tier::ADMIN.to_owned(),
         order: 7,
         mode: PolicyMode::Enforce,
+        managed_by: None,
         subject: Subject { namespaces: of_team("a"), workloads: web() },
         ingress: Some(vec![
             rule(Some("all"), Action::Pass, vec![team], Ports::Any),
