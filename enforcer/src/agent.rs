@@ -87,6 +87,8 @@ pub struct Options {
     pub metrics_workloads: usize,
     /// Mode of namespaces that choose none.
     pub default_mode: Mode,
+    /// Domain of the cluster's services, without dots around it.
+    pub cluster_domain: String,
     /// Node name.
     pub node: String,
     /// Flow records that are kept.

@@ -25,6 +25,7 @@ use enforcer_core::explain::Service;
 use enforcer_core::filter::NamePattern;
 use enforcer_core::protocol::Protocol;
 use enforcer_core::record::text;
+use enforcer_core::snapshot::Snapshot;
 use jiff::Timestamp;
 
 use crate::agent;
@@ -128,6 +129,9 @@ pub struct AgentArgs {
     /// Mode of namespaces that have no label `enforcer.dev/mode`.
     #[arg(long, value_enum, default_value_t = ModeArg::Policy, value_name = "MODE")]
     pub default_mode: ModeArg,
+    /// Domain of the cluster's services.
+    #[arg(long, default_value = Snapshot::CLUSTER_DOMAIN, value_name = "DOMAIN")]
+    pub cluster_domain: String,
     /// Node name in records; the host name when not given.
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
@@ -449,6 +453,7 @@ fn options(args: &AgentArgs) -> agent::Options {
         metrics_address: args.metrics_address,
         metrics_workloads: args.metrics_workloads,
         default_mode: mode(args.default_mode),
+        cluster_domain: args.cluster_domain.trim_matches('.').to_owned(),
         node: args.node_name.clone().unwrap_or_else(host_name),
         flow_capacity: args.flow_capacity,
         bounds: Bounds { per_workload: args.learned_per_workload, per_name: args.learned_per_name },

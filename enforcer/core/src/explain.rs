@@ -229,6 +229,7 @@ fn scene(snapshot: &Snapshot, from: &WorkloadId, to: Option<&WorkloadId>) -> Sna
         external_networks: snapshot.external_networks.clone(),
         cluster_networks: snapshot.cluster_networks.clone(),
         default_mode: snapshot.default_mode,
+        cluster_domain: snapshot.cluster_domain.clone(),
     };
     for (id, workload) in workloads {
         let mut workload = Arc::clone(workload);

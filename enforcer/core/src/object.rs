@@ -101,6 +101,8 @@ pub struct Service {
     pub selector: BTreeMap<String, String>,
     /// Its cluster addresses.
     pub addresses: Vec<IpAddr>,
+    /// The name it is another one for (`ExternalName`); then nothing of the rest means anything.
+    pub external_name: Option<Pattern>,
 }
 
 /// A part of the endpoints of a service.
@@ -125,6 +127,8 @@ pub struct ServiceEndpoints {
     pub selector: BTreeMap<String, String>,
     /// As [`Service::addresses`].
     pub addresses: Vec<IpAddr>,
+    /// As [`Service::external_name`].
+    pub external_name: Option<Pattern>,
     /// Addresses of the endpoints by name of the slice they are in.
     pub slices: BTreeMap<String, Vec<IpAddr>>,
 }

@@ -36,9 +36,14 @@ pub struct Snapshot {
     pub cluster_networks: Vec<IpNet>,
     /// Mode of namespaces that do not choose one.
     pub default_mode: Mode,
+    /// Domain of the cluster's services: `name.namespace.svc.` stands before it.
+    pub cluster_domain: String,
 }
 
 impl Snapshot {
+    /// Domain of services where nobody chose another one.
+    pub const CLUSTER_DOMAIN: &'static str = "cluster.local";
+
     /// A snapshot that knows nothing.
     pub fn new(default_mode: Mode) -> Self {
         Self {
@@ -51,6 +56,7 @@ impl Snapshot {
             external_networks: BTreeMap::new(),
             cluster_networks: Vec::new(),
             default_mode,
+            cluster_domain: Self::CLUSTER_DOMAIN.to_owned(),
         }
     }
 
@@ -68,6 +74,7 @@ impl Snapshot {
                 known.labels = service.labels;
                 known.selector = service.selector;
                 known.addresses = service.addresses;
+                known.external_name = service.external_name;
             }
             Object::EndpointSlice(slice) => self.apply_slice(slice),
             Object::ExternalNetwork(network) => {
@@ -156,6 +163,7 @@ mod tests {
             labels: labels.clone(),
             selector: selector.clone(),
             addresses: vec![address(9)],
+            external_name: None,
         };
         for object in [
             slice("one", Some("s"), 1),
@@ -171,6 +179,7 @@ mod tests {
             labels,
             selector,
             addresses: vec![address(9)],
+            external_name: None,
             slices: BTreeMap::from([("one".to_owned(), vec![address(3)])]),
         };
         let slices = BTreeMap::from([("two".to_owned(), vec![address(4)])]);

@@ -160,6 +160,7 @@ mod tests {
         let addresses = vec![ip(service)];
         let selector = BTreeMap::new();
         snapshot.apply(Object::Service(Service {
+            external_name: None,
             namespace,
             name,
             labels: labels(label),

@@ -48,6 +48,8 @@ pub struct Surroundings<'a> {
     pub hosts: &'a [IpAddr],
     /// Mode of namespaces that choose none.
     pub default_mode: Mode,
+    /// Domain of the cluster's services.
+    pub cluster_domain: &'a str,
 }
 
 impl Accepted {
@@ -126,6 +128,7 @@ fn place(objects: &Objects, refusal: &Refusal) -> Problem {
 
 fn snapshot(objects: &BTreeMap<ObjectRef, Arc<Object>>, surroundings: &Surroundings<'_>) -> Snapshot {
     let mut snapshot = Snapshot::new(surroundings.default_mode);
+    surroundings.cluster_domain.clone_into(&mut snapshot.cluster_domain);
     for resolved in surroundings.workloads {
         snapshot.workloads.insert(resolved.workload.id.clone(), Arc::clone(&resolved.workload));
     }
@@ -169,8 +172,13 @@ mod tests {
             addresses: addresses.to_vec(),
             local,
         };
-        let surroundings =
-            Surroundings { workloads: &[], node: "here", hosts: &[own], default_mode: Mode::Policy };
+        let surroundings = Surroundings {
+            workloads: &[],
+            node: "here",
+            hosts: &[own],
+            default_mode: Mode::Policy,
+            cluster_domain: Snapshot::CLUSTER_DOMAIN,
+        };
         let mut snapshot = Snapshot::new(Mode::Policy);
         add_this_node(&mut snapshot, &surroundings);
         let alone = BTreeMap::from([("here".to_owned(), node("here", &[], &[own], true))]);

@@ -205,6 +205,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             node: &self.options.node,
             hosts: &self.found.hosts,
             default_mode: self.options.default_mode,
+            cluster_domain: &self.options.cluster_domain,
         };
         let settled = self.accepted.settle(&self.found.objects, &surroundings);
         self.problems_seen += assess::tell_problems(&self.force.refused, &settled.problems);

@@ -39,7 +39,9 @@ pub fn read(paths: &[PathBuf], workloads: Option<&Path>, default_mode: Mode) -> 
     scan::read(paths, workloads, &mut store);
     let (objects, invalid) = store.settle();
     let workloads = listed(&objects);
-    let surroundings = Surroundings { workloads: &workloads, node: "", hosts: &[], default_mode };
+    let cluster_domain = Snapshot::CLUSTER_DOMAIN;
+    let surroundings =
+        Surroundings { workloads: &workloads, node: "", hosts: &[], default_mode, cluster_domain };
     let mut accepted = Accepted::new(surroundings.default_mode);
     let Settled { problems, .. } = accepted.settle(&objects, &surroundings);
     let (snapshot, plan) = accepted.into_parts();

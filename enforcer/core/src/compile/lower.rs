@@ -94,9 +94,12 @@ fn lower_peer(
             let selected = nodes.filter(|node| selector.matches(|key| node.label(key)));
             peers.extend(selected.flat_map(|node| &node.addresses).map(address));
         }
-        Peer::Service { namespace, name } => service(snapshot, namespace, name, peers, complaints),
+        Peer::Service { namespace, name } => {
+            service(snapshot, (namespace, name), (direction, action), peers, complaints);
+        }
         Peer::Entity(Entity::KubeApiServer) => {
-            service(snapshot, "default".to_owned(), "kubernetes".to_owned(), peers, complaints);
+            let key = ("default".to_owned(), "kubernetes".to_owned());
+            service(snapshot, key, (direction, action), peers, complaints);
         }
         Peer::ExternalNetworks(networks) => {
             for network in chosen(snapshot, &networks, complaints) {
@@ -107,19 +110,33 @@ fn lower_peer(
     }
 }
 
-/// The endpoints of a service: what its slices list, the pods it selects, and its cluster addresses.
+/// The endpoints of a service: what its slices list, the pods it selects, and its cluster addresses. One that stands for
+/// another name is what is learned for either name.
 fn service(
     snapshot: &Snapshot,
-    namespace: String,
-    name: String,
+    key: (String, String),
+    (direction, action): (Direction, Action),
     peers: &mut Vec<Peer>,
     complaints: &mut Vec<String>,
 ) {
-    let key = (namespace, name);
-    let Some(ServiceEndpoints { selector, addresses, slices, .. }) = snapshot.services.get(&key) else {
+    let Some(service) = snapshot.services.get(&key) else {
         complaints.push(format!("there is no service {}/{}; it means nobody", key.0, key.1));
         return;
     };
+    if let Some(name) = &service.external_name {
+        match (direction, action) {
+            (Direction::Egress, Action::Allow | Action::Deny | Action::Reject) => {
+                let own = format!("{}.{}.svc.{}", key.1, key.0, snapshot.cluster_domain).parse();
+                peers.extend(own.ok().into_iter().chain([name.clone()]).map(Peer::Name));
+            }
+            _ => complaints.push(format!(
+                "service {}/{} stands for a name, and names are for egress rules that are not Pass; it means nobody",
+                key.0, key.1
+            )),
+        }
+        return;
+    }
+    let ServiceEndpoints { selector, addresses, slices, .. } = service;
     peers.extend(addresses.iter().chain(slices.values().flatten()).map(address));
     if !selector.is_empty() {
         let requirements = selector.iter().map(|(key, value)| Requirement {

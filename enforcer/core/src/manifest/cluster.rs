@@ -10,6 +10,7 @@ use serde::de::IgnoredAny;
 use super::Document;
 use super::metadata::{Metadata, cluster_name, namespaced_name};
 use super::report::Report;
+use crate::fqdn::Pattern;
 use crate::object::{EndpointSlice, Node, Service};
 
 /// Label of an EndpointSlice that names its service.
@@ -36,6 +37,12 @@ pub struct NodeAddress {
 /// Spec of a service.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Deserialize)]
 pub struct ServiceSpec {
+    /// `ExternalName` stands for another name; the others do not matter.
+    #[serde(default, rename = "type")]
+    pub kind: Option<String>,
+    /// Which name that is.
+    #[serde(default, rename = "externalName")]
+    pub external_name: Option<String>,
     /// Labels of its pods; none when absent or empty.
     #[serde(default)]
     pub selector: Option<BTreeMap<String, String>>,
@@ -90,6 +97,13 @@ pub(super) fn node(document: &Document<IgnoredAny, NodeStatus>, report: &mut Rep
 pub(super) fn service(document: &Document<ServiceSpec>, report: &mut Report) -> Option<Service> {
     let (namespace, name) = namespaced_name(&document.metadata, report)?;
     let spec = document.spec.clone().unwrap_or_default();
+    if spec.kind.as_deref() == Some("ExternalName") {
+        let external_name =
+            Some(external_name(report.require("spec.externalName", &spec.external_name)?, report)?);
+        let labels = document.metadata.labels.clone();
+        let (selector, addresses) = (BTreeMap::new(), Vec::new());
+        return Some(Service { namespace, name, labels, selector, addresses, external_name });
+    }
     let written = match &spec.cluster_ips {
         Some(addresses) => addresses.iter().enumerate().map(|(i, a)| (format!("s[{i}]"), a)).collect(),
         None => spec.cluster_ip.iter().map(|address| (String::new(), address)).collect::<Vec<_>>(),
@@ -98,8 +112,18 @@ pub(super) fn service(document: &Document<ServiceSpec>, report: &mut Report) -> 
     let addresses = given
         .filter_map(|(place, address)| parse(address, || format!("spec.clusterIP{place}"), report))
         .collect();
+    let selector = spec.selector.unwrap_or_default();
     let labels = document.metadata.labels.clone();
-    Some(Service { namespace, name, labels, selector: spec.selector.unwrap_or_default(), addresses })
+    Some(Service { namespace, name, labels, selector, addresses, external_name: None })
+}
+
+/// The name that a service stands for.
+fn external_name(text: &str, report: &mut Report) -> Option<Pattern> {
+    let name = text.parse::<Pattern>().ok().filter(|name| !name.as_str().contains('*'));
+    if name.is_none() {
+        report.refuse("spec.externalName", format!("{text:?} is no DNS name"));
+    }
+    name
 }
 
 /// The valid slice of a document.

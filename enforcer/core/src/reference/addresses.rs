@@ -63,6 +63,12 @@ fn is_called(snapshot: &Snapshot, question: &Question, action: Action, peer: &Pe
     let matches = |pattern: &Pattern| question.names.iter().any(|name| pattern.matches(name));
     match peer {
         Peer::Name(pattern) => matches(pattern),
+        Peer::Service { namespace, name } if action != Action::Pass => {
+            names_of_service(snapshot, namespace, name).iter().any(matches)
+        }
+        Peer::Entity(Entity::KubeApiServer) if action != Action::Pass => {
+            names_of_service(snapshot, "default", "kubernetes").iter().any(matches)
+        }
         Peer::ExternalNetworks(networks) if action != Action::Pass => {
             networks_of(snapshot, networks).iter().any(|network| network.fqdns.iter().any(matches))
         }
@@ -86,9 +92,20 @@ fn is_of_service(snapshot: &Snapshot, address: IpAddr, namespace: &str, name: &s
         let has = |(key, value): (&String, &String)| workload.labels.get(key) == Some(value);
         !service.selector.is_empty() && workload.id.namespace == namespace && service.selector.iter().all(has)
     };
+    if service.external_name.is_some() {
+        return false;
+    }
     is_among(address, &service.addresses)
         || service.slices.values().any(|slice| is_among(address, slice))
         || owner(snapshot, address).is_some_and(is_selected)
+}
+
+/// The names of a service that stands for another name: that, and its own.
+fn names_of_service(snapshot: &Snapshot, namespace: &str, name: &str) -> Vec<Pattern> {
+    let service = snapshot.services.get(&(namespace.to_owned(), name.to_owned()));
+    let Some(other) = service.and_then(|service| service.external_name.clone()) else { return Vec::new() };
+    let own: Option<Pattern> = format!("{name}.{namespace}.svc.{}", snapshot.cluster_domain).parse().ok();
+    own.into_iter().chain([other]).collect()
 }
 
 fn is_among(address: IpAddr, addresses: &[IpAddr]) -> bool {

@@ -115,13 +115,15 @@ pub(super) fn node() -> impl Strategy<Value = Node> {
 
 /// A service that may or may not select pods; all but the one that never exists.
 pub(super) fn service() -> impl Strategy<Value = Service> {
-    (select(&SERVICES[..3]), labels(&["app"], &["x", "y"]), vec(address(), 0..2)).prop_map(
-        |((namespace, name), selector, addresses)| Service {
+    let other = option::weighted(0.3, select(&["a.example.com", "nobody.net"][..]));
+    (select(&SERVICES[..3]), labels(&["app"], &["x", "y"]), vec(address(), 0..2), other).prop_map(
+        |((namespace, name), selector, addresses, other)| Service {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             labels: BTreeMap::new(),
             selector,
             addresses,
+            external_name: other.map(|name| name.parse().expect("a name")),
         },
     )
 }

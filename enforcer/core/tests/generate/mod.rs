@@ -44,7 +44,7 @@ pub(crate) const ADDRESSES: [&str; 20] = [
     "ff00::1",
 ];
 /// Names that workloads look up.
-pub(crate) const NAMES: [&str; 8] = [
+pub(crate) const NAMES: [&str; 9] = [
     "example.com",
     "a.example.com",
     "b.a.example.com",
@@ -53,6 +53,7 @@ pub(crate) const NAMES: [&str; 8] = [
     "other.org",
     "x.other.org",
     "nobody.net",
+    "s0.a.svc.cluster.local",
 ];
 const PORTS: [u16; 14] = [0, 1, 22, 79, 80, 81, 443, 1023, 1024, 8079, 8080, 0x0800, 0x0801, 65535];
 const PROTOCOLS: [Protocol; 8] = [

@@ -64,6 +64,7 @@ impl Node {
             socket: "/nowhere".into(),
             flow_log: None,
             default_mode: Mode::Policy,
+            cluster_domain: "cluster.local".to_owned(),
             node: "node-1".into(),
             metrics_address: None,
             metrics_workloads: crate::agent::metrics::WORKLOADS,

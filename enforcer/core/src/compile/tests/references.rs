@@ -1,5 +1,6 @@
 //! Policies that speak of other objects, and what namespaces inherit.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use enforcer_common::policy::Mode;
@@ -7,6 +8,7 @@ use enforcer_common::policy::Mode;
 use super::{ALLOW, compile, egress_rows, policy, prefixes, refusals, tier, web};
 use crate::fixture::{add, snapshot};
 use crate::object::{MODE_LABEL, WorkloadId};
+use crate::snapshot::Snapshot;
 
 const SERVICE: &str = "{apiVersion: v1, kind: Service, metadata: {name: db, namespace: b},
     spec: {clusterIPs: [10.9.0.1], selector: {app: db}}}";
@@ -37,6 +39,35 @@ fn a_service_means_its_addresses_its_slices_and_the_pods_it_selects() {
         (prefixes, rows),
         (vec!["10.0.0.2/32".into(), "10.9.0.1/32".into(), "192.0.2.9/32".into()], 1)
     );
+}
+
+#[test]
+fn a_service_that_stands_for_a_name_means_that_name_and_its_own() {
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: db, namespace: b},
+        spec: {type: ExternalName, externalName: db.example.com}}";
+    let rule =
+        |action: &str| format!("[{{action: {action}, to: [{{services: [{{name: db, namespace: b}}]}}]}}]");
+    let allow = policy("p", &format!("egress: {}", rule("Allow")));
+    let mut snapshot = web(&[service.to_owned(), allow]);
+    let names = |snapshot: &Snapshot| {
+        compile(snapshot).plan.patterns.into_values().flatten().collect::<BTreeSet<_>>()
+    };
+    let of = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(refusals(&snapshot), Vec::<String>::new());
+    assert_eq!(names(&snapshot), of(&["db.b.svc.cluster.local", "db.example.com"]));
+    snapshot.cluster_domain = "corp.example".to_owned();
+    assert_eq!(names(&snapshot), of(&["db.b.svc.corp.example", "db.example.com"]));
+
+    let from = "ingress: [{action: Allow, from: [{services: [{name: db, namespace: b}]}]}]";
+    let nobody = web(&[service.to_owned(), policy("p", &format!("egress: {}, {from}", rule("Pass")))]);
+    let said =
+        "service b/db stands for a name, and names are for egress rules that are not Pass; it means nobody";
+    assert_eq!(
+        refusals(&nobody),
+        ["egress[0].to[0]", "ingress[0].from[0]"]
+            .map(|field| format!("SegmentPolicy a/p: spec.{field}: {said}"))
+    );
+    assert_eq!(names(&nobody), BTreeSet::new());
 }
 
 #[test]

@@ -44,7 +44,8 @@ fn a_service_has_a_selector_and_cluster_addresses() {
     let expected = |selector, texts| {
         let (namespace, name) = ("a".to_owned(), "s".to_owned());
         let (labels, addresses) = (labels("k8s-app", "dns"), addresses(texts));
-        Ok(Object::Service(Service { namespace, name, labels, selector, addresses }))
+        let external_name = None;
+        Ok(Object::Service(Service { namespace, name, labels, selector, addresses, external_name }))
     };
     let both = "{type: ClusterIP, clusterIP: 10.1.0.1, clusterIPs: [10.1.0.1, 'fd01::1'], selector: {app: x}, ports: [{port: 80}]}";
     assert_eq!(service(both), expected(labels("app", "x"), &["10.1.0.1", "fd01::1"]));
@@ -53,6 +54,29 @@ fn a_service_has_a_selector_and_cluster_addresses() {
         service("{clusterIP: None, clusterIPs: [None], selector: {app: x}}"),
         expected(labels("app", "x"), &[])
     );
+}
+
+#[test]
+fn a_service_may_stand_for_another_name() {
+    let service = |spec: &str| {
+        read(&format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: s, namespace: a}}, spec: {{type: ExternalName{spec}}}}}"
+        ))
+    };
+    let expected = Service {
+        namespace: "a".to_owned(),
+        name: "s".to_owned(),
+        labels: BTreeMap::new(),
+        selector: BTreeMap::new(),
+        addresses: Vec::new(),
+        external_name: Some("db.example.com".parse().expect("a name")),
+    };
+    let spec = ", externalName: DB.example.com., selector: {app: x}, clusterIP: 10.1.0.1";
+    assert_eq!(service(spec), Ok(Object::Service(expected)));
+    for wrong in ["", ", externalName: ''", ", externalName: '*.example.com'"] {
+        let refusals = service(wrong).expect_err("it is refused");
+        assert!(refusals[0].contains("spec.externalName"), "{wrong}: {refusals:?}");
+    }
 }
 
 #[test]
