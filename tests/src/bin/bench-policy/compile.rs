@@ -1,5 +1,7 @@
 //! What the compiler costs: a whole compilation, what it holds, one event, one edit, and how many entries come out.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -53,7 +55,9 @@ pub(crate) fn measure(size: Size) -> Result<Figures> {
         .collect();
     let places: Vec<Arc<Workload>> = pods.iter().filter_map(|(_, pod)| pod.clone()).collect();
     compiler.change(pods);
+    let beside = Beside::of(&compiler);
     let octets_per_pod = resident()?.saturating_sub(before) as f64 / size.pods as f64;
+    drop(beside);
     let median = |work: &mut dyn FnMut()| {
         let mut taken: Vec<Duration> = (0..WHOLE).map(|_| timed(&mut *work).0).collect();
         taken.sort_unstable();
@@ -70,6 +74,28 @@ pub(crate) fn measure(size: Size) -> Result<Figures> {
     let course = Course { compiler, size, places, random: Random::new(3), taken, whole: stale };
     let (events, stale) = course.run();
     Ok(Figures { size, whole, edit, octets_per_pod, events, stale, entries })
+}
+
+/// What an agent keeps of pods beside the compiler: the plan that is in force, the data plane's copy of what lies in the
+/// maps, and whose addresses are, for records.
+#[expect(dead_code, reason = "it is there to be measured")]
+struct Beside {
+    in_force: Plan,
+    in_maps: Plan,
+    by_address: HashMap<IpAddr, (Arc<Workload>, u32)>,
+}
+
+impl Beside {
+    fn of(compiler: &Compiler) -> Self {
+        let plan = compiler.plan();
+        let workloads = compiler.snapshot().workloads.values();
+        let of_workload = |workload: &Arc<Workload>| {
+            let each = workload.addresses.iter().map(|address| (*address, (Arc::clone(workload), 0)));
+            each.collect::<Vec<_>>()
+        };
+        let by_address = workloads.flat_map(of_workload).collect();
+        Self { in_force: plan.clone(), in_maps: plan.clone(), by_address }
+    }
 }
 
 /// Kinds of events.

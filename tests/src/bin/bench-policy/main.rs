@@ -26,7 +26,7 @@ struct Arguments {
     /// Only the compiler, no live traffic
     #[arg(long)]
     compiler_only: bool,
-    /// Also write the tables to their section of this Markdown file
+    /// Also write the tables to this Markdown file
     #[arg(long)]
     write: Option<PathBuf>,
 }
@@ -39,15 +39,11 @@ fn main() -> Result<()> {
     for size in sizes.into_iter().filter(|size| size.pods <= arguments.pods) {
         figures.push(compile::measure(size)?);
     }
-    let mut text = report::compiler(&figures);
-    if !arguments.compiler_only {
-        text.push_str(&report::live(&live::measure(arguments.edits)?));
-    }
+    let edits = (!arguments.compiler_only).then(|| live::measure(arguments.edits)).transpose()?;
+    let text = report::whole(&figures, edits.as_deref());
     println!("{text}");
     if let Some(path) = arguments.write {
-        let whole = std::fs::read_to_string(&path).unwrap_or_default();
-        let written = report::replace_section(&whole, &text);
-        std::fs::write(&path, written).with_context(|| format!("failed to write {}", path.display()))?;
+        std::fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
     }
     Ok(())
 }
