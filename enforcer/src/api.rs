@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod dns;
+pub mod rules;
 pub mod server;
 
 use std::collections::BTreeMap;
@@ -14,12 +15,13 @@ use enforcer_common::verdict::{Reason, Verdict};
 use enforcer_core::filter::Filter;
 use enforcer_core::protocol::Protocol;
 use enforcer_core::record::dns::DnsRecord;
-use enforcer_core::record::{Count, Record, RuleRef, text};
+use enforcer_core::record::{Record, RuleRef, text};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::source::problem::Problem;
 use dns::{DnsRequest, DnsStatus};
+use rules::EffectiveRules;
 
 /// Version of the protocol.
 pub const VERSION: u32 = 1;
@@ -224,73 +226,6 @@ pub struct StagedSide {
     /// The rule that would decide.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleRef>,
-}
-
-/// The rules that hold for a workload, and what was counted since the agent began. Counts are there where the workload
-/// is enforced on this node.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct EffectiveRules {
-    /// `namespace/name` of the workload.
-    pub workload: String,
-    /// Mode of its namespace, when the workload is on this node.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<String>,
-    /// Rules for flows it begins, first asked first, each tier with its end.
-    pub egress: Vec<RuleLine>,
-    /// Rules for flows others begin.
-    pub ingress: Vec<RuleLine>,
-    /// What no tier decides.
-    pub undecided: Undecided,
-    /// What this node itself sent it, which is always admitted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from_host: Option<Total>,
-    /// What rules decided that no longer hold for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub former: Option<Total>,
-}
-
-/// A rule, or the end of a tier.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct RuleLine {
-    /// What it is called; kind `Tier` for the end of a tier.
-    pub rule: RuleRef,
-    /// `Allow`, `Deny`, `Reject` or `Pass`.
-    pub action: String,
-    /// The other side, in words; empty for the end of a tier.
-    pub peers: String,
-    /// Protocols and ports, in words; empty for the end of a tier.
-    pub ports: String,
-    /// True when it is only staged: it decides nothing.
-    #[serde(default)]
-    pub staged: bool,
-    /// What it decided about; absent for what is staged.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub count: Option<Total>,
-}
-
-/// What is done with flows that no tier decides.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Undecided {
-    /// `Allow` or `Deny`, by the mode, when the workload is on this node.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub action: Option<String>,
-    /// Flows it began.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub egress: Option<Total>,
-    /// Flows others began.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ingress: Option<Total>,
-}
-
-/// Flows, and what was counted of them.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub struct Total {
-    /// Flows.
-    pub flows: u64,
-    /// What the workload sent, or tried to send.
-    pub sent: Count,
-    /// What the workload was sent, whether it got it or not.
-    pub received: Count,
 }
 
 /// The agent's state.

@@ -15,7 +15,7 @@ use enforcer_core::words;
 
 use super::tally::{Decider, Tally};
 use super::worker::mode_text;
-use crate::api::{EffectiveRules, RuleLine, Total, Undecided};
+use crate::api::rules::{EffectiveRules, RuleLine, Total, Undecided};
 
 /// What is known when the rules are asked for.
 #[derive(Debug)]
@@ -41,13 +41,19 @@ pub fn rules(name: &str, scene: &Scene<'_>) -> Result<EffectiveRules, String> {
     let numbers: HashMap<&RuleInfo, u32> =
         scene.plan.rules.iter().map(|(number, info)| (info, *number)).collect();
     let mut counted = scene.endpoint.map(|endpoint| scene.tally.of(endpoint));
+    let planned = scene.plan.endpoints.get(&id);
+    let is_staged = planned.is_some_and(|endpoint| endpoint.staged.is_some());
+    let mut previewed = scene.endpoint.filter(|_| is_staged).map(|endpoint| scene.tally.previewed(endpoint));
     let mut side = |direction| {
         let rules = effective::rules(scene.snapshot, &id, direction).ok_or_else(unknown)?;
-        let lines = rules.iter().map(|rule| line(rule, direction, &numbers, &mut counted));
+        let lines = rules.iter().map(|rule| RuleLine {
+            preview: count(rule, direction, &numbers, &mut previewed),
+            ..line(rule, direction, &numbers, &mut counted)
+        });
         Ok::<_, String>(lines.collect::<Vec<_>>())
     };
     let (egress, ingress) = (side(Direction::Egress)?, side(Direction::Ingress)?);
-    let mode = scene.plan.endpoints.get(&id).map(|endpoint| endpoint.mode);
+    let mode = planned.map(|endpoint| endpoint.mode);
     let undecided = Undecided {
         action: mode.map(|mode| if mode == Mode::Enforce { "Deny" } else { "Allow" }.to_owned()),
         egress: take(&mut counted, Direction::Egress, Reason::ModeDefault, 0),
@@ -78,12 +84,7 @@ fn line(
     numbers: &HashMap<&RuleInfo, u32>,
     counted: &mut Option<BTreeMap<Decider, Total>>,
 ) -> RuleLine {
-    let reason = if rule.info.index.is_some() { Reason::Rule } else { Reason::TierDefault };
-    let count = match numbers.get(&rule.info) {
-        _ if rule.staged => None,
-        Some(number) => take(counted, direction, reason, *number),
-        None => counted.as_ref().map(|_| Total::default()),
-    };
+    let count = if rule.staged { None } else { count(rule, direction, numbers, counted) };
     RuleLine {
         rule: RuleRef::from(&rule.info),
         action: words::action(rule.action).to_owned(),
@@ -91,6 +92,21 @@ fn line(
         ports: rule.ports.clone(),
         staged: rule.staged,
         count,
+        preview: None,
+    }
+}
+
+/// Takes out what was counted for a rule.
+fn count(
+    rule: &EffectiveRule,
+    direction: Direction,
+    numbers: &HashMap<&RuleInfo, u32>,
+    counted: &mut Option<BTreeMap<Decider, Total>>,
+) -> Option<Total> {
+    let reason = if rule.info.index.is_some() { Reason::Rule } else { Reason::TierDefault };
+    match numbers.get(&rule.info) {
+        Some(number) => take(counted, direction, reason, *number),
+        None => counted.as_ref().map(|_| Total::default()),
     }
 }
 

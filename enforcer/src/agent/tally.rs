@@ -1,5 +1,6 @@
-//! How much every rule decided about: packets, bytes and flows by workload and rule, from the kernel's own counts. A
-//! flow's counts belong to the rule that decided about it last. Owns the sums; never what a rule number means.
+//! How much every rule decided about, and would decide about were all staged policy enforced: packets, bytes and flows by
+//! workload and rule, from the kernel's own counts. A flow's counts belong to the rule that decided about it last. Owns
+//! the sums; never what a rule number means.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -8,7 +9,7 @@ use enforcer_core::plan::RuleInfo;
 use enforcer_core::record::Count;
 use enforcer_dataplane::Sweep;
 
-use crate::api::Total;
+use crate::api::rules::Total;
 
 /// What decided about a flow.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -37,11 +38,17 @@ pub struct Fate {
 /// The sums of one node. As many as there are workloads and rules that decided, no more.
 #[derive(Debug, Default)]
 pub struct Tally {
-    ended: HashMap<Decider, Total>,
-    live: HashMap<Decider, Total>,
+    ended: Sums,
+    live: Sums,
     former: HashMap<u32, Total>,
-    ended_fates: HashMap<Fate, Total>,
-    live_fates: HashMap<Fate, Total>,
+}
+
+/// Flows summed by what decided, by what would have, and by what became of them.
+#[derive(Debug, Default)]
+struct Sums {
+    decided: HashMap<Decider, Total>,
+    previewed: HashMap<Decider, Total>,
+    fates: HashMap<Fate, Total>,
 }
 
 impl Total {
@@ -64,7 +71,7 @@ impl Total {
 impl Tally {
     /// Takes the final counts of a flow whose end the kernel told.
     pub fn end(&mut self, flow: &Flow) {
-        add(&mut self.ended, &mut self.ended_fates, flow);
+        self.ended.add(flow);
     }
 
     /// Takes what a walk over the flow tables found: final counts for good, the others until the next walk. A flow whose
@@ -72,11 +79,10 @@ impl Tally {
     pub fn sweep(&mut self, sweep: &Sweep) {
         let is_told = |flow: &Flow| flow.tcp & tcp::TOLD != 0;
         let ended = sweep.ended.iter().filter(|(_, flow, _)| !is_told(flow)).chain(&sweep.refused_ended);
-        ended.for_each(|(_, flow, _)| add(&mut self.ended, &mut self.ended_fates, flow));
-        self.live.clear();
-        self.live_fates.clear();
+        ended.for_each(|(_, flow, _)| self.ended.add(flow));
+        self.live = Sums::default();
         let live = sweep.live.iter().filter(|(_, flow)| !is_told(flow)).chain(&sweep.refused);
-        live.for_each(|(_, flow)| add(&mut self.live, &mut self.live_fates, flow));
+        live.for_each(|(_, flow)| self.live.add(flow));
     }
 
     /// Goes over to another plan: what rules counted that no longer mean the same becomes their workload's former sum,
@@ -90,31 +96,32 @@ impl Tally {
         let stays =
             |rule: u32| rule == 0 || (before.get(&rule) == after.get(&rule) && after.contains_key(&rule));
         let former = &mut self.former;
-        self.ended.retain(|decider, total| {
+        self.ended.decided.retain(|decider, total| {
             let stays = stays(decider.rule);
             if !stays {
                 former.entry(decider.endpoint).or_default().add(total);
             }
             stays && endpoints.contains(&decider.endpoint)
         });
+        let is_there = |decider: &Decider| stays(decider.rule) && endpoints.contains(&decider.endpoint);
+        self.ended.previewed.retain(|decider, _| is_there(decider));
         former.retain(|endpoint, _| endpoints.contains(endpoint));
-        self.ended_fates.retain(|fate, _| endpoints.contains(&fate.endpoint));
+        self.ended.fates.retain(|fate, _| endpoints.contains(&fate.endpoint));
     }
 
     /// Everything counted for a workload by what decided, ended and live flows together.
     pub fn of(&self, endpoint: u32) -> BTreeMap<Decider, Total> {
-        let mut totals: BTreeMap<Decider, Total> = BTreeMap::new();
-        let own = self.ended.iter().chain(&self.live).filter(|(decider, _)| decider.endpoint == endpoint);
-        own.for_each(|(decider, total)| totals.entry(*decider).or_default().add(total));
-        totals
+        sum(self.ended.decided.iter().chain(&self.live.decided).filter(|(of, _)| of.endpoint == endpoint))
+    }
+
+    /// As [`Self::of`], by what would have decided were all staged policy enforced.
+    pub fn previewed(&self, endpoint: u32) -> BTreeMap<Decider, Total> {
+        sum(self.ended.previewed.iter().chain(&self.live.previewed).filter(|(of, _)| of.endpoint == endpoint))
     }
 
     /// Everything counted by workload, direction and verdict, whatever became of the rules.
     pub fn fates(&self) -> BTreeMap<Fate, Total> {
-        let mut totals: BTreeMap<Fate, Total> = BTreeMap::new();
-        let all = self.ended_fates.iter().chain(&self.live_fates);
-        all.for_each(|(fate, total)| totals.entry(*fate).or_default().add(total));
-        totals
+        sum(self.ended.fates.iter().chain(&self.live.fates))
     }
 
     /// What rules counted for a workload that are no longer there.
@@ -123,11 +130,25 @@ impl Tally {
     }
 }
 
-fn add(totals: &mut HashMap<Decider, Total>, fates: &mut HashMap<Fate, Total>, flow: &Flow) {
-    let Flow { endpoint, direction, reason, rule, verdict, .. } = *flow;
-    let one = Total::of(flow);
-    totals.entry(Decider { endpoint, direction, reason, rule }).or_default().add(&one);
-    fates.entry(Fate { endpoint, direction, verdict }).or_default().add(&one);
+impl Sums {
+    fn add(&mut self, flow: &Flow) {
+        let Flow { endpoint, direction, reason, rule, verdict, .. } = *flow;
+        let one = Total::of(flow);
+        self.decided.entry(Decider { endpoint, direction, reason, rule }).or_default().add(&one);
+        self.fates.entry(Fate { endpoint, direction, verdict }).or_default().add(&one);
+        // 0 where no staged policy concerns the workload.
+        if flow.staged_verdict != 0 {
+            let (reason, rule) = (flow.staged_reason, flow.staged_rule);
+            self.previewed.entry(Decider { endpoint, direction, reason, rule }).or_default().add(&one);
+        }
+    }
+}
+
+/// Sums of ended and live flows together.
+fn sum<'a, K: Copy + Ord + 'a>(all: impl Iterator<Item = (&'a K, &'a Total)>) -> BTreeMap<K, Total> {
+    let mut totals: BTreeMap<K, Total> = BTreeMap::new();
+    all.for_each(|(key, total)| totals.entry(*key).or_default().add(total));
+    totals
 }
 
 #[cfg(test)]
@@ -163,6 +184,24 @@ mod tests {
         tally.sweep(&Sweep::default());
         assert_eq!(packets(&tally), [(1, 2, 4), (2, 1, 2)], "live flows are those of the latest walk");
         assert!(tally.of(101).is_empty());
+    }
+
+    #[test]
+    fn what_staged_policy_would_decide_is_counted_beside() {
+        let mut tally = Tally::default();
+        let verdict = enforcer_common::verdict::Verdict::Denied as u8;
+        let staged = flow(|flow| (flow.rule, flow.staged_rule, flow.staged_verdict) = (1, 2, verdict));
+        let plain = flow(|flow| flow.rule = 1);
+        tally.end(&staged.1);
+        tally.sweep(&Sweep { live: vec![staged, plain], ..Sweep::default() });
+        let rules = |totals: BTreeMap<Decider, Total>| -> Vec<(u32, u64, u64)> {
+            totals.iter().map(|(decider, total)| (decider.rule, total.flows, total.sent.packets)).collect()
+        };
+        assert_eq!(rules(tally.of(100)), [(1, 3, 6)]);
+        assert_eq!(rules(tally.previewed(100)), [(2, 2, 4)]);
+        tally.renumber(&BTreeMap::from([(2, info("a"))]), &BTreeMap::new(), &BTreeSet::from([100]));
+        tally.sweep(&Sweep::default());
+        assert_eq!(rules(tally.previewed(100)), [], "its rule is gone");
     }
 
     #[test]

@@ -6,7 +6,8 @@ use anyhow::bail;
 use enforcer_core::record::Count;
 
 use super::{Output, ShowArgs, print};
-use crate::api::{EffectiveRules, Request, Response, RuleLine, RulesRequest, Total, client};
+use crate::api::rules::{EffectiveRules, RuleLine, Total};
+use crate::api::{Request, Response, RulesRequest, client};
 
 /// Runs the command.
 ///
@@ -55,7 +56,8 @@ fn rule(direction: &str, line: &RuleLine) -> [String; 7] {
         false => format!("{}, {}", line.peers, line.ports),
     };
     let action = if line.staged { format!("{} (staged)", line.action) } else { line.action.clone() };
-    row(direction, line.count, &action, print::rule_text(&line.rule), what)
+    let count = if line.staged { line.preview } else { line.count };
+    row(direction, count, &action, print::rule_text(&line.rule), what)
 }
 
 fn row(direction: &str, count: Option<Total>, action: &str, rule: String, what: String) -> [String; 7] {
@@ -73,7 +75,7 @@ mod tests {
     use enforcer_core::record::RuleRef;
 
     use super::*;
-    use crate::api::Undecided;
+    use crate::api::rules::Undecided;
 
     #[test]
     fn rules_are_a_table_in_their_order() {
@@ -101,6 +103,7 @@ mod tests {
                     ports: "TCP/22".into(),
                     staged: false,
                     count: Some(total(3, 240)),
+                    preview: None,
                 },
                 RuleLine {
                     rule: reference("Tier", "default", None),
@@ -109,6 +112,7 @@ mod tests {
                     ports: String::new(),
                     staged: true,
                     count: None,
+                    preview: Some(total(5, 300)),
                 },
             ],
             ingress: Vec::new(),
@@ -127,7 +131,7 @@ mod tests {
 update/update: mode enforce
          packets  bytes  flows  action         rule                          matches
 egress   4        300 B  1      Allow          default/SegmentPolicy git[0]  github.com, TCP/22
-egress   -        -      -      Deny (staged)  default/Tier default          what no rule of the tier matches
+egress   6        360 B  1      Deny (staged)  default/Tier default          what no rule of the tier matches
 egress   0        0 B    0      Deny           mode enforce                  what no tier decides
 ingress  2        120 B  1      Deny           mode enforce                  what no tier decides
 "

@@ -28,6 +28,28 @@ fn show(agent: &Agent, workload: &str) -> Result<Value> {
 }
 
 #[test]
+fn a_staged_rule_counts_what_it_would_decide_about() -> Result<()> {
+    let lab = Lab::builder().pod("app").start()?;
+    let server = zone::addresses("github.com").into_iter().find(|address| Family::V4.has(address));
+    let server = server.expect("it has one");
+    let shut = rule("shut", "Deny", &format!("cidr: {server}/32"), "UDP", 4500);
+    lab.policy("app.yaml", &egress("app", &[shut]).replace("spec:", "spec:\n  mode: Stage"))?;
+    let agent = lab.agent()?;
+    let echo = UdpEcho::serve(&lab.internet.namespace, SocketAddr::new(server, 4500))?;
+    for _ in 0..2 {
+        lab.pod("app").ping(SocketAddr::new(server, 4500), &[7; 100])?;
+    }
+    assert_eq!(echo.received(), 2);
+    let rules = show(&agent, "app/app")?;
+    let long = HEADERS + 100;
+    assert_eq!(counted(&rules, "/egress/0/preview"), [2, 2, 2 * long, 2, 2 * long]);
+    assert_eq!(counted(&rules, "/egress/1/preview"), [0; 5], "the tier's end");
+    assert_eq!(rules.pointer("/egress/0/count"), None, "it decides nothing");
+    assert_eq!(counted(&rules, "/undecided/egress"), [2, 2, 2 * long, 2, 2 * long]);
+    Ok(())
+}
+
+#[test]
 fn c54_every_rule_has_counted_exactly_what_it_decided_about() -> Result<()> {
     let lab = Lab::builder().pod("app").mode("app", "enforce").start()?;
     let server = zone::addresses("github.com").into_iter().find(|address| Family::V4.has(address));

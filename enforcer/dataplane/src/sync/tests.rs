@@ -5,9 +5,10 @@ use super::execute::{Executor, execute};
 use super::mirror::{Mirror, Prefixes, rows_of};
 use super::plan::{Desired, Room, Step, plan, shielded, withdraw};
 use crate::error::ApplyError;
+use enforcer_common::decide::Direction;
 use enforcer_common::policy::{Endpoint, Mode, Rule};
 use enforcer_core::object::WorkloadId;
-use enforcer_core::plan::{Automaton, EndpointPlan, Plan, Row, Table};
+use enforcer_core::plan::{Automaton, EndpointPlan, Plan, Row, RuleInfo, RuleKind, Table};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::io;
@@ -263,6 +264,26 @@ fn what_does_not_fit_beside_the_old_is_refused_before_anything_is_written() {
     let refused = plan(&mirror, Desired { plan: &wanted, attached: &attached }, ROOM);
     let Err(ApplyError::Overflow(overflow)) = refused else { panic!("{refused:?}") };
     assert_eq!((overflow.map, overflow.need, overflow.room), ("RULES", 210, 200));
+}
+
+#[test]
+fn what_does_not_fit_is_told_with_the_policies_that_most_of_it_is_of() {
+    let info = |name: &str| RuleInfo {
+        kind: RuleKind::NetworkPolicy,
+        namespace: Some("shop".to_owned()),
+        index: Some(0),
+        ..RuleInfo::tier_default(name, Direction::Egress)
+    };
+    let mut wanted = small_plan(201);
+    wanted.rules = BTreeMap::from([(1, info("few")), (2, info("many"))]);
+    for (number, row) in (0..).zip(&mut wanted.tables[0].stages[0]) {
+        row.rule.rule = if number < 12 { 1 } else { 2 };
+    }
+    let attached = attached();
+    let refused = plan(&Mirror::default(), Desired { plan: &wanted, attached: &attached }, ROOM);
+    let text = refused.expect_err("it does not fit").to_string();
+    let names = "most are of NetworkPolicy shop/many (189), NetworkPolicy shop/few (12)";
+    assert!(text.contains(names), "{text}");
 }
 
 #[test]

@@ -12,8 +12,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::agent::tally::Fate;
+use crate::api::Status;
 use crate::api::dns::{DnsStatus, LearnedStatus};
-use crate::api::{Status, Total};
+use crate::api::rules::Total;
 
 /// Labels of one value.
 type Labels = Vec<(&'static str, String)>;

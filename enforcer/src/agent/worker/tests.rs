@@ -17,8 +17,9 @@ use super::{Moment, Worker};
 use crate::agent::Options;
 use crate::agent::bounds::Bounds;
 use crate::agent::fake::{FakeKernel, FakeLinks};
+use crate::api::rules::Total;
 use crate::api::server::{Backend, Stream};
-use crate::api::{ExplainRequest, FlowsRequest, NamesRequest, Request, Response, RulesRequest, Total};
+use crate::api::{ExplainRequest, FlowsRequest, NamesRequest, Request, Response, RulesRequest};
 
 mod dns;
 

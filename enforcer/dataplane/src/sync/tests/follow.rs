@@ -229,8 +229,7 @@ fn an_address_that_nobody_speaks_of_writes_one_prefix_and_no_endpoint() {
 fn what_does_not_fit_is_refused_and_says_which_policy_is_large() {
     let (mut model, mut mirror) = (Model::default(), Mirror::default());
     let mut first = small_plan(199);
-    let info =
-        enforcer_core::plan::RuleInfo::tier_default("kubernetes", enforcer_common::decide::Direction::Egress);
+    let info = RuleInfo::tier_default("kubernetes", Direction::Egress);
     first.rules = (1..=199).map(|number| (number, info.clone())).collect();
     assert!(apply(&mut model, &mut mirror, &first));
     let rows = vec![Row { port: 1, ..row(101, 0) }, Row { port: 2, ..row(101, 0) }];
