@@ -80,10 +80,15 @@ pub fn host_side(path: &Path, name: &str) -> Result<HostSide, LinkError> {
         inside.ok_or_else(|| LinkError::NotInNamespace { name: name.to_owned(), path: path.to_owned() })?;
     let is_peer =
         |outside: &Interface| outside.link == Some(inside.index) && outside.link_namespace == Some(namespace);
-    let interface = interfaces()?
-        .into_iter()
-        .find(is_peer)
-        .ok_or_else(|| LinkError::NoHostSide { name: name.to_owned(), path: path.to_owned() })?;
+    // Its end says which one the other is. Only where that does not lead back are all of them asked.
+    let told = inside.link.map(by_index).transpose()?.flatten().filter(is_peer);
+    let interface = match told {
+        Some(interface) => interface,
+        None => interfaces()?
+            .into_iter()
+            .find(is_peer)
+            .ok_or_else(|| LinkError::NoHostSide { name: name.to_owned(), path: path.to_owned() })?,
+    };
     let own = addresses(Some(namespace))?.into_iter().filter(|(index, _)| *index == inside.index);
     Ok(HostSide { interface, addresses: own.map(|(_, address)| address).collect() })
 }
