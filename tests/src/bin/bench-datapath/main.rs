@@ -17,7 +17,7 @@ const PREFACE: &str = "\
 Written by `cargo xtask bench datapath -- --write docs/benchmarks.md`. Each table is one run, its rounds interleaved;
 a ratio is the median over the rounds of figure ÷ baseline of the same round, beside the least and the greatest. The
 machines this is measured on are shared and noisy: ratios tell, nanoseconds do not, and live differences below what
-`nothing, once more` shows mean nothing.
+`nothing, once more` shows mean nothing. Policy has a page of its own, [benchmarks-policy.md](benchmarks-policy.md).
 
 *Programs alone* runs the kernel programs by `BPF_PROG_TEST_RUN`, 200,000 times a round: established flows with
 accounting, a refused packet of a flow that was refused before, and the first packets of 4,000 flows, decision, flow
