@@ -37,8 +37,8 @@ const LEAST: u64 = 17;
 const MAX_STEPS: u32 = 2048;
 /// Steps of a long loop that are one function.
 pub const STRIDE: u32 = 32;
-/// Address records one message can hold: each takes sixteen octets or more.
-const MAX_FOUND: usize = 256;
+/// Room for the address records of one message: each takes fifteen octets or more, so there are at most 272.
+const MAX_FOUND: usize = 512;
 /// Messages of one UDP super-packet that are read.
 const MAX_SEGMENTS: u32 = 16;
 
@@ -383,7 +383,7 @@ fn walk_records() -> bool {
         if dns_steps() != 0 {
             break;
         }
-        step += STRIDE;
+        step = skb::after(step, STRIDE);
     }
     // SAFETY: as above.
     unsafe { (&raw const (*message).records).read_volatile() == 0 }
@@ -399,7 +399,7 @@ pub extern "C" fn dns_steps() -> i32 {
         if state != 0 {
             return state;
         }
-        step += 1;
+        step = skb::after(step, 1);
     }
     0
 }

@@ -2,7 +2,7 @@
 
 use crate::dns::{Message, STRIDE, message, octet};
 use crate::maps::{NAME_CLASSES, NAME_ROWS, NAME_SYMBOLS, SETTINGS};
-use crate::skb::hide;
+use crate::skb::{after, hide};
 use enforcer_common::abi::capacity;
 use enforcer_common::name::{DEAD, HASH_START, MAX_NAME, START, SYMBOLS, hash_step};
 
@@ -31,7 +31,7 @@ pub extern "C" fn read_name() -> u32 {
             if read_some(first) == 0 {
                 break;
             }
-            first += STRIDE;
+            first = after(first, STRIDE);
         }
         (&raw const (*message).name_length).read_volatile()
     }
@@ -110,7 +110,7 @@ pub extern "C" fn class_of() -> u32 {
             if follow_some(half, first) == 0 {
                 break;
             }
-            first += STRIDE;
+            first = after(first, STRIDE);
         }
         let state = (&raw const (*message).passed).read_volatile();
         NAME_CLASSES.get(half * capacity::NAME_STATES + state).copied().unwrap_or(0)

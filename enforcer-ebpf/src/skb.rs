@@ -92,6 +92,13 @@ pub fn hide(value: u64) -> u64 {
     value
 }
 
+/// The counter of a loop, `by` steps on. The compiler cannot unroll a loop that counts so: of one call it would make as many
+/// as there are steps, and the verifier walks every way that calls can take.
+#[inline(always)]
+pub fn after(step: u32, by: u32) -> u32 {
+    hide(step as u64) as u32 + by
+}
+
 /// The packet through the load helper: any layout, also where it lies in pieces.
 pub struct Loaded(pub Context);
 

@@ -8,7 +8,7 @@
 use crate::ask::{ask_by_name, note_epoch};
 use crate::events::{QUIETLY, count, may_tell_refusal, tell};
 use crate::maps::{EVENTS, FLOWS, HELLOS};
-use crate::skb::{self, Context, Loaded};
+use crate::skb::{self, Context, Loaded, after};
 use crate::walk::{self, DROP, PASS};
 use crate::work::{Work, work};
 use crate::{dns, judge, names};
@@ -101,7 +101,7 @@ pub extern "C" fn tls_read(skb: Context) -> i32 {
         if tls_steps(skb) != GOES_ON {
             break;
         }
-        steps += STRIDE;
+        steps = after(steps, STRIDE);
     }
     // SAFETY: a field of the work space, which the steps write by themselves.
     let state = unsafe { (&raw const work.passed).read_volatile() };
@@ -137,7 +137,7 @@ pub extern "C" fn tls_steps(skb: Context) -> u32 {
         if state != GOES_ON {
             return state;
         }
-        i += 1;
+        i = after(i, 1);
     }
     GOES_ON
 }

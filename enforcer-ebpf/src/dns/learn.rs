@@ -4,7 +4,7 @@
 use super::{MASK, MAX_FOUND, Message, STRIDE, message};
 use crate::events::count;
 use crate::maps::{LEARN_EPOCHS, LEARNED, SETTINGS};
-use crate::skb::hide;
+use crate::skb::{after, hide};
 use enforcer_common::abi::{Counter, MAX_TTL};
 use enforcer_common::address::Address;
 use enforcer_common::policy::{LEARNED_SLOTS, Learned, LearnedKey};
@@ -24,7 +24,7 @@ pub fn learn_all() -> bool {
             break;
         }
         dns_learn_some(first);
-        first += STRIDE;
+        first = after(first, STRIDE);
     }
     found != 0
 }
@@ -42,7 +42,7 @@ pub extern "C" fn dns_learn_some(first: u32) -> i32 {
             break;
         }
         dns_learn(first + i);
-        i += 1;
+        i = after(i, 1);
     }
     0
 }

@@ -8,7 +8,7 @@ use super::tell::{count_answer, dns_tell_refused};
 use super::{HOLD, LEAST, MASK, REFUSED, STRIDE, UNREAD, dns_ask, dns_load, dns_tell, message};
 use crate::events::count;
 use crate::maps::{NO_PART, PARTS, STREAMS};
-use crate::skb::{Context, Loaded, hide};
+use crate::skb::{Context, Loaded, after, hide};
 use crate::walk::{DROP, PASS, REJECT};
 use crate::work::{Work, work};
 use aya_ebpf::helpers::bpf_skb_load_bytes;
@@ -88,7 +88,7 @@ pub extern "C" fn dns_segment(skb: Context) -> i32 {
             // SAFETY: a field of the work space, which the steps write by themselves.
             return unsafe { (&raw const work.segment_fate).read_volatile() };
         }
-        step += STRIDE;
+        step = after(step, STRIDE);
     }
     // Position lost: what follows is not read.
     lose(work);
@@ -123,7 +123,7 @@ pub extern "C" fn dns_stream_steps(skb: Context) -> u32 {
         if dns_stream_step(skb) != 0 {
             return 1;
         }
-        step += 1;
+        step = after(step, 1);
     }
     0
 }
