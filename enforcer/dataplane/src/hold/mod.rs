@@ -29,8 +29,8 @@ use std::thread::JoinHandle;
 
 /// How long the programs take this process for alive after it last said so, nanoseconds.
 const LEASE_NS: u64 = 1_000_000_000;
-/// Pause between two renewals of the lease.
-const RENEWAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+/// Time between two renewals of the lease, nanoseconds.
+const RENEWAL_NS: u64 = LEASE_NS / 4;
 /// The longest frame.
 const FRAME: usize = 65_536 + 64;
 
@@ -131,18 +131,29 @@ impl Reader {
     /// Reads until it is told to stop. What waits then is still sent on.
     fn run(mut self, stop: &AtomicBool) {
         let mut frame = vec![0; FRAME];
+        let mut renewed = 0;
+        let pause = Timespec { tv_sec: 0, tv_nsec: RENEWAL_NS as _ };
         while !stop.load(Ordering::Relaxed) {
-            // A lease that cannot be renewed runs out, which is counted in the kernel.
-            let _ = self.lease(monotonic_ns() + LEASE_NS);
-            let _ = poll(&mut [PollFd::new(&self.tap, PollFlags::IN)], Some(&RENEWAL));
+            let now = monotonic_ns();
+            if now - renewed >= RENEWAL_NS {
+                renewed = now;
+                self.renew(now);
+            }
+            let _ = poll(&mut [PollFd::new(&self.tap, PollFlags::IN)], Some(&pause));
             self.drain(&mut frame);
-            self.assembler.forget_old(monotonic_ns());
-            self.totals.given_up.store(self.assembler.given_up(), Ordering::Relaxed);
-            self.totals.dropped.store(self.tap.dropped(), Ordering::Relaxed);
         }
         let _ = self.lease(0);
         crate::sys::wait_for_running_programs();
         self.drain(&mut frame);
+    }
+
+    /// What need not be done with every packet: the lease, what waited too long, the totals.
+    fn renew(&mut self, now: u64) {
+        // A lease that cannot be renewed runs out, which is counted in the kernel.
+        let _ = self.lease(now + LEASE_NS);
+        self.assembler.forget_old(now);
+        self.totals.given_up.store(self.assembler.given_up(), Ordering::Relaxed);
+        self.totals.dropped.store(self.tap.dropped(), Ordering::Relaxed);
     }
 
     fn drain(&mut self, frame: &mut [u8]) {
