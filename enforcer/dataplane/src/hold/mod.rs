@@ -31,6 +31,9 @@ use std::thread::JoinHandle;
 const LEASE_NS: u64 = 1_000_000_000;
 /// Time between two renewals of the lease, nanoseconds.
 const RENEWAL_NS: u64 = LEASE_NS / 4;
+/// How long the device is looked at again after a frame before the thread sleeps, nanoseconds: the rest of an answer
+/// comes at once, and to be woken for each of its packets takes longer than that.
+const LINGER_NS: u64 = 200_000;
 /// The longest frame.
 const FRAME: usize = 65_536 + 64;
 
@@ -156,9 +159,18 @@ impl Reader {
         self.totals.dropped.store(self.tap.dropped(), Ordering::Relaxed);
     }
 
+    /// Takes every frame that waits, and those that follow at once.
     fn drain(&mut self, frame: &mut [u8]) {
-        while let Ok(Some(length)) = self.tap.read(frame) {
-            self.take(&frame[..length]);
+        let mut until = 0;
+        loop {
+            match self.tap.read(frame) {
+                Ok(Some(length)) => {
+                    self.take(&frame[..length]);
+                    until = monotonic_ns() + LINGER_NS;
+                }
+                Ok(None) if monotonic_ns() < until => std::hint::spin_loop(),
+                _ => return,
+            }
         }
     }
 
