@@ -8,6 +8,7 @@ pub mod compile;
 pub mod dns;
 pub mod effective;
 pub mod explain;
+pub mod export;
 pub mod filter;
 pub mod fqdn;
 pub mod hierarchy;
@@ -23,6 +24,7 @@ pub mod refusal;
 pub mod simulate;
 pub mod snapshot;
 pub mod words;
+pub mod write;
 
 #[cfg(test)]
 mod fixture;

@@ -3,7 +3,6 @@
 //! that.
 
 use std::io::Write as _;
-use std::net::IpAddr;
 
 use jiff::Timestamp;
 
@@ -12,6 +11,7 @@ use crate::dns::message::{Answer, Message, id};
 use crate::dns::numbers::{RecordType, ResponseCode};
 use crate::protocol::Protocol;
 use crate::record::{Peer, SCHEMA};
+use crate::write::{push_address, push_number};
 
 /// The parts of a line that are the same for all queries between two ends.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -180,34 +180,6 @@ impl Lines {
             line.extend_from_slice(&digits[..length]);
         }
         line.push(b'Z');
-    }
-}
-
-fn push_number(mut number: u64, line: &mut Vec<u8>) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    line.extend_from_slice(&digits[at..]);
-}
-
-fn push_address(address: IpAddr, line: &mut Vec<u8>) {
-    match address {
-        IpAddr::V4(v4) => {
-            for (index, octet) in v4.octets().into_iter().enumerate() {
-                if index > 0 {
-                    line.push(b'.');
-                }
-                push_number(octet.into(), line);
-            }
-        }
-        IpAddr::V6(v6) => write(line, format_args!("{v6}")),
     }
 }
 
