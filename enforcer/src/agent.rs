@@ -21,7 +21,6 @@ pub mod moment;
 pub mod names;
 pub mod resolve;
 pub mod resolvers;
-pub mod ring;
 pub mod rules;
 pub mod server_names;
 pub mod settle;
@@ -38,7 +37,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use enforcer_common::policy::Mode;
-use tokio::sync::{mpsc, watch as channel};
+use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, timeout};
 
@@ -121,19 +120,19 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
         None => None,
     };
     let kernel = kernel::Host::open(&options.pin_directory).context("failed to take hold of the kernel")?;
-    let (news, receiver) = channel::channel(0);
     let mut worker = Worker::new(options, kernel, kernel::HostLinks, Moment::now())?;
     let tree = watch::start(&wake, &options.source)?;
     tree.watch(worker.reload(&Moment::now()));
     announce(&worker);
     let worker = Rc::new(RefCell::new(worker));
-    spawn_local(listener.serve(Rc::clone(&worker), receiver));
+    let news = worker.borrow().books.records.records().news();
+    spawn_local(listener.serve(Rc::clone(&worker), news));
     if let Some(metrics) = metrics {
         spawn_local(metrics.serve(Rc::clone(&worker)));
     }
-    turn(&worker, inbox, &tree, &news).await;
+    turn(&worker, inbox, &tree).await;
     worker.borrow_mut().catch_up(&Moment::now());
-    drop(news);
+    worker.borrow_mut().books.records.close();
     tokio::time::sleep(FAREWELL).await;
     let lines = worker.borrow().books.log.as_ref().map_or(0, |log| log.close(LAST_LINES));
     if lines > 0 {
@@ -156,7 +155,6 @@ async fn turn<K: Kernel, L: Links>(
     worker: &Rc<RefCell<Worker<K, L>>>,
     mut inbox: mpsc::Receiver<Wake>,
     tree: &watch::Tree,
-    news: &channel::Sender<u64>,
 ) {
     let mut pause = BUSY;
     let mut next_sweep = Instant::now() + SWEEP;
@@ -174,10 +172,7 @@ async fn turn<K: Kernel, L: Links>(
             }
             next_sweep = Instant::now() + SWEEP;
         }
-        news.send_if_modified(|seen| {
-            let next = worker.borrow().seen();
-            std::mem::replace(seen, next) != next
-        });
+        worker.borrow().books.records.publish();
         // Without a pause nobody else would be served: neither the socket nor those who wake this loop.
         tokio::task::yield_now().await;
         match timeout(pause, inbox.recv()).await {

@@ -136,7 +136,7 @@ pub struct AgentArgs {
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
     /// Flow records kept for `enforcer flows`.
-    #[arg(long, default_value_t = crate::agent::ring::CAPACITY, value_name = "RECORDS")]
+    #[arg(long, default_value_t = crate::telemetry::ring::CAPACITY, value_name = "RECORDS")]
     pub flow_capacity: usize,
     /// Addresses that one workload may have learned at once; those that expire first make room.
     #[arg(long, default_value_t = bounds::PER_WORKLOAD, value_name = "ADDRESSES")]

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod api;
 pub mod cli;
 pub mod source;
+pub mod telemetry;
 
 #[cfg(test)]
 mod testing;

@@ -10,7 +10,7 @@ use enforcer_common::verdict::{Reason, Verdict};
 use enforcer_core::record::Record;
 use enforcer_core::record::dns::{DnsRecord, Facts, Parties};
 
-use crate::agent::dns::Query;
+use crate::telemetry::query::Query;
 
 /// The reference's example record, changed.
 pub(crate) fn record(change: impl FnOnce(&mut Record)) -> Record {

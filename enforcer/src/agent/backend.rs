@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use enforcer_core::object::WorkloadId;
+use enforcer_core::record::Record;
 use enforcer_dataplane::Attachment;
 use jiff::{SignedDuration, Timestamp};
 
-use super::dns::{self, Query};
+use super::dns;
 use super::kernel::{Kernel, Links};
 use super::moment::Moment;
 use super::resolve::Resolved;
-use super::ring::Ring;
 use super::worker::{Worker, mode_text};
 use super::{assess, explain, rules};
 use crate::api::dns::DnsRequest;
@@ -20,6 +20,7 @@ use crate::api::{
     FlowsRequest, FlowsStatus, Lost, LostBy, MapStatus, NameEntry, NamesRequest, PolicyStatus, Request,
     Response, RulesRequest, Status, WorkloadStatus, failure,
 };
+use crate::telemetry::records::{Consumer, Item, Kinds, Numbers, Records};
 
 impl<K: Kernel, L: Links> Backend for Worker<K, L> {
     fn answer(&mut self, request: &Request) -> Vec<Response> {
@@ -49,35 +50,22 @@ impl<K: Kernel, L: Links> Backend for Worker<K, L> {
 
     fn begin(&mut self, request: &Stream) -> (u64, u64) {
         self.catch_up(&Moment::now());
-        let (flows, queries) = (&self.books.ring, self.books.queries.ring());
-        match request {
-            Stream::Flows(FlowsRequest { last, filter, .. }) => {
-                (flows.latest(*last, |record| filter.matches(record)), flows.next())
-            }
-            Stream::Dns(DnsRequest { last, filter, .. }) => {
-                let is_wanted =
-                    |query: &Query| filter.reaches(query.facts.time) && filter.matches(&query.record());
-                (queries.latest(*last, is_wanted), queries.next())
-            }
-        }
+        let records = self.books.records.records();
+        let (start, end, kinds) = (records.start(), records.end(), kinds(request));
+        let last = match request {
+            Stream::Flows(FlowsRequest { last, .. }) | Stream::Dns(DnsRequest { last, .. }) => *last,
+        };
+        let is_wanted = |item: &Item| response(request, item).is_some();
+        let from = last.map_or(start, |last| records.latest(end, kinds, last, is_wanted));
+        (number(kinds, from), number(kinds, end))
     }
 
     fn read(&self, request: &Stream, cursor: u64, limit: usize) -> (Vec<Response>, u64) {
-        match request {
-            Stream::Flows(FlowsRequest { filter, .. }) => read(&self.books.ring, cursor, limit, |record| {
-                filter.matches(record).then(|| Response::Flow(Box::new(record.clone())))
-            }),
-            Stream::Dns(DnsRequest { filter, .. }) => {
-                read(self.books.queries.ring(), cursor, limit, |query: &Query| {
-                    let record = filter.reaches(query.facts.time).then(|| query.record())?;
-                    filter.matches(&record).then(|| Response::Dns(Box::new(record)))
-                })
-            }
-        }
+        read(self.books.records.records(), request, cursor, limit)
     }
 
     fn lost_by_kernel(&self) -> u64 {
-        self.latest.ring_full.saturating_sub(self.baseline.ring_full)
+        self.lost_events()
     }
 }
 
@@ -144,8 +132,11 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             ("flow-log-dropped", self.books.log.as_ref().map_or(0, |log| log.dropped())),
             ("flow-log-failed", self.books.log.as_ref().map_or(0, |log| log.failed())),
         ];
+        let records = self.books.records.records();
+        let missed = Consumer::ALL.map(|consumer| (consumer.loss(), records.missed(consumer)));
         kernel
             .chain(own)
+            .chain(missed)
             .filter(|(_, count)| *count > 0)
             .map(|(kind, count)| (kind.to_owned(), count))
             .collect()
@@ -207,12 +198,13 @@ impl<K: Kernel, L: Links> Worker<K, L> {
     }
 
     fn flows(&self) -> FlowsStatus {
-        let ring = &self.books.ring;
+        let records = self.books.records.records();
+        let (start, end) = (records.start(), records.end());
         FlowsStatus {
-            seen: ring.next(),
-            stored: ring.next() - ring.first(),
-            capacity: ring.capacity() as u64,
-            overwritten: ring.first(),
+            seen: end.flows,
+            stored: end.flows - start.flows,
+            capacity: records.capacity().flows,
+            overwritten: start.flows,
             names: self.books.names.len() as u64,
             log: self.books.log.as_ref().map(|log| log.path().to_owned()),
         }
@@ -265,24 +257,42 @@ impl<K: Kernel, L: Links> Worker<K, L> {
     }
 }
 
-/// At most `limit` records of a ring from `cursor` on, those that are wanted as response lines, and the cursor behind.
-fn read<T>(
-    ring: &Ring<T>,
-    cursor: u64,
-    limit: usize,
-    wanted: impl Fn(&T) -> Option<Response>,
-) -> (Vec<Response>, u64) {
-    let (lost, records) = ring.read(cursor);
-    let mut responses = Vec::new();
-    if lost > 0 {
-        responses.push(Response::Lost(Lost { records: lost, by: LostBy::Reader }));
+/// At most `limit` records from `cursor` on, those that are wanted as response lines, and the cursor behind.
+fn read(records: &Records, request: &Stream, cursor: u64, limit: usize) -> (Vec<Response>, u64) {
+    let (kinds, mut batch) = (kinds(request), Vec::new());
+    let place = Numbers { flows: cursor, dns: cursor };
+    let mut reader = records.reader(Consumer::Socket, kinds, place);
+    let lost = reader.read(limit, &mut batch).sum();
+    let told = (lost > 0).then_some(Response::Lost(Lost { records: lost, by: LostBy::Reader }));
+    let wanted = batch.iter().filter_map(|item| response(request, item));
+    (told.into_iter().chain(wanted).collect(), number(kinds, reader.place()))
+}
+
+/// The kind of record that a request is for.
+fn kinds(request: &Stream) -> Kinds {
+    match request {
+        Stream::Flows(_) => Kinds::FLOWS,
+        Stream::Dns(_) => Kinds::DNS,
     }
-    let mut next = cursor + lost;
-    for (number, record) in records.take(limit) {
-        next = number + 1;
-        responses.extend(wanted(record));
+}
+
+/// The number of that kind.
+fn number(kinds: Kinds, place: Numbers) -> u64 {
+    if kinds.flows { place.flows } else { place.dns }
+}
+
+/// The line of a record, if it is wanted.
+fn response(request: &Stream, item: &Item) -> Option<Response> {
+    match (request, item) {
+        (Stream::Flows(FlowsRequest { filter, .. }), Item::Flow(record)) => {
+            filter.matches(record).then(|| Response::Flow(Box::new(Record::clone(record))))
+        }
+        (Stream::Dns(DnsRequest { filter, .. }), Item::Dns(query)) => {
+            let record = filter.reaches(query.facts.time).then(|| query.record())?;
+            filter.matches(&record).then(|| Response::Dns(Box::new(record)))
+        }
+        _ => None,
     }
-    (responses, next)
 }
 
 /// The time of day of a second of the monotonic clock.

@@ -1,4 +1,4 @@
-//! The agent's books: events in, records and names out. Owns the ring, the flow log and the count of what could
+//! The agent's books: events in, records and names out. Owns the flow log and the count of what could
 //! not be read; never touches the kernel.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,24 +18,25 @@ use enforcer_core::record::dns::{Facts, Lines, Outcome, Parties};
 use enforcer_core::record::{EndReason, Event as RecordEvent, Record};
 use enforcer_dataplane::{End, Event, Sweep, Unanswered};
 
-use super::dns::{Queries, Query};
+use super::dns::Ends;
 use super::log::FlowLog;
 use super::moment::{Moment, seconds};
 use super::names::{self, Names, Occasion};
-use super::ring::FlowRing;
 use super::server_names::ServerNames;
 use super::tally::Tally;
 use super::view::View;
+use crate::telemetry::query::Query;
+use crate::telemetry::records::Writer;
 
 /// Everything records are made from and go to.
 #[derive(Debug)]
 pub struct Books {
     /// Node name.
     pub node: Arc<str>,
-    /// The latest flow records.
-    pub ring: FlowRing,
-    /// The latest DNS queries.
-    pub queries: Queries,
+    /// The latest flow and DNS records.
+    pub records: Writer,
+    /// Who asks whom.
+    pub ends: Ends,
     /// What was counted of DNS.
     pub dns_tally: DnsTally,
     /// Who looked up what.
@@ -145,7 +146,7 @@ impl Books {
         if let Some(log) = &mut self.log {
             log.append(&record);
         }
-        self.ring.push(record);
+        self.records.flow(record);
     }
 
     /// Enters a query that was answered or refused, or an answer nobody asked for.
@@ -227,13 +228,13 @@ impl Books {
             let Query { facts, message } = &query;
             log.append_line(|line| self.lines.write(facts, message, &self.name, line));
         }
-        self.queries.push(query);
+        self.records.dns(query);
     }
 
     /// Both ends of a workload's queries to a resolver.
     fn parties(&mut self, endpoint: u32, resolver: IpAddr) -> Arc<Parties> {
         let (view, plan, names, node) = (&self.view, &self.plan, &self.names, &self.node);
-        self.queries.parties((endpoint, resolver), || {
+        self.ends.parties((endpoint, resolver), || {
             let workload = view.workload_of(endpoint).and_then(|id| plan.endpoints.get(id));
             let own = workload.into_iter().flat_map(|workload| &workload.addresses);
             let nowhere = if resolver.is_ipv4() {

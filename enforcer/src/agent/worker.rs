@@ -18,13 +18,12 @@ use super::Options;
 use super::assess;
 use super::books::Books;
 use super::bounds::Room;
-use super::dns::Queries;
+use super::dns::Ends;
 use super::kernel::{Kernel, Links};
 use super::log::FlowLog;
 use super::moment::Moment;
 use super::names::{self, Names};
 use super::resolve::{self, Resolved, chain};
-use super::ring::FlowRing;
 use super::server_names::ServerNames;
 use super::settle::{Accepted, Objects, Settled, Surroundings};
 use super::tally::Tally;
@@ -35,6 +34,7 @@ use crate::source::problem::Problem;
 use crate::source::scan::Scanner;
 use crate::source::store::Store;
 use crate::source::workload::WorkloadEntry;
+use crate::telemetry::records::records;
 
 /// Sweeps between two readings of everything that tells of its changes by itself, in case it did not.
 const RELOAD_SWEEPS: u32 = 5;
@@ -106,8 +106,8 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         let accepted = Accepted::new(options.default_mode);
         let books = Books {
             node: options.node.as_str().into(),
-            ring: FlowRing::new(options.flow_capacity),
-            queries: Queries::default(),
+            records: records(options.flow_capacity),
+            ends: Ends::default(),
             dns_tally: DnsTally::default(),
             names: Names::new(names::CAPACITY),
             server_names: ServerNames::default(),
@@ -261,7 +261,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             Update::Delta(delta) if self.force.failure.is_none() => delta.bring(&mut self.books.plan, plan),
             _ => self.books.plan = plan.clone(),
         }
-        self.books.queries.renew();
+        self.books.ends.renew();
         let view = &self.books.view;
         self.books.dns_tally.retain(|endpoint| view.workload_of(endpoint).is_some());
         self.books.names.retain(|endpoint| view.workload_of(endpoint).is_some());
@@ -349,6 +349,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             Ok(counters) => {
                 assess::tell_losses(&self.latest, &counters);
                 self.latest = counters;
+                self.books.records.note_lost_by_kernel(self.lost_events());
             }
             Err(error) => tracing::warn!(error = chain(&error), "failed to read the kernel's counters"),
         }
@@ -376,9 +377,9 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         is_waiting || has_failed || self.sweeps.is_multiple_of(RELOAD_SWEEPS)
     }
 
-    /// Records of both kinds so far.
-    pub fn seen(&self) -> u64 {
-        self.books.ring.next() + self.books.queries.ring().next()
+    /// Events that the kernel could not tell since the agent began.
+    pub(super) fn lost_events(&self) -> u64 {
+        self.latest.ring_full.saturating_sub(self.baseline.ring_full)
     }
 
     /// Policy revision in force.

@@ -20,6 +20,7 @@ use crate::agent::fake::{FakeKernel, FakeLinks};
 use crate::api::rules::Total;
 use crate::api::server::{Backend, Stream};
 use crate::api::{ExplainRequest, FlowsRequest, NamesRequest, Request, Response, RulesRequest};
+use crate::telemetry::records::{Item, Kinds, Numbers};
 
 mod dns;
 
@@ -100,7 +101,18 @@ impl Node {
     }
 
     fn records(&self) -> Vec<Record> {
-        self.worker.books.ring.read(0).1.map(|(_, record)| record.clone()).collect()
+        let mut batch = Vec::new();
+        self.worker.books.records.records().copy(
+            &mut Numbers::default(),
+            Kinds::FLOWS,
+            usize::MAX,
+            &mut batch,
+        );
+        let record = |item| match item {
+            Item::Flow(record) => Record::clone(&record),
+            Item::Dns(query) => panic!("no flow: {query:?}"),
+        };
+        batch.into_iter().map(record).collect()
     }
 
     fn status(&self) -> crate::api::Status {

@@ -4,16 +4,17 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use enforcer_core::record::Record;
 use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_blocking};
 
 use super::{Backend, Listener, Stream};
-use crate::agent::ring::FlowRing;
 use crate::api::client::{self, Answer, Error};
 use crate::api::{FlowsRequest, Lost, LostBy, NamesRequest, Request, Response, failure};
+use crate::telemetry::ring;
 use crate::testing::record;
 
-struct Ring(FlowRing);
+struct Ring(ring::Ring<Record>);
 
 impl Backend for Ring {
     fn answer(&mut self, request: &Request) -> Vec<Response> {
@@ -55,7 +56,7 @@ fn served<F: Future<Output = ()>>(revisions: u32, test: impl FnOnce(Served) -> F
     LocalSet::new().block_on(&runtime, async {
         let directory = tempfile::tempdir().expect("a directory");
         let socket = directory.path().join("run/agent.sock");
-        let ring = Rc::new(RefCell::new(Ring(FlowRing::new(3))));
+        let ring = Rc::new(RefCell::new(Ring(ring::Ring::new(3))));
         (0..revisions).for_each(|revision| push(&ring, revision));
         let (news, receiver) = watch::channel(0);
         let listener = Listener::bind(&socket).expect("listens");

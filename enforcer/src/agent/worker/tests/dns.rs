@@ -90,5 +90,5 @@ fn each_stream_has_its_own_records_and_filter() {
     let flows = Stream::Flows(FlowsRequest::default());
     assert_eq!(node.worker.begin(&flows), (0, 1));
     let last = Stream::Dns(DnsRequest { last: Some(1), ..DnsRequest::default() });
-    assert_eq!((node.worker.begin(&last), node.worker.seen()), ((1, 2), 3));
+    assert_eq!((node.worker.begin(&last), node.worker.books.records.records().end().sum()), ((1, 2), 3));
 }

@@ -3,13 +3,8 @@
 
 use std::collections::VecDeque;
 
-use enforcer_core::record::Record;
-
 /// Records kept when nothing else is said.
 pub const CAPACITY: usize = 8_192;
-
-/// The ring of flow records.
-pub type FlowRing = Ring<Record>;
 
 /// A bounded queue that forgets its oldest record; records are numbered from 0 as they come.
 #[derive(Debug)]
@@ -64,47 +59,43 @@ impl<T> Ring<T> {
         (lost, (from..).zip(self.records.range(skipped..)))
     }
 
-    /// Number of the first of the `last` records that are wanted; of the oldest one when `last` says nothing.
-    pub fn latest(&self, last: Option<usize>, is_wanted: impl Fn(&T) -> bool) -> u64 {
-        match last {
-            None => self.first(),
-            Some(0) => self.next(),
-            Some(last) => {
-                let wanted = self.backwards().filter(|(_, record)| is_wanted(record));
-                wanted.take(last).last().map_or(self.next(), |(number, _)| number)
-            }
-        }
-    }
-
-    /// The records from the latest to the oldest, with their numbers.
-    pub fn backwards(&self) -> impl Iterator<Item = (u64, &T)> {
-        (self.first..self.next()).rev().zip(self.records.iter().rev())
+    /// The records before number `end` that are still there, from the latest to the oldest, with their numbers.
+    pub fn backwards(&self, end: u64) -> impl Iterator<Item = (u64, &T)> {
+        let end = end.clamp(self.first, self.next());
+        let kept = usize::try_from(end - self.first).unwrap_or(usize::MAX).min(self.records.len());
+        (self.first..end).rev().zip(self.records.range(..kept).rev())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::FlowRing;
-    use crate::testing::record;
+    use super::Ring;
 
-    fn numbers(ring: &FlowRing, cursor: u64) -> (u64, Vec<(u64, u32)>) {
+    fn numbers(ring: &Ring<u32>, cursor: u64) -> (u64, Vec<(u64, u32)>) {
         let (lost, records) = ring.read(cursor);
-        (lost, records.map(|(number, record)| (number, record.revision)).collect())
+        (lost, records.map(|(number, record)| (number, *record)).collect())
     }
 
     #[test]
     fn a_slow_reader_misses_the_oldest_and_is_told() {
-        let mut ring = FlowRing::new(2);
+        let mut ring = Ring::new(2);
         assert_eq!(numbers(&ring, 0), (0, vec![]));
-        for revision in 0..5 {
-            ring.push(record(|r| r.revision = revision));
+        for record in 0..5 {
+            ring.push(record);
         }
         assert_eq!(numbers(&ring, 1), (2, vec![(3, 3), (4, 4)]));
         assert_eq!(numbers(&ring, 4), (0, vec![(4, 4)]));
         assert_eq!(numbers(&ring, 5), (0, vec![]));
         assert_eq!((ring.first(), ring.next()), (3, 5));
-        assert_eq!([None, Some(0), Some(1), Some(9)].map(|last| ring.latest(last, |_| true)), [3, 5, 4, 3]);
-        assert_eq!(ring.latest(Some(1), |record| record.revision == 3), 3);
-        assert_eq!(ring.backwards().map(|(n, _)| n).collect::<Vec<_>>(), [4, 3]);
+    }
+
+    #[test]
+    fn it_is_read_backwards_from_anywhere() {
+        let mut ring = Ring::new(2);
+        for record in 0..5 {
+            ring.push(record);
+        }
+        let before = |end| ring.backwards(end).map(|(number, _)| number).collect::<Vec<_>>();
+        assert_eq!([9, 5, 4, 3, 0].map(before), [vec![4, 3], vec![4, 3], vec![3], vec![], vec![]]);
     }
 }

@@ -1,0 +1,400 @@
+//! The node's latest records, flows and DNS, between the agent that writes them and readers on any thread. Owns their
+//! order, the bounds on what is kept and the counts of what readers missed; never waits for a reader, and never holds its
+//! lock longer than it takes to copy one batch of pointers.
+//!
+//! The agent has the one [`Writer`]; everybody else has a clone of [`Records`]. Flows and DNS are kept in a ring each, so
+//! that neither pushes the other out, and read as one stream in the order in which they came:
+//!
+//! ```text
+//! let mut reader = records.reader(Consumer::Export, Kinds::ALL, records.end());
+//! let mut batch = Vec::new();
+//! while let Some(missed) = reader.next(256, &mut batch).await {
+//!     // `missed.flows` and `missed.dns` were overwritten before they could be read: exactly so many, at this place.
+//!     for record in batch.drain(..) { match record { Item::Flow(record) => .., Item::Dns(query) => .. } }
+//! }
+//! // The agent ended, and everything it wrote was read.
+//! ```
+//!
+//! A reader is woken at most once a turn of the agent's loop (10 to 50 ms), however many records came. The future needs
+//! no particular runtime. [`Reader::read`] does the same without waiting.
+
+#[cfg(test)]
+mod tests;
+
+use std::iter;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use enforcer_core::record::Record;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::query::Query;
+use super::ring::{CAPACITY, Ring};
+
+/// Octets of DNS messages that are kept: an answer of the usual size for each query.
+const OCTETS: usize = 4 << 20;
+
+/// A record of either kind.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Item {
+    /// A flow record.
+    Flow(Arc<Record>),
+    /// A DNS query; its record is made when it is wanted.
+    Dns(Arc<Query>),
+}
+
+impl Item {
+    /// When it happened.
+    pub fn time(&self) -> Timestamp {
+        match self {
+            Self::Flow(record) => record.time,
+            Self::Dns(query) => query.facts.time,
+        }
+    }
+}
+
+/// A number for each kind: a place in the stream (the records that come next there), or how many.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Numbers {
+    /// Of flow records.
+    pub flows: u64,
+    /// Of DNS records.
+    pub dns: u64,
+}
+
+impl Numbers {
+    /// Of both kinds together.
+    pub fn sum(self) -> u64 {
+        self.flows + self.dns
+    }
+}
+
+/// Which kinds a reader wants; the other is neither read nor missed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Kinds {
+    /// Flow records.
+    pub flows: bool,
+    /// DNS records.
+    pub dns: bool,
+}
+
+impl Kinds {
+    /// Both.
+    pub const ALL: Self = Self { flows: true, dns: true };
+    /// Flow records only.
+    pub const FLOWS: Self = Self { flows: true, dns: false };
+    /// DNS records only.
+    pub const DNS: Self = Self { flows: false, dns: true };
+}
+
+/// Who reads; what each missed is counted apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Consumer {
+    /// A client of the agent's socket.
+    Socket,
+    /// A client of the Observer API.
+    Observer,
+    /// An exporter.
+    Export,
+}
+
+impl Consumer {
+    /// Every consumer.
+    pub const ALL: [Self; 3] = [Self::Socket, Self::Observer, Self::Export];
+
+    /// The kind of loss under which status and metrics tell what it missed.
+    pub const fn loss(self) -> &'static str {
+        match self {
+            Self::Socket => "socket-reader-missed",
+            Self::Observer => "observer-reader-missed",
+            Self::Export => "export-reader-missed",
+        }
+    }
+}
+
+/// The writing end; there is one.
+#[derive(Debug)]
+pub struct Writer {
+    records: Records,
+    /// Gone once everything was written.
+    news: Option<watch::Sender<u64>>,
+}
+
+/// The reading end, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Records {
+    shared: Arc<Shared>,
+    news: watch::Receiver<u64>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    rings: Mutex<Rings>,
+    missed: [AtomicU64; Consumer::ALL.len()],
+    lost_by_kernel: AtomicU64,
+}
+
+/// Each record has its place in the common order with it.
+#[derive(Debug)]
+struct Rings {
+    flows: Ring<(u64, Arc<Record>)>,
+    dns: Ring<(u64, Arc<Query>)>,
+    octets: usize,
+    most_octets: usize,
+}
+
+/// Somebody's place in the stream.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    records: Records,
+    consumer: Consumer,
+    kinds: Kinds,
+    place: Numbers,
+}
+
+/// The latest records: as many flow records as said, and DNS queries up to a number and a size.
+pub fn records(flow_capacity: usize) -> Writer {
+    bounded(flow_capacity, CAPACITY, OCTETS)
+}
+
+fn bounded(flow_capacity: usize, dns_capacity: usize, most_octets: usize) -> Writer {
+    let (news, receiver) = watch::channel(0);
+    let (flows, dns) = (Ring::new(flow_capacity), Ring::new(dns_capacity));
+    let shared = Shared {
+        rings: Mutex::new(Rings { flows, dns, octets: 0, most_octets }),
+        missed: Default::default(),
+        lost_by_kernel: AtomicU64::new(0),
+    };
+    Writer { records: Records { shared: Arc::new(shared), news: receiver }, news: Some(news) }
+}
+
+impl Writer {
+    /// The reading end.
+    pub fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// Adds a flow record; the oldest makes room.
+    pub fn flow(&self, record: Record) {
+        let record = Arc::new(record);
+        let mut rings = self.records.lock();
+        let order = rings.order();
+        let gone = rings.flows.push((order, record));
+        drop(rings);
+        drop(gone);
+    }
+
+    /// Adds a query; the oldest make room.
+    pub fn dns(&self, query: Query) {
+        let query = Arc::new(query);
+        let mut rings = self.records.lock();
+        let order = rings.order();
+        rings.octets += query.message.len();
+        let mut gone = rings.dns.push((order, query));
+        loop {
+            rings.octets -= gone.map_or(0, |(_, query)| query.message.len());
+            if rings.octets <= rings.most_octets {
+                return;
+            }
+            gone = rings.dns.pop();
+        }
+    }
+
+    /// Tells how many events the kernel could not tell since the agent began.
+    pub fn note_lost_by_kernel(&self, total: u64) {
+        self.records.shared.lost_by_kernel.store(total, Ordering::Relaxed);
+    }
+
+    /// Wakes the readers, if there is anything new since the last time.
+    pub fn publish(&self) {
+        let seen = self.records.end().sum();
+        if let Some(news) = &self.news {
+            news.send_if_modified(|told| std::mem::replace(told, seen) != seen);
+        }
+    }
+
+    /// Ends the stream: readers end once they have read the rest.
+    pub fn close(&mut self) {
+        self.news = None;
+    }
+}
+
+impl Records {
+    /// Changes whenever there are new records; closed at the end of the stream.
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.news.clone()
+    }
+
+    /// Somebody who begins at `place`.
+    pub fn reader(&self, consumer: Consumer, kinds: Kinds, place: Numbers) -> Reader {
+        Reader { records: self.clone(), consumer, kinds, place }
+    }
+
+    /// Place of the oldest records that are kept; as many were overwritten.
+    pub fn start(&self) -> Numbers {
+        let rings = self.lock();
+        Numbers { flows: rings.flows.first(), dns: rings.dns.first() }
+    }
+
+    /// Place behind the latest records; as many came since the agent began.
+    pub fn end(&self) -> Numbers {
+        let rings = self.lock();
+        Numbers { flows: rings.flows.next(), dns: rings.dns.next() }
+    }
+
+    /// Most records of each kind that are kept.
+    pub fn capacity(&self) -> Numbers {
+        let rings = self.lock();
+        Numbers { flows: rings.flows.capacity() as u64, dns: rings.dns.capacity() as u64 }
+    }
+
+    /// Appends at most `limit` records from `place` on, moves `place` behind them, and returns how many from there are
+    /// gone. They are counted as missed by nobody: [`Reader::read`] does that.
+    pub fn copy(&self, place: &mut Numbers, kinds: Kinds, limit: usize, batch: &mut Vec<Item>) -> Numbers {
+        let rings = self.lock();
+        let (lost_flows, flows) = rings.flows.read(place.flows);
+        let (lost_dns, dns) = rings.dns.read(place.dns);
+        let missed =
+            Numbers { flows: lost_flows * u64::from(kinds.flows), dns: lost_dns * u64::from(kinds.dns) };
+        *place = Numbers { flows: place.flows + missed.flows, dns: place.dns + missed.dns };
+        let mut flows = flows.take_while(|_| kinds.flows).map(|(_, flow)| flow).peekable();
+        let mut dns = dns.take_while(|_| kinds.dns).map(|(_, query)| query).peekable();
+        batch.extend(
+            iter::from_fn(|| merged(&mut flows, &mut dns, |flow, query| flow < query)).take(limit).inspect(
+                |item| match item {
+                    Item::Flow(_) => place.flows += 1,
+                    Item::Dns(_) => place.dns += 1,
+                },
+            ),
+        );
+        missed
+    }
+
+    /// Appends at most `limit` records before `place`, the latest first, and moves `place` in front of them.
+    pub fn copy_backwards(&self, place: &mut Numbers, kinds: Kinds, limit: usize, batch: &mut Vec<Item>) {
+        let rings = self.lock();
+        let mut flows =
+            rings.flows.backwards(place.flows).take_while(|_| kinds.flows).map(|(_, flow)| flow).peekable();
+        let mut dns =
+            rings.dns.backwards(place.dns).take_while(|_| kinds.dns).map(|(_, query)| query).peekable();
+        batch.extend(
+            iter::from_fn(|| merged(&mut flows, &mut dns, |flow, query| flow > query)).take(limit).inspect(
+                |item| match item {
+                    Item::Flow(_) => place.flows -= 1,
+                    Item::Dns(_) => place.dns -= 1,
+                },
+            ),
+        );
+    }
+
+    /// Place of the first of the `last` records before `end` that are wanted; of the oldest one when there are fewer.
+    pub fn latest(
+        &self,
+        end: Numbers,
+        kinds: Kinds,
+        last: usize,
+        mut is_wanted: impl FnMut(&Item) -> bool,
+    ) -> Numbers {
+        let (mut place, mut batch, mut found) = (end, Vec::new(), 0);
+        while found < last {
+            self.copy_backwards(&mut place, kinds, (last - found).max(64), &mut batch);
+            if batch.is_empty() {
+                break;
+            }
+            let mut passed = 0;
+            for item in &batch {
+                passed += 1;
+                found += usize::from(is_wanted(item));
+                if found == last {
+                    break;
+                }
+            }
+            // Those behind the last one found are before the place that is sought.
+            for item in batch.drain(..).skip(passed) {
+                match item {
+                    Item::Flow(_) => place.flows += 1,
+                    Item::Dns(_) => place.dns += 1,
+                }
+            }
+        }
+        place
+    }
+
+    /// Events that the kernel could not tell since the agent began.
+    pub fn lost_by_kernel(&self) -> u64 {
+        self.shared.lost_by_kernel.load(Ordering::Relaxed)
+    }
+
+    /// Records that readers of one kind missed.
+    pub fn missed(&self, consumer: Consumer) -> u64 {
+        self.shared.missed[consumer as usize].load(Ordering::Relaxed)
+    }
+
+    /// Counts records that a reader missed, for those that keep their place themselves.
+    pub fn note_missed(&self, consumer: Consumer, count: u64) {
+        self.shared.missed[consumer as usize].fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Whoever panicked while holding the lock has only moved whole records.
+    fn lock(&self) -> MutexGuard<'_, Rings> {
+        self.shared.rings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reader {
+    /// Where it is.
+    pub fn place(&self) -> Numbers {
+        self.place
+    }
+
+    /// Appends at most `limit` records; returns how many it missed in front of them.
+    pub fn read(&mut self, limit: usize, batch: &mut Vec<Item>) -> Numbers {
+        let missed = self.records.copy(&mut self.place, self.kinds, limit, batch);
+        if missed.sum() > 0 {
+            self.records.note_missed(self.consumer, missed.sum());
+        }
+        missed
+    }
+
+    /// As [`Self::read`], but waits for at least one record; `None` when there will be no more. Nothing is lost when
+    /// the future is dropped.
+    pub async fn next(&mut self, limit: usize, batch: &mut Vec<Item>) -> Option<Numbers> {
+        loop {
+            self.records.news.mark_unchanged();
+            let before = batch.len();
+            let missed = self.read(limit, batch);
+            if batch.len() > before || missed.sum() > 0 {
+                return Some(missed);
+            }
+            if self.records.news.changed().await.is_err() {
+                let missed = self.read(limit, batch);
+                return (batch.len() > before || missed.sum() > 0).then_some(missed);
+            }
+        }
+    }
+}
+
+impl Rings {
+    /// The place in the common order of the record that comes.
+    fn order(&self) -> u64 {
+        self.flows.next() + self.dns.next()
+    }
+}
+
+/// The next record of two sequences.
+fn merged<'a>(
+    flows: &mut iter::Peekable<impl Iterator<Item = &'a (u64, Arc<Record>)>>,
+    dns: &mut iter::Peekable<impl Iterator<Item = &'a (u64, Arc<Query>)>>,
+    is_flow_next: impl Fn(u64, u64) -> bool,
+) -> Option<Item> {
+    let is_flow = match (flows.peek(), dns.peek()) {
+        (Some((flow, _)), Some((query, _))) => is_flow_next(*flow, *query),
+        (flow, _) => flow.is_some(),
+    };
+    if is_flow {
+        flows.next().map(|(_, record)| Item::Flow(Arc::clone(record)))
+    } else {
+        dns.next().map(|(_, query)| Item::Dns(Arc::clone(query)))
+    }
+}
