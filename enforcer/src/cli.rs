@@ -1,6 +1,7 @@
 //! The command line: one flag, one place. Owns arguments, exit codes and dispatch; each command's work is
 //! in its module, what lines look like in [`print`].
 
+pub mod agent;
 pub mod check;
 pub mod dns;
 pub mod exit;
@@ -25,12 +26,8 @@ use enforcer_core::explain::Service;
 use enforcer_core::filter::NamePattern;
 use enforcer_core::protocol::Protocol;
 use enforcer_core::record::text;
-use enforcer_core::snapshot::Snapshot;
 use jiff::Timestamp;
 
-use crate::agent;
-use crate::agent::bounds::{self, Bounds};
-use crate::agent::resolvers::Trust;
 use crate::api::DEFAULT_SOCKET;
 
 /// Decides in the kernel which packets of which workload may pass, by identity and by name, and tells what it decided.
@@ -56,7 +53,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Run the node agent until SIGTERM or SIGINT; what it enforces stays in force afterwards.
-    Agent(AgentArgs),
+    Agent(Box<agent::AgentArgs>),
     /// Show flow records of the running agent.
     Flows(FlowsArgs),
     /// Show DNS records of the running agent: what workloads asked, what was answered, what it opened.
@@ -91,59 +88,6 @@ pub struct SocketArgs {
     /// Socket of the agent.
     #[arg(long, default_value = DEFAULT_SOCKET, value_name = "PATH")]
     pub socket: PathBuf,
-}
-
-/// Flags of `enforcer agent`.
-#[derive(Args, Debug)]
-pub struct AgentArgs {
-    /// Where objects come from: `dir:PATH`, a directory of YAML files that is watched.
-    #[arg(long, value_name = "dir:PATH", value_parser = source)]
-    pub source: PathBuf,
-    /// The list of workloads; `workloads.yaml` of the source directory when not given.
-    #[arg(long, value_name = "FILE")]
-    pub workloads: Option<PathBuf>,
-    /// Whose DNS answers count; repeatable: an address, `cluster` (the service labelled `k8s-app=kube-dns` in
-    /// `kube-system`, its endpoints and pods), `node-local` (169.254.20.10 where an interface of the node has it, and the
-    /// node's pods labelled `k8s-app=node-local-dns`) or `node` (its resolv.conf). All but addresses when not given;
-    /// each follows what it names.
-    #[arg(long = "trusted-resolver", value_name = "RESOLVER")]
-    pub trusted_resolvers: Vec<Trust>,
-    /// The node's list of name servers; where it has only loopback ones, those systemd-resolved asks count.
-    #[arg(long, default_value = "/etc/resolv.conf", value_name = "FILE")]
-    pub resolv_conf: PathBuf,
-    /// Directory on a BPF filesystem that keeps maps and links.
-    #[arg(long, default_value = "/sys/fs/bpf/enforcer", value_name = "PATH")]
-    pub pin_directory: PathBuf,
-    /// Socket for flows, status and explanations.
-    #[arg(long, default_value = DEFAULT_SOCKET, value_name = "PATH")]
-    pub socket: PathBuf,
-    /// Append every record, of flows and of DNS, as a line of JSON to this file; `-` for standard output.
-    #[arg(long, value_name = "FILE")]
-    pub flow_log: Option<PathBuf>,
-    /// Serve `/metrics` (OpenMetrics), `/healthz` and `/readyz` over HTTP here; not served when not given.
-    #[arg(long, value_name = "IP:PORT")]
-    pub metrics_address: Option<std::net::SocketAddr>,
-    /// Workloads that metrics tell apart; what others do is summed under an empty name.
-    #[arg(long, default_value_t = crate::agent::metrics::WORKLOADS, value_name = "NUMBER")]
-    pub metrics_workloads: usize,
-    /// Mode of namespaces that have no label `enforcer.dev/mode`.
-    #[arg(long, value_enum, default_value_t = ModeArg::Policy, value_name = "MODE")]
-    pub default_mode: ModeArg,
-    /// Domain of the cluster's services.
-    #[arg(long, default_value = Snapshot::CLUSTER_DOMAIN, value_name = "DOMAIN")]
-    pub cluster_domain: String,
-    /// Node name in records; the host name when not given.
-    #[arg(long, value_name = "NAME")]
-    pub node_name: Option<String>,
-    /// Flow records kept for `enforcer flows`.
-    #[arg(long, default_value_t = crate::telemetry::ring::CAPACITY, value_name = "RECORDS")]
-    pub flow_capacity: usize,
-    /// Addresses that one workload may have learned at once; those that expire first make room.
-    #[arg(long, default_value_t = bounds::PER_WORKLOAD, value_name = "ADDRESSES")]
-    pub learned_per_workload: usize,
-    /// Addresses that one name of a workload may stand for at once; those that expire first make room.
-    #[arg(long, default_value_t = bounds::PER_NAME, value_name = "ADDRESSES")]
-    pub learned_per_name: usize,
 }
 
 /// Flags of `enforcer flows`.
@@ -229,7 +173,7 @@ pub struct ExplainArgs {
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// The same, as the agent is given it: `dir:PATH`.
-    #[arg(long, value_name = "dir:PATH", value_parser = source)]
+    #[arg(long, value_name = "dir:PATH", value_parser = agent::source)]
     pub source: Option<PathBuf>,
     /// With a tree: the list of workloads, in place of the lists in the directories.
     #[arg(long, value_name = "FILE")]
@@ -398,7 +342,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
     }
     logging::start(cli.log_format, &cli.log_level, cli.color)?;
     match &cli.command {
-        Command::Agent(args) => agent::run(&options(args)).map(|()| exit::SUCCESS),
+        Command::Agent(args) => crate::agent::run(&agent::options(args)).map(|()| exit::SUCCESS),
         Command::Flows(args) => flows::run(args, Timestamp::now()).map(|()| exit::SUCCESS),
         Command::Dns(args) => dns::run(args, Timestamp::now()).map(|()| exit::SUCCESS),
         Command::Status(args) => status::run(args).map(|()| exit::SUCCESS),
@@ -437,35 +381,6 @@ fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
         println!("nothing is pinned at {place}; nothing was enforced from it");
     }
     Ok(())
-}
-
-/// The agent's options from its flags.
-fn options(args: &AgentArgs) -> agent::Options {
-    let host_name = || rustix::system::uname().nodename().to_string_lossy().into_owned();
-    agent::Options {
-        source: args.source.clone(),
-        workloads: args.workloads.clone(),
-        resolvers: args.trusted_resolvers.clone(),
-        resolv_conf: args.resolv_conf.clone(),
-        pin_directory: args.pin_directory.clone(),
-        socket: args.socket.clone(),
-        flow_log: args.flow_log.clone(),
-        metrics_address: args.metrics_address,
-        metrics_workloads: args.metrics_workloads,
-        default_mode: mode(args.default_mode),
-        cluster_domain: args.cluster_domain.trim_matches('.').to_owned(),
-        node: args.node_name.clone().unwrap_or_else(host_name),
-        flow_capacity: args.flow_capacity,
-        bounds: Bounds { per_workload: args.learned_per_workload, per_name: args.learned_per_name },
-    }
-}
-
-/// Reads `dir:PATH`.
-fn source(text: &str) -> Result<PathBuf, String> {
-    match text.strip_prefix("dir:") {
-        Some(path) if !path.is_empty() => Ok(path.into()),
-        _ => Err("a source is written dir:PATH".to_owned()),
-    }
 }
 
 #[cfg(test)]
