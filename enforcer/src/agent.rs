@@ -42,6 +42,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, timeout};
 
 use crate::api::server::Listener;
+use crate::telemetry::export;
 use bounds::Bounds;
 use kernel::{Kernel, Links};
 use moment::Moment;
@@ -62,6 +63,8 @@ const SWEEP: Duration = Duration::from_secs(2);
 const FAREWELL: Duration = Duration::from_millis(50);
 /// How long the flow log has for its last lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
+/// How long an exporter has to send or to store what is left.
+const LAST_BATCHES: Duration = Duration::from_secs(5);
 
 /// What the agent is told.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,6 +83,10 @@ pub struct Options {
     pub socket: PathBuf,
     /// Flow log; `-` for standard output.
     pub flow_log: Option<PathBuf>,
+    /// When the flow log is rotated.
+    pub flow_log_rotation: log::Rotation,
+    /// Where records are exported to.
+    pub exports: Vec<export::Options>,
     /// Where metrics are served, if anywhere.
     pub metrics_address: Option<SocketAddr>,
     /// Workloads that metrics tell apart.
@@ -138,6 +145,14 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     if lines > 0 {
         tracing::warn!(lines, "nobody took the last lines of the flow log");
     }
+    for exporter in &worker.borrow().exports {
+        if !exporter.wait(LAST_BATCHES) {
+            tracing::warn!(
+                exporter = exporter.name(),
+                "an exporter did not end in time; its last records are lost"
+            );
+        }
+    }
     tracing::info!("ended; what was enforced stays in force");
     Ok(())
 }
@@ -178,6 +193,7 @@ async fn turn<K: Kernel, L: Links>(
         match timeout(pause, inbox.recv()).await {
             Err(_) => {}
             Ok(Some(Wake::Source)) => tree.watch(worker.borrow_mut().reread(&Moment::now())),
+            Ok(Some(Wake::Log)) => worker.borrow().reopen_log(),
             Ok(Some(Wake::Links)) => tree.watch(worker.borrow_mut().reload(&Moment::now())),
             Ok(Some(Wake::Stop) | None) => return,
         }

@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod dns;
+pub mod export;
 pub mod rules;
 pub mod server;
 
@@ -264,6 +265,9 @@ pub struct Status {
     /// The ring of DNS records, and what was counted.
     #[serde(default)]
     pub dns: DnsStatus,
+    /// Exporters, and what became of their records; none when none is configured.
+    #[serde(default)]
+    pub exports: Vec<export::ExportStatus>,
 }
 
 /// The policy in force and what is wrong with the rest.

@@ -6,6 +6,7 @@ pub mod check;
 pub mod dns;
 pub mod exit;
 pub mod explain;
+pub mod export;
 pub mod flows;
 pub mod logging;
 pub mod names;

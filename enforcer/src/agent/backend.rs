@@ -20,6 +20,7 @@ use crate::api::{
     FlowsRequest, FlowsStatus, Lost, LostBy, MapStatus, NameEntry, NamesRequest, PolicyStatus, Request,
     Response, RulesRequest, Status, WorkloadStatus, failure,
 };
+use crate::telemetry::export::Exporter;
 use crate::telemetry::records::{Consumer, Item, Kinds, Numbers, Records};
 
 impl<K: Kernel, L: Links> Backend for Worker<K, L> {
@@ -88,6 +89,8 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         if missing > 0 {
             alarms.push(format!("{missing} workloads of this node are not enforced, see Workloads"));
         }
+        let away = self.exports.iter().map(Exporter::status).filter(|export| export.away.is_some());
+        alarms.extend(away.map(|export| format!("{} cannot be delivered to, see Exporters", export.target)));
         alarms.extend(self.force.failure.iter().map(|failure| format!("policy is not in force: {failure}")));
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -112,6 +115,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             learned: self.learned_status(),
             flows: self.flows(),
             dns: dns::status(&self.books, counters.dns_held, &Moment::now()),
+            exports: self.exports.iter().map(Exporter::status).collect(),
         }
     }
 
@@ -139,6 +143,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             .chain(missed)
             .filter(|(_, count)| *count > 0)
             .map(|(kind, count)| (kind.to_owned(), count))
+            .chain(self.exports.iter().flat_map(Exporter::losses))
             .collect()
     }
 

@@ -144,7 +144,7 @@ impl Books {
             record.end_reason.is_some() == matches!(record.event, RecordEvent::Ended | RecordEvent::Cut)
         );
         if let Some(log) = &mut self.log {
-            log.append(&record);
+            log.append(record.verdict.passes(), &record);
         }
         self.records.flow(record);
     }
@@ -226,7 +226,9 @@ impl Books {
     fn enter_query(&mut self, query: Query) {
         if let Some(log) = &mut self.log {
             let Query { facts, message } = &query;
-            log.append_line(|line| self.lines.write(facts, message, &self.name, line));
+            log.append_line(facts.outcome.verdict().passes(), |line| {
+                self.lines.write(facts, message, &self.name, line)
+            });
         }
         self.records.dns(query);
     }

@@ -5,9 +5,9 @@
 //! at most two buffers are in memory. Both are made whole at the start, so that growing leaves no holes in the heap;
 //! pages that are never filled cost nothing.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+mod file;
+
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -15,8 +15,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use file::Output;
+pub use file::Rotation;
+
 /// Octets that wait for the writer at most: more lines than one turn makes.
 const ROOM: usize = 3 << 19;
+/// Octets of them that lines of flows that passed may take: refusals are worth more.
+const ROOM_OF_PASSED: usize = ROOM / 4 * 3;
 /// Octets that are worth waking the writer in the middle of a turn.
 const WORTHWHILE: usize = 64 << 10;
 
@@ -46,6 +51,8 @@ struct Queue {
     /// Lines in the writer's hands.
     writing: u64,
     is_closed: bool,
+    /// Somebody moved the file.
+    is_moved: bool,
     dropped: u64,
     failed: u64,
 }
@@ -55,16 +62,11 @@ impl FlowLog {
     ///
     /// # Errors
     /// When the file cannot be opened for appending, or no thread can be started.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let output: Box<dyn Write + Send> = if path == Path::new("-") {
-            Box::new(io::stdout())
-        } else {
-            Box::new(OpenOptions::new().create(true).append(true).mode(0o640).open(path)?)
-        };
-        Self::to(path, output)
+    pub fn open(path: &Path, rotation: Rotation) -> io::Result<Self> {
+        Self::to(path, Output::open(path, rotation)?)
     }
 
-    fn to(path: &Path, output: Box<dyn Write + Send>) -> io::Result<Self> {
+    fn to(path: &Path, output: Output) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
         shared.lock().waiting.reserve_exact(ROOM);
         let (theirs, place) = (Arc::clone(&shared), path.to_owned());
@@ -72,10 +74,11 @@ impl FlowLog {
         Ok(Self { path: path.to_owned(), line: Vec::new(), shared })
     }
 
-    /// Appends a record; drops and counts it when there is no room. Never waits for the writer.
-    pub fn append(&mut self, record: &impl Serialize) {
+    /// Appends a record; drops and counts it when there is no room, which is less for what `passed`. Never waits for the
+    /// writer.
+    pub fn append(&mut self, passed: bool, record: &impl Serialize) {
         let mut written = Ok(());
-        self.append_line(|line| {
+        self.append_line(passed, |line| {
             written = serde_json::to_writer(&mut *line, record);
             if written.is_err() {
                 line.clear();
@@ -88,7 +91,7 @@ impl FlowLog {
     }
 
     /// Appends the line that `write` appends to what it is given, as [`Self::append`] does; nothing when it is empty.
-    pub fn append_line(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub fn append_line(&mut self, passed: bool, write: impl FnOnce(&mut Vec<u8>)) {
         self.line.clear();
         write(&mut self.line);
         if self.line.is_empty() {
@@ -96,7 +99,8 @@ impl FlowLog {
         }
         self.line.push(b'\n');
         let mut queue = self.shared.lock();
-        if queue.waiting.len() + self.line.len() > ROOM {
+        let room = if passed { ROOM_OF_PASSED } else { ROOM };
+        if queue.waiting.len() + self.line.len() > room {
             if queue.dropped == 0 {
                 tracing::warn!(path = %self.path.display(), "the flow log is read or stored too slowly; records are lost there");
             }
@@ -113,6 +117,12 @@ impl FlowLog {
 
     /// Has the writer take what was appended.
     pub fn flush(&self) {
+        self.shared.filled.notify_one();
+    }
+
+    /// Has the writer open the file again: somebody moved it.
+    pub fn reopen(&self) {
+        self.shared.lock().is_moved = true;
         self.shared.filled.notify_one();
     }
 
@@ -154,19 +164,27 @@ impl Drop for FlowLog {
 
 impl Shared {
     /// The writer: everything that waits, over and over, until the log is closed.
-    fn write(&self, mut output: Box<dyn Write + Send>, path: &Path) {
+    fn write(&self, mut output: Output, path: &Path) {
         let mut chunk = Vec::with_capacity(ROOM);
         loop {
             let queue = self.lock();
-            let is_idle = |queue: &mut Queue| queue.waiting.is_empty() && !queue.is_closed;
+            let is_idle = |queue: &mut Queue| queue.waiting.is_empty() && !queue.is_closed && !queue.is_moved;
             let mut queue = self.filled.wait_while(queue, is_idle).unwrap_or_else(PoisonError::into_inner);
+            if std::mem::take(&mut queue.is_moved)
+                && let Err(error) = output.reopen()
+            {
+                tracing::error!(path = %path.display(), %error, "failed to open the flow log again; the old file is written");
+            }
             if queue.waiting.is_empty() {
-                return;
+                if queue.is_closed {
+                    return;
+                }
+                continue;
             }
             std::mem::swap(&mut queue.waiting, &mut chunk);
             queue.writing = std::mem::take(&mut queue.lines);
             drop(queue);
-            let written = output.write_all(&chunk).and_then(|()| output.flush());
+            let written = output.write(&chunk);
             chunk.clear();
             self.note(written, path);
         }
@@ -207,13 +225,15 @@ mod tests {
     #[test]
     fn a_pipe_that_nobody_reads_costs_lines_and_never_time() {
         let (mut reader, writer) = io::pipe().expect("a pipe");
-        let mut log = FlowLog::to(Path::new("-"), Box::new(writer)).expect("a thread");
+        let mut log = FlowLog::to(Path::new("-"), Output::Stream(Box::new(writer))).expect("a thread");
         let mut appended = 0;
         while log.dropped() == 0 {
-            log.append(&record(|r| r.revision = appended));
+            log.append(true, &record(|r| r.revision = appended));
             log.flush();
             appended += 1;
         }
+        log.append(false, &record(|r| r.revision = appended));
+        assert_eq!(log.dropped(), 1, "there is room left for refusals");
         let read = thread::spawn(move || {
             let mut text = String::new();
             reader.read_to_string(&mut text).map(|_| text)
@@ -225,16 +245,17 @@ mod tests {
             .lines()
             .map(|line| serde_json::from_str::<Record>(line).expect("whole lines").revision)
             .collect();
-        assert_eq!(revisions, (0..appended - 1).collect::<Vec<_>>(), "in order, but for the one dropped");
+        let expected: Vec<u32> = (0..appended - 1).chain([appended]).collect();
+        assert_eq!(revisions, expected, "in order, but for the one dropped");
     }
 
     #[test]
     fn what_cannot_be_written_is_counted() {
         let (reader, writer) = io::pipe().expect("a pipe");
         drop(reader);
-        let mut log = FlowLog::to(Path::new("-"), Box::new(writer)).expect("a thread");
-        log.append(&record(|_| ()));
-        log.append(&record(|_| ()));
+        let mut log = FlowLog::to(Path::new("-"), Output::Stream(Box::new(writer))).expect("a thread");
+        log.append(true, &record(|_| ()));
+        log.append(true, &record(|_| ()));
         assert_eq!(log.close(PATIENCE), 0);
         assert_eq!((log.failed(), log.dropped()), (2, 0));
     }

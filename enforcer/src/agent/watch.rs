@@ -24,6 +24,8 @@ pub enum Wake {
     Source,
     /// Interfaces or addresses have changed.
     Links,
+    /// The flow log's file was moved.
+    Log,
     /// The agent is to end.
     Stop,
 }
@@ -42,7 +44,7 @@ impl Tree {
     }
 }
 
-/// Handles SIGTERM and SIGINT from now on. What comes before the loop listens waits for it.
+/// Handles SIGTERM, SIGINT and SIGHUP from now on. What comes before the loop listens waits for it.
 ///
 /// # Errors
 /// When the kernel refuses a signal handler.
@@ -56,6 +58,13 @@ pub fn signals(wake: &Sender<Wake>) -> anyhow::Result<()> {
             let _ = wake.send(Wake::Stop).await;
         });
     }
+    let mut hangup = signal(SignalKind::hangup()).context("failed to handle signals")?;
+    let wake = wake.clone();
+    spawn_local(async move {
+        while hangup.recv().await.is_some() {
+            let _ = wake.send(Wake::Log).await;
+        }
+    });
     Ok(())
 }
 

@@ -34,6 +34,7 @@ use crate::source::problem::Problem;
 use crate::source::scan::Scanner;
 use crate::source::store::Store;
 use crate::source::workload::WorkloadEntry;
+use crate::telemetry::export::Exporter;
 use crate::telemetry::records::records;
 
 /// Sweeps between two readings of everything that tells of its changes by itself, in case it did not.
@@ -62,6 +63,8 @@ pub struct Worker<K, L> {
     /// What is in force.
     pub(super) force: Force,
     pub(super) books: Books,
+    /// Who sends records elsewhere.
+    pub(super) exports: Vec<Exporter>,
     /// Counters when the agent began: older losses are not its own.
     pub(super) baseline: Counters,
     pub(super) latest: Counters,
@@ -98,10 +101,11 @@ impl<K: Kernel, L: Links> Worker<K, L> {
     /// A worker that has enforced nothing yet.
     ///
     /// # Errors
-    /// When the flow log or the kernel's counters cannot be used.
+    /// When the flow log, an exporter or the kernel's counters cannot be used.
     pub fn new(options: &Options, kernel: K, links: L, now: Moment) -> anyhow::Result<Self> {
         let log = options.flow_log.as_deref().map(|path| {
-            FlowLog::open(path).with_context(|| format!("failed to open the flow log {}", path.display()))
+            FlowLog::open(path, options.flow_log_rotation)
+                .with_context(|| format!("failed to open the flow log {}", path.display()))
         });
         let accepted = Accepted::new(options.default_mode);
         let books = Books {
@@ -123,6 +127,8 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             lines: Lines::default(),
         };
         let baseline = kernel.counters().context("failed to read the kernel's counters")?;
+        let start = |export| Exporter::start(export, books.records.records(), &options.node);
+        let exports = options.exports.iter().map(start).collect::<Result<_, _>>()?;
         Ok(Self {
             kernel,
             links,
@@ -140,6 +146,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
                 attach_problems: Vec::new(),
             },
             books,
+            exports,
             latest: baseline.clone(),
             baseline,
             fill: Vec::new(),
@@ -399,6 +406,13 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             unresolved,
         ];
         (enforced, problems.iter().sum())
+    }
+
+    /// Has the flow log open its file again.
+    pub fn reopen_log(&self) {
+        if let Some(log) = &self.books.log {
+            log.reopen();
+        }
     }
 
     /// Enters what is in the ring buffer, in as many turns as a full one takes.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use enforcer_core::snapshot::Snapshot;
 
+use super::export::ExportArgs;
 use super::{ModeArg, mode};
 use crate::agent;
 use crate::agent::bounds::{self, Bounds};
@@ -36,9 +37,9 @@ pub struct AgentArgs {
     /// Socket for flows, status and explanations.
     #[arg(long, default_value = DEFAULT_SOCKET, value_name = "PATH")]
     pub socket: PathBuf,
-    /// Append every record, of flows and of DNS, as a line of JSON to this file; `-` for standard output.
-    #[arg(long, value_name = "FILE")]
-    pub flow_log: Option<PathBuf>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "documented at the type")]
+    pub export: ExportArgs,
     /// Serve `/metrics` (OpenMetrics), `/healthz` and `/readyz` over HTTP here; not served when not given.
     #[arg(long, value_name = "IP:PORT")]
     pub metrics_address: Option<std::net::SocketAddr>,
@@ -75,7 +76,9 @@ pub(super) fn options(args: &AgentArgs) -> agent::Options {
         resolv_conf: args.resolv_conf.clone(),
         pin_directory: args.pin_directory.clone(),
         socket: args.socket.clone(),
-        flow_log: args.flow_log.clone(),
+        flow_log: args.export.flow_log.clone(),
+        flow_log_rotation: args.export.rotation(),
+        exports: args.export.options(),
         metrics_address: args.metrics_address,
         metrics_workloads: args.metrics_workloads,
         default_mode: mode(args.default_mode),

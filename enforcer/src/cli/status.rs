@@ -73,7 +73,39 @@ pub fn lines(status: &Status) -> String {
     if let Some(log) = &flows.log {
         page.item(format_args!("logged to {}", log.display()));
     }
+    exports(&mut page, status);
     page.text
+}
+
+fn exports(page: &mut Page, status: &Status) {
+    if status.exports.is_empty() {
+        return;
+    }
+    page.title("Exporters");
+    for export in &status.exports {
+        let at = |place: &str| export.records.get(place).copied().unwrap_or(0);
+        page.item(format_args!(
+            "{} to {}: {} read, {} delivered, {} waiting, {} attempts repeated",
+            export.name,
+            export.target,
+            at("read") + at("found"),
+            at("delivered"),
+            export.waiting,
+            export.retries
+        ));
+        if let Some(octets) = export.spooled_octets {
+            page.item(format_args!("{} spool: {octets} octets", export.name));
+        }
+        let red = print::style(Verdict::Denied);
+        match (export.away, &export.error) {
+            (Some(since), Some(error)) => {
+                let line = format_args!("{} cannot be delivered to since {since:.0}: {error}", export.target);
+                page.item(print::styled(red, line));
+            }
+            (None, Some(error)) => page.item(format_args!("{} said last: {error}", export.target)),
+            _ => {}
+        }
+    }
 }
 
 fn policy(page: &mut Page, status: &Status) {

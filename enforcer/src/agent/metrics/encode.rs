@@ -14,6 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::agent::tally::Fate;
 use crate::api::Status;
 use crate::api::dns::{DnsStatus, LearnedStatus};
+use crate::api::export::ExportStatus;
 use crate::api::rules::Total;
 
 /// Labels of one value.
@@ -142,6 +143,7 @@ impl Collector for Snapshot {
         self.policy(&mut writer)?;
         self.kernel(&mut writer)?;
         self.flows(&mut writer)?;
+        exports(&self.status.exports, &mut writer)?;
         dns(&self.status.dns, &self.status.learned, &mut writer)?;
         self.dns_workloads(&mut writer)
     }
@@ -251,6 +253,26 @@ impl Snapshot {
         }
         Ok(())
     }
+}
+
+fn exports(exports: &[ExportStatus], writer: &mut Writer<'_>) -> fmt::Result {
+    let of = |export: &ExportStatus| vec![("exporter", export.name.clone())];
+    let records = exports.iter().flat_map(|export| {
+        let labels = |place: &String| vec![("exporter", export.name.clone()), ("place", place.clone())];
+        export.records.iter().map(move |(place, count)| (labels(place), *count))
+    });
+    writer.counters("export_records", "What became of records to be exported, by place.", records)?;
+    let retries = exports.iter().map(|export| (of(export), export.retries));
+    writer.counters("export_retries", "Attempts to export that failed and were repeated.", retries)?;
+    let gauges = |value: fn(&ExportStatus) -> Option<f64>| -> Vec<(Labels, f64)> {
+        exports.iter().filter_map(|export| Some((of(export), value(export)?))).collect()
+    };
+    let waiting = gauges(|export| Some(export.waiting as f64));
+    writer.gauges(("export_waiting_records", None), "Records that wait to be exported.", waiting)?;
+    let spooled = gauges(|export| export.spooled_octets.map(|octets| octets as f64));
+    writer.gauges(("export_spool", Some(&Unit::Bytes)), "What the spool of an exporter takes.", spooled)?;
+    let away = gauges(|export| Some(f64::from(u8::from(export.away.is_some()))));
+    writer.gauges(("export_away", None), "1 while nothing can be delivered.", away)
 }
 
 fn dns(dns: &DnsStatus, learned: &LearnedStatus, writer: &mut Writer<'_>) -> fmt::Result {

@@ -17,6 +17,7 @@ use super::{Moment, Worker};
 use crate::agent::Options;
 use crate::agent::bounds::Bounds;
 use crate::agent::fake::{FakeKernel, FakeLinks};
+use crate::agent::log::Rotation;
 use crate::api::rules::Total;
 use crate::api::server::{Backend, Stream};
 use crate::api::{ExplainRequest, FlowsRequest, NamesRequest, Request, Response, RulesRequest};
@@ -65,6 +66,8 @@ impl Node {
             pin_directory: "/nowhere".into(),
             socket: "/nowhere".into(),
             flow_log: None,
+            flow_log_rotation: Rotation::default(),
+            exports: Vec::new(),
             default_mode: Mode::Policy,
             cluster_domain: "cluster.local".to_owned(),
             node: "node-1".into(),

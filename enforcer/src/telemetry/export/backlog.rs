@@ -1,0 +1,228 @@
+//! Batches that wait for the other side: in memory while it takes them, on disk when it does not. Owns their order and
+//! the bounds, and counts what finds no room; never sends.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::batch::Batch;
+use super::counts::{Counts, Place};
+use super::spool::Spool;
+
+/// Octets of payloads that wait in memory at most.
+pub const MEMORY: usize = 8 << 20;
+
+/// Waiting batches, oldest first: those in memory, then those on disk.
+#[derive(Debug)]
+pub struct Backlog {
+    memory: VecDeque<Batch>,
+    /// Octets of payloads in memory.
+    octets: usize,
+    room: usize,
+    spool: Option<Spool>,
+    counts: Arc<Counts>,
+    /// True when the batch taken last is still in the spool.
+    is_taken_from_spool: bool,
+    has_spool_failed: bool,
+}
+
+impl Backlog {
+    /// Nothing but what an earlier agent left in the spool; at most `room` octets of payloads are kept in memory.
+    pub fn new(room: usize, spool: Option<Spool>, counts: Arc<Counts>) -> Self {
+        let mut backlog = Self {
+            memory: VecDeque::new(),
+            octets: 0,
+            room,
+            spool,
+            counts,
+            is_taken_from_spool: false,
+            has_spool_failed: false,
+        };
+        backlog.note_gone();
+        backlog.counts.add(Place::Found, backlog.spooled() + backlog.counts.at(Place::SpoolDamaged));
+        backlog
+    }
+
+    /// Adds a batch behind all others.
+    pub fn push(&mut self, batch: Batch, now: Timestamp) {
+        let is_spooling = self.spool.as_ref().is_some_and(|spool| !spool.is_empty());
+        let is_full = self.octets + batch.payload.len() > self.room;
+        match &self.spool {
+            Some(_) if is_full => {
+                self.spool_all(now);
+                self.write_to_spool(&batch, now);
+            }
+            Some(_) if is_spooling => self.write_to_spool(&batch, now),
+            _ => {
+                while self.octets + batch.payload.len() > self.room {
+                    let Some(gone) = self.pop() else { break };
+                    self.counts.add(Place::QueueDropped, gone.records.into());
+                }
+                self.octets += batch.payload.len();
+                self.memory.push_back(batch);
+            }
+        }
+    }
+
+    /// Takes the oldest batch out; [`Self::delivered`] or [`Self::put_back`] says what became of it.
+    pub fn take(&mut self, now: Timestamp) -> Option<Batch> {
+        if let Some(batch) = self.pop() {
+            return Some(batch);
+        }
+        let first = self.spool.as_mut()?.first(now);
+        self.note_gone();
+        self.is_taken_from_spool = matches!(first, Ok(Some(_)));
+        first.unwrap_or_else(|error| self.fail(&error, 0))
+    }
+
+    /// The batch taken last need not be sent again.
+    pub fn delivered(&mut self) {
+        if std::mem::take(&mut self.is_taken_from_spool)
+            && let Some(Err(error)) = self.spool.as_mut().map(Spool::forget)
+        {
+            self.fail(&error, 0);
+        }
+    }
+
+    /// The batch taken last is to be sent again. Everything goes to disk, where there is a spool: nobody knows how long
+    /// the other side is away, or when this process ends.
+    pub fn put_back(&mut self, batch: Batch, now: Timestamp) {
+        if !std::mem::take(&mut self.is_taken_from_spool) {
+            self.octets += batch.payload.len();
+            self.memory.push_front(batch);
+        }
+        self.spool_all(now);
+    }
+
+    /// Writes everything in memory to the spool, where there is one.
+    pub fn spool_all(&mut self, now: Timestamp) {
+        while self.spool.is_some()
+            && let Some(batch) = self.pop()
+        {
+            self.write_to_spool(&batch, now);
+        }
+    }
+
+    /// Gives up what is in memory; returns how many records.
+    pub fn give_up(&mut self) -> u64 {
+        self.octets = 0;
+        self.memory.drain(..).map(|batch| u64::from(batch.records)).sum()
+    }
+
+    /// Records that wait, the batch taken last left out when it came from memory.
+    pub fn records(&self) -> u64 {
+        self.spooled() + self.memory.iter().map(|batch| u64::from(batch.records)).sum::<u64>()
+    }
+
+    /// True when the batch taken last is among [`Self::records`].
+    pub fn is_taken_from_spool(&self) -> bool {
+        self.is_taken_from_spool
+    }
+
+    /// Octets on disk.
+    pub fn spooled_octets(&self) -> u64 {
+        self.spool.as_ref().map_or(0, Spool::octets)
+    }
+
+    fn spooled(&self) -> u64 {
+        self.spool.as_ref().map_or(0, Spool::records)
+    }
+
+    fn pop(&mut self) -> Option<Batch> {
+        let batch = self.memory.pop_front()?;
+        self.octets -= batch.payload.len();
+        Some(batch)
+    }
+
+    fn write_to_spool(&mut self, batch: &Batch, now: Timestamp) {
+        if let Some(Err(error)) = self.spool.as_mut().map(|spool| spool.append(batch, now)) {
+            self.fail(&error, batch.records);
+        }
+        self.note_gone();
+    }
+
+    /// Counts records that could not be written, and says so once.
+    fn fail(&mut self, error: &io::Error, records: u32) -> Option<Batch> {
+        if !std::mem::replace(&mut self.has_spool_failed, true) {
+            tracing::error!(%error, "failed to use the spool; records are lost there");
+        }
+        self.counts.add(Place::SpoolFailed, records.into());
+        self.counts.note_error(format!("the spool cannot be used: {error}"));
+        None
+    }
+
+    fn note_gone(&mut self) {
+        let gone = self.spool.as_mut().map(Spool::take_gone).unwrap_or_default();
+        self.counts.add(Place::SpoolDropped, gone.dropped);
+        self.counts.add(Place::SpoolExpired, gone.expired);
+        self.counts.add(Place::SpoolDamaged, gone.damaged);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tempfile::TempDir;
+
+    use super::super::spool::Options;
+    use super::*;
+
+    fn batch(records: u32) -> Batch {
+        Batch { payload: vec![records as u8; 100].into(), records }
+    }
+
+    fn spool(directory: &TempDir) -> Spool {
+        let options =
+            Options { directory: directory.path().to_owned(), octets: 1 << 20, age: Duration::from_secs(60) };
+        Spool::open(&options).expect("a spool")
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::UNIX_EPOCH
+    }
+
+    fn drain(backlog: &mut Backlog) -> Vec<u32> {
+        let taken = std::iter::from_fn(|| {
+            let batch = backlog.take(now())?;
+            backlog.delivered();
+            Some(batch.records)
+        });
+        taken.collect()
+    }
+
+    #[test]
+    fn without_a_spool_the_oldest_make_room() {
+        let counts = Arc::<Counts>::default();
+        let mut backlog = Backlog::new(300, None, Arc::clone(&counts));
+        (1..=3).for_each(|records| backlog.push(batch(records), now()));
+        let first = backlog.take(now()).expect("a batch");
+        (4..=6).for_each(|records| backlog.push(batch(records), now()));
+        assert_eq!(counts.at(Place::QueueDropped), 2 + 3);
+        backlog.put_back(first, now());
+        assert_eq!(drain(&mut backlog), [1, 4, 5, 6]);
+    }
+
+    #[test]
+    fn with_a_spool_nothing_is_dropped_and_the_order_stays() {
+        let (directory, counts) = (tempfile::tempdir().expect("a directory"), Arc::<Counts>::default());
+        let mut backlog = Backlog::new(300, Some(spool(&directory)), Arc::clone(&counts));
+        (1..=2).for_each(|records| backlog.push(batch(records), now()));
+        let first = backlog.take(now()).expect("a batch");
+        assert_eq!(backlog.spooled_octets(), 0, "it is sent from memory while it is taken");
+        backlog.put_back(first, now());
+        assert_eq!(backlog.records(), 3);
+        (3..=9).for_each(|records| backlog.push(batch(records), now()));
+        let first = backlog.take(now()).expect("a batch");
+        backlog.put_back(first, now());
+        drop(backlog);
+        let mut backlog = Backlog::new(300, Some(spool(&directory)), Arc::clone(&counts));
+        assert_eq!((backlog.records(), counts.at(Place::Found)), (45, 45));
+        assert_eq!(drain(&mut backlog), (1..=9).collect::<Vec<_>>());
+        assert_eq!((backlog.records(), counts.at(Place::SpoolFailed)), (0, 0));
+        backlog.push(batch(1), now());
+        assert_eq!(backlog.spooled_octets(), 0, "and memory again once all is delivered");
+    }
+}
