@@ -43,6 +43,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::api::server::Listener;
 use crate::telemetry::export;
+use crate::telemetry::observer::{self, Observer};
 use bounds::Bounds;
 use kernel::{Kernel, Links};
 use moment::Moment;
@@ -101,6 +102,8 @@ pub struct Options {
     pub flow_capacity: usize,
     /// How many addresses may be learned.
     pub bounds: Bounds,
+    /// Where the observer API is served.
+    pub observer: observer::Options,
 }
 
 /// Runs the agent until it is told to end.
@@ -126,14 +129,17 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
         Some(address) => Some(metrics::Server::bind(address).await?),
         None => None,
     };
+    let observer = Observer::bind(&options.observer)?;
     let kernel = kernel::Host::open(&options.pin_directory).context("failed to take hold of the kernel")?;
     let mut worker = Worker::new(options, kernel, kernel::HostLinks, Moment::now())?;
     let tree = watch::start(&wake, &options.source)?;
     tree.watch(worker.reload(&Moment::now()));
     announce(&worker);
     let worker = Rc::new(RefCell::new(worker));
-    let news = worker.borrow().books.records.records().news();
-    spawn_local(listener.serve(Rc::clone(&worker), news));
+    let node = options.node.as_str().into();
+    let records = worker.borrow().books.records.records().clone();
+    spawn_local(listener.serve(Rc::clone(&worker), records.news()));
+    let _socket = observer.map(|observer| observer.start(node, &records)).transpose()?;
     if let Some(metrics) = metrics {
         spawn_local(metrics.serve(Rc::clone(&worker)));
     }

@@ -10,6 +10,7 @@ pub mod export;
 pub mod flows;
 pub mod logging;
 pub mod names;
+pub mod observer;
 pub mod print;
 pub mod show;
 pub mod simulate;

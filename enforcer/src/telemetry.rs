@@ -2,6 +2,7 @@
 //! agent writes, telemetry reads on threads of its own.
 
 pub mod export;
+pub mod observer;
 pub mod query;
 pub mod records;
 pub mod ring;

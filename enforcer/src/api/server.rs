@@ -2,10 +2,8 @@
 //! instead of a queue, so that a slow reader costs nothing and is told what it missed.
 
 use std::cell::RefCell;
-use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -15,6 +13,7 @@ use tokio::sync::watch;
 
 use super::dns::DnsRequest;
 use super::{FlowsRequest, Lost, LostBy, Request, Response, failure, read_request};
+use crate::socket::{self, SocketFile};
 
 /// Longest request line, bytes.
 const MAX_REQUEST: u64 = 64 << 10;
@@ -57,32 +56,17 @@ pub trait Backend {
 #[derive(Debug)]
 pub struct Listener {
     socket: UnixListener,
-    path: PathBuf,
+    _file: SocketFile,
 }
 
 impl Listener {
-    /// Listens at `path`, for the owner and the group only. Its directory is made when it is missing; a socket that
-    /// nobody listens at is replaced.
+    /// Listens at `path`, as [`socket::bind`] does.
     ///
     /// # Errors
     /// When another agent listens there, or the socket cannot be made.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory)?;
-        }
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another agent listens there"));
-        }
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-        let socket = UnixListener::bind(path);
-        rustix::process::umask(mask);
-        let socket = socket?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
-        Ok(Self { socket, path: path.to_owned() })
+        let (socket, file) = socket::bind(path)?;
+        Ok(Self { socket: UnixListener::from_std(socket)?, _file: file })
     }
 
     /// Serves until it is dropped. `news` changes whenever there are new records.
@@ -98,13 +82,6 @@ impl Listener {
                 }
             }
         }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        // Whoever finds it gone or not removable loses nothing: the next agent replaces it.
-        let _ = fs::remove_file(&self.path);
     }
 }
 

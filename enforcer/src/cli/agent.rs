@@ -1,12 +1,14 @@
 //! The flags of `enforcer agent`. Owns what they are called and what stands in for those that are not given; never what
 //! they do.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 use enforcer_core::snapshot::Snapshot;
 
 use super::export::ExportArgs;
+use super::observer::ObserverArgs;
 use super::{ModeArg, mode};
 use crate::agent;
 use crate::agent::bounds::{self, Bounds};
@@ -39,10 +41,13 @@ pub struct AgentArgs {
     pub socket: PathBuf,
     #[command(flatten)]
     #[expect(missing_docs, reason = "documented at the type")]
+    pub observer: ObserverArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "documented at the type")]
     pub export: ExportArgs,
     /// Serve `/metrics` (OpenMetrics), `/healthz` and `/readyz` over HTTP here; not served when not given.
     #[arg(long, value_name = "IP:PORT")]
-    pub metrics_address: Option<std::net::SocketAddr>,
+    pub metrics_address: Option<SocketAddr>,
     /// Workloads that metrics tell apart; what others do is summed under an empty name.
     #[arg(long, default_value_t = crate::agent::metrics::WORKLOADS, value_name = "NUMBER")]
     pub metrics_workloads: usize,
@@ -86,6 +91,7 @@ pub(super) fn options(args: &AgentArgs) -> agent::Options {
         node: args.node_name.clone().unwrap_or_else(host_name),
         flow_capacity: args.flow_capacity,
         bounds: Bounds { per_workload: args.learned_per_workload, per_name: args.learned_per_name },
+        observer: args.observer.options(&args.socket),
     }
 }
 

@@ -64,6 +64,16 @@ pub struct Numbers {
 }
 
 impl Numbers {
+    /// The number of a record that is next at this place, which moves behind it.
+    pub fn pass(&mut self, item: &Item) -> u64 {
+        let number = match item {
+            Item::Flow(_) => &mut self.flows,
+            Item::Dns(_) => &mut self.dns,
+        };
+        *number += 1;
+        *number - 1
+    }
+
     /// Of both kinds together.
     pub fn sum(self) -> u64 {
         self.flows + self.dns

@@ -75,6 +75,7 @@ impl Node {
             metrics_workloads: crate::agent::metrics::WORKLOADS,
             flow_capacity: 8,
             bounds: Bounds { per_workload: 8, per_name: 2 },
+            observer: crate::telemetry::observer::Options::default(),
         };
         let links = FakeLinks::default();
         links.set("/run/netns/update", Some((5, &["10.0.0.3", "fe80::1"])));

@@ -1,0 +1,182 @@
+//! One client's stream of flows: where it begins, what of it is wanted, where it ends. Owns that order and the telling of
+//! what the client missed. It is pulled: a client that does not read costs nothing but what it misses.
+
+use std::collections::VecDeque;
+
+use jiff::Timestamp;
+use tonic::Status;
+
+use super::convert::{self, Origin};
+use super::filter::Filters;
+use super::mask::Mask;
+use super::wire::flow::{LostEvent, LostEventSource};
+use super::wire::observer::get_flows_response::ResponseTypes;
+use super::wire::observer::{GetFlowsRequest, GetFlowsResponse};
+use crate::telemetry::records::{Consumer, Item, Kinds, Numbers, Reader, Records};
+
+/// Records looked at before others have their turn.
+const BATCH: usize = 256;
+
+/// The stream of one request.
+pub struct Flows {
+    request: Request,
+    origin: Origin,
+    records: Records,
+    reader: Reader,
+    /// Where a stream that does not follow ends.
+    end: Option<Numbers>,
+    /// How many flows are still wanted of a stream that does not follow.
+    left: Option<u64>,
+    lost_by_kernel: u64,
+    ready: VecDeque<GetFlowsResponse>,
+    batch: Vec<Item>,
+    is_over: bool,
+}
+
+/// A request that was understood.
+pub struct Request {
+    number: u64,
+    first: bool,
+    follow: bool,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+    filters: Filters,
+    mask: Mask,
+}
+
+impl Request {
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, with the field.
+    pub fn new(request: &GetFlowsRequest) -> Result<Self, Status> {
+        if request.first && request.follow {
+            return Err(Status::invalid_argument("first: the first flows cannot be followed"));
+        }
+        let refused = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
+        let paths = request.field_mask.as_ref().map_or(&[][..], |mask| &mask.paths);
+        Ok(Self {
+            number: request.number,
+            first: request.first,
+            follow: request.follow,
+            since: time("since", request.since.as_ref())?,
+            until: time("until", request.until.as_ref())?,
+            filters: Filters::new(&request.whitelist, &request.blacklist).map_err(|error| refused(&error))?,
+            mask: Mask::new(paths).map_err(|error| refused(&error))?,
+        })
+    }
+
+    fn is_in_time(&self, item: &Item) -> bool {
+        let time = item.time();
+        self.since.is_none_or(|since| time >= since) && self.until.is_none_or(|until| time <= until)
+    }
+
+    /// Where the stream begins. The beginning of time goes before numbers, as clients expect.
+    fn place(&self, records: &Records, origin: &Origin) -> Numbers {
+        let end = records.end();
+        if self.since.is_some() || self.first || (self.number == 0 && !self.follow) {
+            return records.start();
+        }
+        let last = usize::try_from(self.number).unwrap_or(usize::MAX);
+        records.latest(end, Kinds::ALL, last, |item| {
+            self.is_in_time(item) && self.filters.matches(&origin.flow(item, 0))
+        })
+    }
+}
+
+impl Flows {
+    /// The stream of a request, from here on.
+    pub fn new(request: Request, origin: Origin, records: Records) -> Self {
+        let place = request.place(&records, &origin);
+        let end = (!request.follow).then(|| records.end());
+        let left = (!request.follow && request.number > 0).then_some(request.number);
+        Self {
+            reader: records.reader(Consumer::Observer, Kinds::ALL, place),
+            lost_by_kernel: records.lost_by_kernel(),
+            request,
+            origin,
+            records,
+            end,
+            left,
+            ready: VecDeque::new(),
+            batch: Vec::new(),
+            is_over: false,
+        }
+    }
+
+    /// The next answer; `None` at the end. Nothing is lost when the future is dropped.
+    pub async fn next(&mut self) -> Option<GetFlowsResponse> {
+        loop {
+            if let Some(response) = self.ready.pop_front() {
+                return Some(response);
+            }
+            if self.is_over || self.is_behind_end() || self.left == Some(0) {
+                return None;
+            }
+            self.read().await;
+            // One client's search through records it does not want is no reason for others to wait.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn is_behind_end(&self) -> bool {
+        let place = self.reader.place();
+        self.end.is_some_and(|end| place.flows >= end.flows && place.dns >= end.dns)
+    }
+
+    /// Makes the answers of the next batch.
+    async fn read(&mut self) {
+        let before = self.reader.place();
+        let missed = match self.request.follow {
+            true => self.reader.next(BATCH, &mut self.batch).await,
+            false => Some(self.reader.read(BATCH, &mut self.batch)),
+        };
+        let Some(missed) = missed else { return self.is_over = true };
+        let place = Numbers { flows: before.flows + missed.flows, dns: before.dns + missed.dns };
+        self.tell_lost(LostEventSource::HubbleRingBuffer, missed.sum());
+        if self.request.follow {
+            let lost = self.records.lost_by_kernel();
+            self.tell_lost(LostEventSource::PerfEventRingBuffer, lost.saturating_sub(self.lost_by_kernel));
+            self.lost_by_kernel = lost;
+        }
+        self.tell(place);
+    }
+
+    fn tell(&mut self, mut place: Numbers) {
+        for item in self.batch.drain(..) {
+            let number = place.pass(&item);
+            if self.left == Some(0) || !self.request.is_in_time(&item) {
+                continue;
+            }
+            let mut flow = self.origin.flow(&item, number);
+            if !self.request.filters.matches(&flow) {
+                continue;
+            }
+            self.left = self.left.map(|left| left - 1);
+            self.request.mask.apply(&mut flow);
+            self.ready.push_back(GetFlowsResponse {
+                node_name: self.origin.node.to_string(),
+                time: Some(convert::time(item.time())),
+                response_types: Some(ResponseTypes::Flow(flow)),
+            });
+        }
+    }
+
+    fn tell_lost(&mut self, source: LostEventSource, count: u64) {
+        if count > 0 {
+            let event = LostEvent { source: source.into(), num_events_lost: count };
+            self.ready.push_back(GetFlowsResponse {
+                node_name: self.origin.node.to_string(),
+                time: Some(convert::time(Timestamp::now())),
+                response_types: Some(ResponseTypes::LostEvents(event)),
+            });
+        }
+    }
+}
+
+/// A time of a request.
+fn time(field: &str, time: Option<&prost_types::Timestamp>) -> Result<Option<Timestamp>, Status> {
+    let Some(time) = time else { return Ok(None) };
+    let read = Timestamp::new(time.seconds, time.nanos);
+    read.map(Some).map_err(|error| Status::invalid_argument(format!("{field}: {error}")))
+}
