@@ -18,8 +18,10 @@
 pub mod agent;
 pub mod client;
 pub mod cluster;
+pub mod collector;
 pub mod conformance;
 pub mod dig;
+pub mod go;
 pub mod hostile;
 pub mod internet;
 pub mod journal;

@@ -79,6 +79,12 @@ const TOOLS: &[Tool] = &[
         why: "a third resolver for the tests",
         service: Some("named.service"),
     },
+    Tool {
+        program: "go",
+        package: "golang-go",
+        why: "builds the OpenTelemetry Collector that the tests speak to",
+        service: None,
+    },
     Tool { program: "openssl", package: "openssl", why: "speaks TLS in the tests", service: None },
 ];
 

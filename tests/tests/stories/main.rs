@@ -6,6 +6,7 @@ mod dns;
 mod dns_answers;
 mod egress;
 mod errors;
+mod export;
 mod first_syn;
 mod flood;
 mod forged;

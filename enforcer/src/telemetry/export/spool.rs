@@ -105,6 +105,10 @@ impl Spool {
     /// When it cannot be written; nothing of it remains.
     pub fn append(&mut self, batch: &Batch, now: Timestamp) -> io::Result<()> {
         let length = segment::length(batch);
+        if length > self.options.octets {
+            self.gone.dropped += u64::from(batch.records);
+            return Ok(());
+        }
         while self.octets + length > self.options.octets && !self.segments.is_empty() {
             self.gone.dropped += self.remove_first()?;
         }

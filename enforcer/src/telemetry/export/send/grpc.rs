@@ -85,7 +85,8 @@ impl Grpc {
         // TLS is the connector's: to the channel every connection is plain.
         let endpoint = Endpoint::from_shared(format!("http://{authority}")).map_err(Failure::retry)?;
         let channel = endpoint.origin(origin).connect_with_connector_lazy(Connector { authority, tls });
-        let mut client = tonic::client::Grpc::new(channel);
+        // Some answer in the form they were asked in, whatever they were told.
+        let mut client = tonic::client::Grpc::new(channel).accept_compressed(CompressionEncoding::Gzip);
         if self.is_compressed {
             client = client.send_compressed(CompressionEncoding::Gzip);
         }
@@ -96,7 +97,8 @@ impl Grpc {
 
 /// What a status means for a batch.
 fn failure(status: &Status) -> Failure {
-    let error = format!("{:?}: {}", status.code(), chain(status));
+    let cause = std::error::Error::source(status).map(chain);
+    let error = format!("{:?}: {}", status.code(), cause.as_deref().unwrap_or(status.message()));
     let after = status.get_details_retry_info().and_then(|info| info.retry_delay);
     let is_transient = match status.code() {
         Code::Cancelled
@@ -107,7 +109,7 @@ fn failure(status: &Status) -> Failure {
         | Code::DataLoss => true,
         Code::ResourceExhausted => status.get_details_retry_info().is_some(),
         // The connection broke, and no collector said anything.
-        _ => std::error::Error::source(status).is_some(),
+        _ => cause.is_some(),
     };
     if is_transient { Failure::Retry { error, after } } else { Failure::Refused { error } }
 }
