@@ -1,5 +1,5 @@
-//! Programs written in Go that the tests speak to: each a module below `tests/tools`, pinned by its go.sum. Owns their
-//! building; Go's own cache makes that quick after the first time.
+//! Programs written in Go that the tests speak to: each a module below `tests/tools`, pinned by its go.sum, that holds the
+//! program itself or names it as its tool. Owns their building; Go's own cache makes that quick after the first time.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -21,10 +21,20 @@ pub fn tool(name: &str) -> Result<PathBuf> {
     let program = directory.join(name);
     let mut go = Command::new("go");
     go.args(["build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags=-s -w", "-o"]);
-    let built = go.arg(&program).arg(".").current_dir(&source).env("CGO_ENABLED", "0").output();
+    let package = package(&source)?;
+    let built = go.arg(&program).arg(package).current_dir(&source).env("CGO_ENABLED", "0").output();
     let built = built.context("failed to run go; `cargo xtask setup` installs it")?;
     ensure!(built.status.success(), "failed to build {name}: {}", String::from_utf8_lossy(&built.stderr));
     Ok(program)
+}
+
+/// What is built of a module: the tool that its go.mod names, else its own program.
+fn package(source: &Path) -> Result<String> {
+    let file = source.join("go.mod");
+    let text =
+        std::fs::read_to_string(&file).with_context(|| format!("failed to read {}", file.display()))?;
+    let tool = text.lines().find_map(|line| line.strip_prefix("tool "));
+    Ok(tool.unwrap_or(".").to_owned())
 }
 
 /// Cargo's target directory: that of this program.

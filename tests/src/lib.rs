@@ -23,6 +23,7 @@ pub mod conformance;
 pub mod dig;
 pub mod go;
 pub mod hostile;
+pub mod hubble;
 pub mod internet;
 pub mod journal;
 pub mod lab;

@@ -16,6 +16,7 @@ mod hostile;
 mod ingress;
 mod metrics;
 mod modes;
+mod observer;
 mod operator;
 mod policies;
 mod queries;
