@@ -1,8 +1,8 @@
 //! Telling userspace, and counting what is not told. Never wakes it: it polls.
 
 use crate::maps::{COUNTERS, EVENT_BUDGETS, EVENTS, SETTINGS};
-use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
-use enforcer_common::abi::Counter;
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP};
+use enforcer_common::abi::{Counter, capacity};
 use enforcer_common::event::{FlowEvent, Kind};
 use enforcer_common::flow::{Flow, FlowKey};
 
@@ -19,13 +19,34 @@ pub fn count(index: u32, by: u64) {
 /// the ring has room for tens of thousands of events.
 pub const QUIETLY: u64 = BPF_RB_NO_WAKEUP as u64;
 
-/// Tells what happened to a flow; false when the ring buffer is full, which is counted.
+/// Octets of the ring buffer that events of what passes may fill: with an agent that is behind, refusals are worth more.
+const ROOM_OF_PASSED: u64 = capacity::EVENTS as u64 / 4 * 3;
+
+/// Tells what happened to a flow; false when the ring buffer has no room for it, which is counted.
 #[inline(always)]
 pub fn tell(kind: Kind, time: u64, key: &FlowKey, flow: &Flow) -> bool {
-    let Some(mut entry) = EVENTS.reserve::<FlowEvent>(0) else {
+    let passes = matches!(kind, Kind::Admitted | Kind::Ended);
+    let told = (!passes || has_room()) && put(kind, time, key, flow);
+    if !told {
         count(Counter::RingFull as u32, 1);
-        return false;
-    };
+    }
+    told
+}
+
+/// Tells that a flow ended; false when there is no room, which is no loss: a walk over the flow table finds it.
+#[inline(always)]
+pub fn tell_end(time: u64, key: &FlowKey, flow: &Flow) -> bool {
+    has_room() && put(Kind::Ended, time, key, flow)
+}
+
+#[inline(always)]
+fn has_room() -> bool {
+    EVENTS.query(BPF_RB_AVAIL_DATA as u64) < ROOM_OF_PASSED
+}
+
+#[inline(always)]
+fn put(kind: Kind, time: u64, key: &FlowKey, flow: &Flow) -> bool {
+    let Some(mut entry) = EVENTS.reserve::<FlowEvent>(0) else { return false };
     let event = entry.as_mut_ptr();
     // SAFETY: the entry has room for the event; written field by field, for it does not fit the stack.
     unsafe {

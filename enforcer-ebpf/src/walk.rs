@@ -1,6 +1,6 @@
 //! The way of every packet: read it, find its flow, count it, let it go on. One look-up when the flow is known.
 
-use crate::events::{count, tell};
+use crate::events::{count, tell_end};
 use crate::maps::{FLOWS, LEARN_EPOCHS, REFUSALS, REFUSING, REVISIONS};
 use crate::skb::{self, Context, Direct, Loaded};
 use crate::work::{Work, work};
@@ -9,7 +9,6 @@ use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
 use core::mem::MaybeUninit;
 use enforcer_common::abi::capacity;
 use enforcer_common::decide::Direction;
-use enforcer_common::event::Kind as Told;
 use enforcer_common::flow::{
     FLAG_CUT, FLAG_DNS, FLAG_DROPS_RECEIVED, FLAG_DROPS_SENT, FLAG_TLS, Flow, FlowKey, tcp,
 };
@@ -278,7 +277,7 @@ fn follow_tcp(flow: &mut Flow, key: &FlowKey, flags: u8, from_workload: bool) ->
     flow.idle_seconds = tcp::idle_seconds(flow.tcp);
     // After both FINs comes the acknowledgement of the last one; after a reset nothing.
     let complete = flags & tcp::RST != 0 || (was_closed && flags & tcp::FIN == 0);
-    if complete && flow.tcp & tcp::TOLD == 0 && tell(Told::Ended, flow.last_seen, key, flow) {
+    if complete && flow.tcp & tcp::TOLD == 0 && tell_end(flow.last_seen, key, flow) {
         flow.tcp |= tcp::TOLD;
     }
     0

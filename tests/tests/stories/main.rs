@@ -14,6 +14,7 @@ mod harness;
 mod held;
 mod hostile;
 mod ingress;
+mod losses;
 mod metrics;
 mod modes;
 mod observer;
