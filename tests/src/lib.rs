@@ -16,6 +16,7 @@
 //! side by side; everything is removed on drop, and by [`reaper`] when the process ends in any other way.
 
 pub mod agent;
+pub mod bench;
 pub mod client;
 pub mod cluster;
 pub mod collector;

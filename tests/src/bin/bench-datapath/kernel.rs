@@ -3,17 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use enforcer_common::policy::{FIRST_IDENTITY, Mode, Rule};
 use enforcer_core::object::WorkloadId;
 use enforcer_core::plan::{Automaton, EndpointPlan, Plan, Row, Table};
-use enforcer_dataplane::{Dataplane, EventReader, Options, Program, TestPacket, link, monotonic_ns};
-use enforcer_tests::Namespace;
+use enforcer_dataplane::{Dataplane, EventReader, Options, Program, TestPacket, monotonic_ns};
+use enforcer_tests::bench;
+use enforcer_tests::bench::figures::{Figure, Series};
 use etherparse::PacketBuilder;
-
-use crate::figures::{Figure, Series};
 
 /// Runs of one measurement.
 const REPEAT: u32 = 200_000;
@@ -43,20 +41,10 @@ enum Segment {
 /// # Errors
 /// Without root, or when the data plane cannot be opened.
 pub(crate) fn measure(rounds: usize) -> Result<Vec<Figure>> {
-    let name = format!("enforcer-bench-{}", std::process::id());
-    let namespace = Namespace::create(&name)?;
-    namespace.ip("link add bench0 type veth peer name bench1\nlink set bench0 up\nlink set bench1 up\n")?;
-    let pins = PathBuf::from("/sys/fs/bpf").join(&name);
-    let options = Options { pin_directory: pins.clone(), ..Options::default() };
-    let figures = namespace.enter(|| in_namespace(&options, rounds));
-    Dataplane::uninstall(&options).context("failed to remove the pins")?;
-    // Empty by now, and gone already where uninstalling removed it.
-    let _ = std::fs::remove_dir(&pins);
-    figures
+    bench::without_traffic(|options, interface| in_namespace(options, interface, rounds))
 }
 
-fn in_namespace(options: &Options, rounds: usize) -> Result<Vec<Figure>> {
-    let interface = link::by_name("bench0")?.index;
+fn in_namespace(options: &Options, interface: u32, rounds: usize) -> Result<Vec<Figure>> {
     let mut dataplane = Dataplane::open(options)?;
     let workload = WorkloadId::new("bench", "client");
     dataplane.attach(&workload, interface)?;

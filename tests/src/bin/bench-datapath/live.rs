@@ -9,16 +9,11 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSo
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
-use enforcer_dataplane::{Dataplane, Options};
+use anyhow::{Result, ensure};
+use enforcer_tests::bench::figures::{Figure, Series};
+use enforcer_tests::bench::{EmptyProgram, MEASURED, REST, pin_to};
 use enforcer_tests::{Agent, Lab};
-use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::figures::{Figure, Series};
-
-/// The CPU that packets are sent and received on, and the one for everything else.
-const MEASURED: usize = 0;
-const REST: usize = 1;
 /// Prefixes that policy names, /26 each from 198.18.0.0 on.
 const ELEMENTS: u32 = 1_000;
 /// Packets, round trips and connections of one measurement.
@@ -121,32 +116,14 @@ pub(crate) fn measure(rounds: usize, column: Option<&str>) -> Result<Vec<(&'stat
 /// What keeps a guard standing, held until it is dropped.
 enum Standing<'a> {
     ByItself,
-    Program { _dataplane: Box<Dataplane>, options: Options },
+    Program { _empty: Box<EmptyProgram> },
     Agent { _agent: Box<Agent<'a>> },
-}
-
-impl Drop for Standing<'_> {
-    fn drop(&mut self) {
-        if let Self::Program { options, .. } = self {
-            // Pins of a benchmark that is over: what fails here is left to the next run's eyes.
-            let _ = std::fs::remove_dir_all(&options.pin_directory);
-        }
-    }
 }
 
 fn stand(guard: Guard, world: &Lab) -> Result<Standing<'_>> {
     match guard {
         Guard::Nothing | Guard::NothingAgain => Ok(Standing::ByItself),
-        Guard::EmptyProgram => {
-            let pin_directory = world.pin_directory().join("bench");
-            let options = Options { pin_directory, ..Options::default() };
-            let dataplane = world.node.enter(|| -> Result<Dataplane> {
-                let mut dataplane = Dataplane::open(&options)?;
-                dataplane.attach_empty(&world.pod("client").interface)?;
-                Ok(dataplane)
-            })?;
-            Ok(Standing::Program { _dataplane: Box::new(dataplane), options })
-        }
+        Guard::EmptyProgram => Ok(Standing::Program { _empty: Box::new(EmptyProgram::at(world, "client")?) }),
         Guard::Enforcer => {
             world.policy("client.yaml", &segment_policy())?;
             let agent = world.agent()?;
@@ -193,13 +170,6 @@ fn ruleset(interface: &str) -> String {
          iifname \"{interface}\" ip daddr @allowed tcp dport 7008 accept\n\
          iifname \"{interface}\" drop\n }}\n}}\n"
     )
-}
-
-/// Pins this thread, and what it starts, to one CPU.
-fn pin_to(cpu: usize) -> Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    sched_setaffinity(None, &set).with_context(|| format!("failed to pin to CPU {cpu}; two are needed"))
 }
 
 fn open(world: &Lab) -> Result<Ends> {

@@ -3,10 +3,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
+use enforcer_tests::bench::{self, figures};
 
-mod figures;
 mod kernel;
 mod live;
 
@@ -62,8 +62,7 @@ fn main() -> Result<()> {
         }
     }
     if let Some(path) = arguments.write {
-        let text = format!("{PREFACE}{}", tables.join("\n"));
-        std::fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
+        bench::write(&path, PREFACE, &tables)?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use enforcer_tests::Agent;
+use enforcer_tests::bench::{MEASURED, REST, pin_to};
 use serde_json::Value;
 
 use crate::live::{self, Ends};
@@ -49,11 +50,11 @@ pub(crate) fn measure(full: bool) -> Result<String> {
 
 /// Nanoseconds of processor time that the agent takes in the time of a query: while there is none, and while there is one.
 fn time(log: Option<&str>) -> Result<[f64; 2]> {
-    live::pin_to(live::REST)?;
+    pin_to(REST)?;
     let lab = live::world()?;
     let more: Vec<&str> = log.map_or_else(|| vec!["--flow-log", "none"], |path| vec!["--flow-log", path]);
     let agent = live::agent(&lab, &more)?;
-    live::pin_to(live::MEASURED)?;
+    pin_to(MEASURED)?;
     let ends = Ends::open(&lab)?;
     ask(&ends, 0..NAMES, NAMES)?;
     await_records(&agent, NAMES)?;
@@ -68,10 +69,10 @@ fn time(log: Option<&str>) -> Result<[f64; 2]> {
 
 /// Resident memory, octets, before and after so many queries for so many names.
 fn memory(names: u32, queries: u32) -> Result<[u64; 2]> {
-    live::pin_to(live::REST)?;
+    pin_to(REST)?;
     let lab = live::world()?;
     let agent = live::agent(&lab, &["--flow-log", "/dev/null"])?;
-    live::pin_to(live::MEASURED)?;
+    pin_to(MEASURED)?;
     let ends = Ends::open(&lab)?;
     let before = agent.resident()?;
     ask(&ends, 0..queries, names)?;

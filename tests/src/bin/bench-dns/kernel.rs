@@ -2,21 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use enforcer_common::policy::Mode;
 use enforcer_core::fqdn::automaton::{self, Names};
 use enforcer_core::object::WorkloadId;
 use enforcer_core::plan::{EndpointPlan, Plan};
-use enforcer_dataplane::{Dataplane, Event, EventReader, Options, Program, TestPacket, link};
-use enforcer_tests::Namespace;
+use enforcer_dataplane::{Dataplane, Event, EventReader, Options, Program, TestPacket};
+use enforcer_tests::bench;
+use enforcer_tests::bench::figures::{Figure, Series};
 use etherparse::PacketBuilder;
 use hickory_proto::op::{Message, MessageType};
 use hickory_proto::rr::{RData, Record};
-
-use crate::figures::{Figure, Series};
-use crate::live;
 
 /// Runs of the empty program in a row.
 const REPEAT: u32 = 200_000;
@@ -38,21 +35,11 @@ const PORT: u16 = 40_000;
 /// Without root, or when the data plane cannot be opened.
 pub(crate) fn measure(rounds: usize) -> Result<Vec<Figure>> {
     // What was asked last is known to its CPU.
-    live::pin_to(live::MEASURED)?;
-    let name = format!("enforcer-bench-{}", std::process::id());
-    let namespace = Namespace::create(&name)?;
-    namespace.ip("link add bench0 type veth peer name bench1\nlink set bench0 up\nlink set bench1 up\n")?;
-    let pins = PathBuf::from("/sys/fs/bpf").join(&name);
-    let options = Options { pin_directory: pins.clone(), ..Options::default() };
-    let figures = namespace.enter(|| in_namespace(&options, rounds));
-    Dataplane::uninstall(&options).context("failed to remove the pins")?;
-    // Empty by now, and gone already where uninstalling removed it.
-    let _ = std::fs::remove_dir(&pins);
-    figures
+    bench::pin_to(bench::MEASURED)?;
+    bench::without_traffic(|options, interface| in_namespace(options, interface, rounds))
 }
 
-fn in_namespace(options: &Options, rounds: usize) -> Result<Vec<Figure>> {
-    let interface = link::by_name("bench0")?.index;
+fn in_namespace(options: &Options, interface: u32, rounds: usize) -> Result<Vec<Figure>> {
     let mut dataplane = Dataplane::open(options)?;
     let workload = WorkloadId::new("bench", "client");
     dataplane.attach(&workload, interface)?;

@@ -6,17 +6,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use enforcer_dataplane::{Dataplane, Options};
+use enforcer_tests::bench::figures::{Figure, Series};
+use enforcer_tests::bench::{EmptyProgram, MEASURED, REST, pin_to};
 use enforcer_tests::{Agent, Family, Lab, client};
 use hickory_proto::op::{Message, MessageType};
 use hickory_proto::rr::{RData, Record};
-use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::figures::{Figure, Series};
-
-/// The CPU that is measured on, and the one for everything else.
-pub(crate) const MEASURED: usize = 0;
-pub(crate) const REST: usize = 1;
 /// Round trips of one measurement.
 const ROUND_TRIPS: usize = 4_000;
 /// Octets of an answer that the kernel cannot read: it comes in four fragments.
@@ -90,16 +85,6 @@ pub(crate) fn world() -> Result<Lab> {
 pub(crate) fn agent<'a>(lab: &'a Lab, more: &[&str]) -> Result<Agent<'a>> {
     let trusted = ["--trusted-resolver", "198.18.0.10", "--trusted-resolver", "10.0.0.2"];
     lab.agent_with(&[more, &trusted[..]].concat())
-}
-
-/// Pins this thread, and what it starts, to one CPU.
-///
-/// # Errors
-/// Where there is only one.
-pub(crate) fn pin_to(cpu: usize) -> Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    sched_setaffinity(None, &set).with_context(|| format!("failed to pin to CPU {cpu}; two are needed"))
 }
 
 /// Both ends of a conversation, held by one thread.
@@ -195,32 +180,14 @@ pub(crate) fn measure(rounds: usize) -> Result<Vec<(&'static str, Vec<Figure>)>>
 /// What keeps a guard standing, held until it is dropped.
 enum Standing<'a> {
     ByItself,
-    Program { _dataplane: Box<Dataplane>, options: Options },
+    Program { _empty: Box<EmptyProgram> },
     Agent { _agent: Box<Agent<'a>> },
-}
-
-impl Drop for Standing<'_> {
-    fn drop(&mut self) {
-        if let Self::Program { options, .. } = self {
-            // Pins of a benchmark that is over: what fails here is left to the next run's eyes.
-            let _ = std::fs::remove_dir_all(&options.pin_directory);
-        }
-    }
 }
 
 fn stand(guard: Guard, world: &Lab) -> Result<Standing<'_>> {
     match guard {
         Guard::Nothing | Guard::NothingAgain => Ok(Standing::ByItself),
-        Guard::EmptyProgram => {
-            let pin_directory = world.pin_directory().join("bench");
-            let options = Options { pin_directory, ..Options::default() };
-            let dataplane = world.node.enter(|| -> Result<Dataplane> {
-                let mut dataplane = Dataplane::open(&options)?;
-                dataplane.attach_empty(&world.pod("client").interface)?;
-                Ok(dataplane)
-            })?;
-            Ok(Standing::Program { _dataplane: Box::new(dataplane), options })
-        }
+        Guard::EmptyProgram => Ok(Standing::Program { _empty: Box::new(EmptyProgram::at(world, "client")?) }),
         Guard::Enforcer => {
             Ok(Standing::Agent { _agent: Box::new(agent(world, &["--flow-log", "/dev/null"])?) })
         }

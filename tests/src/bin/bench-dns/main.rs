@@ -4,12 +4,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
+use enforcer_tests::bench::{self, figures};
 
 mod agent;
-#[path = "../bench-datapath/figures.rs"]
-mod figures;
 mod fresh;
 mod kernel;
 mod live;
@@ -70,8 +69,7 @@ fn main() -> Result<()> {
         add(fresh::measure(arguments.full)?);
     }
     if let Some(path) = arguments.write {
-        let text = format!("{PREFACE}{}", sections.join("\n"));
-        std::fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
+        bench::write(&path, PREFACE, &sections)?;
     }
     Ok(())
 }

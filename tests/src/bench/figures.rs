@@ -4,31 +4,31 @@ use std::fmt::Write as _;
 
 /// One line of the table.
 #[derive(Clone, Debug)]
-pub(crate) struct Figure {
+pub struct Figure {
     /// What was measured.
-    pub(crate) what: String,
+    pub what: String,
     /// Nanoseconds, the median over the rounds.
-    pub(crate) nanoseconds: f64,
+    pub nanoseconds: f64,
     /// Median, least and greatest ratio to the baseline of the same round; `None` for a baseline.
-    pub(crate) ratio: Option<[f64; 3]>,
+    pub ratio: Option<[f64; 3]>,
 }
 
 /// A measurement beside its baseline, round by round.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Series {
+pub struct Series {
     values: Vec<f64>,
     ratios: Vec<f64>,
 }
 
 impl Series {
     /// Adds a round.
-    pub(crate) fn push(&mut self, value: f64, baseline: f64) {
+    pub fn push(&mut self, value: f64, baseline: f64) {
         self.values.push(value);
         self.ratios.push(value / baseline);
     }
 
     /// The line of this series.
-    pub(crate) fn figure(&self, what: &str) -> Figure {
+    pub fn figure(&self, what: &str) -> Figure {
         let [median, least, greatest] = spread(&self.ratios);
         Figure {
             what: what.to_owned(),
@@ -40,7 +40,7 @@ impl Series {
 
 impl Figure {
     /// A baseline: no ratio.
-    pub(crate) fn absolute(what: &str, values: &[f64]) -> Self {
+    pub fn absolute(what: &str, values: &[f64]) -> Self {
         Self { what: what.to_owned(), nanoseconds: spread(values)[0], ratio: None }
     }
 }
@@ -53,7 +53,7 @@ fn spread(values: &[f64]) -> [f64; 3] {
 }
 
 /// The lines as a Markdown table.
-pub(crate) fn table(title: &str, baseline: &str, figures: &[Figure]) -> String {
+pub fn table(title: &str, baseline: &str, figures: &[Figure]) -> String {
     let mut text =
         format!("## {title}\n\n| what | ns | ÷ {baseline} | least-greatest |\n|---|---:|---:|---:|\n");
     for figure in figures {
