@@ -1,10 +1,10 @@
 //! The kernel/user ABI in one place: version, map names, capacities, settings, sizes.
 
 use crate::address::Address;
-use crate::{event, flow, name, policy, stream, tls};
+use crate::{event, flow, name, policy, question, stream, tls};
 
 /// Version of everything in this crate that lies in a map or a ring buffer. Bump with any change of layout or meaning.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Names of the maps as they are in the object file and under the pin directory.
 pub mod map {
@@ -26,7 +26,9 @@ pub mod map {
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Trusted resolvers by address.
     pub const RESOLVERS: &str = "RESOLVERS";
-    /// Questions under way.
+    /// Which places for questions are taken: [`crate::question::Place`]s, mapped into userspace.
+    pub const ASKED: &str = "ASKED";
+    /// Questions under way by their places: [`crate::question::Question`]s.
     pub const QUESTIONS: &str = "QUESTIONS";
     /// Where connections to resolvers stand: [`crate::stream::Stream`].
     pub const STREAMS: &str = "STREAMS";
@@ -67,6 +69,7 @@ pub mod map {
         REFUSALS,
         FRAGMENTS,
         RESOLVERS,
+        ASKED,
         QUESTIONS,
         STREAMS,
         PARTS,
@@ -104,7 +107,7 @@ pub mod capacity {
     pub const FRAGMENTS: u32 = 1 << 12;
     /// Trusted resolvers.
     pub const RESOLVERS: u32 = 64;
-    /// DNS questions under way.
+    /// Places for DNS questions under way; a power of two.
     pub const QUESTIONS: u32 = 1 << 14;
     /// Directions of connections to resolvers; four times what is expected, because the oldest make room.
     pub const STREAMS: u32 = 1 << 12;
@@ -184,45 +187,6 @@ pub struct Holder {
     pub until: u64,
 }
 
-/// A DNS question under way.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct QuestionKey {
-    /// The resolver asked.
-    pub resolver: Address,
-    /// [`policy::Endpoint::id`] of the workload.
-    pub endpoint: u32,
-    /// The workload's port, host order.
-    pub local_port: u16,
-    /// Transaction identifier, network order.
-    pub transaction: u16,
-}
-
-/// What is remembered of a question until it is answered.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Question {
-    /// When it was asked, nanoseconds of the monotonic clock.
-    pub asked: u64,
-    /// Hash of name (lower case), type and class.
-    pub hash: u64,
-    /// Type asked for.
-    pub kind: u16,
-    /// Octets of `name` in use.
-    pub length: u16,
-    /// IP protocol: UDP or TCP.
-    pub protocol: u8,
-    /// 1 when it was refused, and what will answer it is the enforcer's own.
-    pub is_refused: u8,
-    /// Always 0.
-    pub padding: [u8; 2],
-    /// The name on the wire (RFC 1035, section 3.1) without the zero at its end; what lies behind means nothing.
-    pub name: [u8; QUESTION_NAME],
-}
-
-/// Room for a name on the wire.
-pub const QUESTION_NAME: usize = 256;
-
 /// Seconds within which an answer must follow its question.
 pub const ANSWER_SECONDS: u64 = 30;
 
@@ -253,7 +217,7 @@ pub enum Counter {
     LearnFailed,
     /// Name classes that made room for another on the same address before they expired.
     LearnDisplaced,
-    /// Questions that could not be remembered.
+    /// Questions that could not be remembered, or made room for another.
     QuestionInsertFailed,
     /// Fragments that could not be remembered.
     FragmentInsertFailed,
@@ -284,12 +248,13 @@ sizes! {
     Address = 16,
     Settings = 40,
     Holder = 16,
-    QuestionKey = 24,
-    Question = 280,
+    question::QuestionKey = 24,
+    question::Place = 16,
+    question::Question = 296,
     EventBudget = 8,
     event::FlowEvent = 160,
     event::DnsEvent = 64,
-    event::NameEvent = 328,
+    event::NameEvent = 320,
     flow::FlowKey = 44,
     flow::Flow = 96,
     flow::FragmentKey = 40,
@@ -298,7 +263,7 @@ sizes! {
     stream::StreamKey = 48,
     stream::Stream = 56,
     stream::Part = 8192,
-    tls::Hello = 376,
+    tls::Hello = 368,
     policy::RuleKey = 11,
     policy::Rule = 12,
     policy::IdentityKey = 20,
@@ -319,7 +284,8 @@ mod pod {
         )+ };
     }
     pod! {
-        super::Address super::Settings super::Holder super::QuestionKey super::Question super::EventBudget
+        super::Address super::Settings super::Holder super::EventBudget
+        crate::question::Place crate::question::Question
         crate::flow::FlowKey crate::flow::Flow crate::flow::FragmentKey crate::flow::Fragment
         crate::policy::RuleKey crate::policy::Rule crate::policy::IdentityKey crate::policy::LearnedKey
         crate::policy::Learned crate::policy::Endpoint

@@ -86,14 +86,12 @@ pub struct NameEvent {
     pub key: FlowKey,
     /// Always 0.
     pub padding: u32,
-    /// The name backwards, as the automaton reads it: its first character lies right before [`NAME_END`].
-    pub backwards: [u8; NAME_SPACE],
+    /// The name, lower case.
+    pub name: [u8; NAME_SPACE],
 }
 
-/// Octets reserved for a name written backwards.
-pub const NAME_SPACE: usize = 264;
-/// Where a name written backwards ends.
-pub const NAME_END: usize = 260;
+/// Octets reserved for a name; a power of two above [`MAX_NAME`].
+pub const NAME_SPACE: usize = 256;
 
 impl NameEvent {
     /// No name, and of no flow.
@@ -103,21 +101,21 @@ impl NameEvent {
         time: 0,
         key: FlowKey::NONE,
         padding: 0,
-        backwards: [0; NAME_SPACE],
+        name: [0; NAME_SPACE],
     };
 
     /// Adds a character to the name, which must have fewer than [`MAX_NAME`].
     #[inline(always)]
     pub const fn push(&mut self, character: u8) {
         // Masked for the verifier, which knows nothing of the length.
-        self.backwards[NAME_END - 1 - (self.length & 0xff) as usize] = character;
+        self.name[self.length as usize & (NAME_SPACE - 1)] = character;
         self.length += 1;
     }
 
     /// The name's characters; `None` when it is longer than a name may be.
-    pub fn name(&self) -> Option<impl Iterator<Item = u8>> {
+    pub fn name(&self) -> Option<&[u8]> {
         let length = self.length as usize;
-        (length <= MAX_NAME).then(|| self.backwards[NAME_END - length..NAME_END].iter().rev().copied())
+        (length <= MAX_NAME).then(|| &self.name[..length])
     }
 }
 

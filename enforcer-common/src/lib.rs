@@ -12,6 +12,7 @@ pub mod flow;
 pub mod name;
 pub mod packet;
 pub mod policy;
+pub mod question;
 pub mod stream;
 pub mod tls;
 pub mod verdict;

@@ -7,25 +7,29 @@
 mod bench;
 mod hold;
 mod learn;
+mod question;
+mod records;
 mod refuse;
 mod stream;
 mod tell;
 
 use crate::events::count;
-use crate::maps::{MESSAGE, QUESTIONS, RESOLVERS};
+use crate::maps::{MESSAGE, RESOLVERS};
 use crate::skb::{self, Context, hide};
 use crate::walk::{DROP, PASS};
 use crate::work::work;
 use crate::{ask, names, reject};
 use aya_ebpf::helpers::bpf_skb_load_bytes;
 pub use bench::dns_ask_again;
-use enforcer_common::abi::{ANSWER_SECONDS, Counter, MAX_DNS_MESSAGE, QUESTION_NAME, Question, QuestionKey};
+use enforcer_common::abi::{Counter, MAX_DNS_MESSAGE};
 use enforcer_common::event::{DnsEvent, DnsOutcome};
 use enforcer_common::flow::FLAG_LISTED;
 use enforcer_common::packet::{Kind as PacketKind, UDP};
+use enforcer_common::policy::LearnedKey;
+use enforcer_common::question::QuestionKey;
 use enforcer_common::verdict::Reason;
 pub use refuse::{REFUSAL, dns_refusal};
-use tell::{count_answer, dns_head, tell};
+use tell::{count_answer, head, tell};
 
 /// Bits of an offset into a message.
 const MASK: u64 = MAX_DNS_MESSAGE as u64 - 1;
@@ -33,8 +37,6 @@ const MASK: u64 = MAX_DNS_MESSAGE as u64 - 1;
 const HEADER: u32 = 12;
 /// Least octets of a message with a question.
 const LEAST: u64 = 17;
-/// Labels and records that are walked: any message of 4,095 octets has fewer.
-const MAX_STEPS: u32 = 2048;
 /// Steps of a long loop that are one function.
 pub const STRIDE: u32 = 32;
 /// Room for the address records of one message: each takes fifteen octets or more, so there are at most 272.
@@ -46,8 +48,6 @@ const MAX_SEGMENTS: u32 = 16;
 const HOLD: i32 = -6;
 
 const CLASS_IN: u32 = 1;
-const TYPE_A: u32 = 1;
-const TYPE_AAAA: u32 = 28;
 
 const NANOSECONDS: u64 = 1_000_000_000;
 
@@ -57,8 +57,8 @@ const NANOSECONDS: u64 = 1_000_000_000;
 pub struct Message {
     pub event: DnsEvent,
     pub octets: [u8; MAX_DNS_MESSAGE + 64],
-    /// The question's name, lower case, written backwards and ending at `names::END`.
-    pub reversed: [u8; names::SPACE],
+    /// The question's name, lower case, with dots for the lengths of its labels; then a server name as it is.
+    pub lowered: [u8; names::SPACE],
     /// Hash of the question.
     pub hash: u64,
     /// Octets in use.
@@ -67,6 +67,11 @@ pub struct Message {
     pub offset: u32,
     /// Octets of the name on the wire without the last one; 0 when it is not a name.
     pub name_length: u32,
+    /// Where in `lowered` the name's text begins, and its characters.
+    pub text_at: u32,
+    pub text_length: u32,
+    /// Dots inside of its labels.
+    pub dots: u32,
     /// Records still to walk.
     pub records: u32,
     /// How many of `found` are in use.
@@ -77,15 +82,26 @@ pub struct Message {
     pub slot: u32,
     /// Seconds of the monotonic clock.
     pub now: u32,
-    /// The question as it is remembered.
-    pub question: Question,
+    /// As in the settings, seconds.
+    pub min_ttl: u32,
+    pub grace: u32,
+    /// Number of the last question that a benchmark made up.
+    pub asked_last: u32,
     /// Type asked for.
     pub kind: u16,
     /// Whether the question it answers was refused.
     pub is_refused: u8,
     pub padding: [u8; 5],
-    /// Offsets of addresses with their lifetimes: `ttl << 32 | is_v6 << 16 | offset`.
-    pub found: [u64; MAX_FOUND],
+    /// Addresses of the answer.
+    pub found: [Found; MAX_FOUND],
+}
+
+/// An address of an answer.
+#[repr(C)]
+pub struct Found {
+    pub key: LearnedKey,
+    /// Until when it answers to the name, seconds of the monotonic clock.
+    pub expiry: u32,
 }
 
 /// This CPU's message.
@@ -110,7 +126,7 @@ pub fn look_out(skb: Context) -> i32 {
     let Some((start, length)) = datagram() else { return stream::look(skb, true) };
     // Several queries in one packet: each would have to be refused by itself.
     let is_plain = skb::segment_length(skb) == 0 || !is_listed;
-    let asked = if is_plain && dns_load(skb, start, length) == 0 { dns_ask() } else { UNREAD };
+    let asked = if is_plain { dns_ask(skb, start, length) } else { UNREAD };
     if asked == REFUSED {
         return reject::refuse_query(skb);
     }
@@ -135,15 +151,11 @@ pub fn look_in(skb: Context) -> i32 {
     let mut read = 0;
     while read < MAX_SEGMENTS {
         let length = if segment != 0 && left > segment { segment } else { left };
-        let unread = dns_load(skb, at, length);
-        if unread == 0 {
-            dns_tell();
-        } else if unread != DnsOutcome::TooLong as u32 {
-            count_answer(unread);
-        } else if hold::hold(skb) == DROP {
-            return DROP;
-        } else {
-            count_answer(unread);
+        if dns_tell(skb, at, length) == 0 {
+            if hold::hold(skb) == DROP {
+                return DROP;
+            }
+            count_answer(DnsOutcome::TooLong as u32);
         }
         if length >= left {
             break;
@@ -173,12 +185,17 @@ fn look_in_pieces(skb: Context) -> i32 {
     fate
 }
 
-/// Copies a message of the packet into memory: 0, or the [`DnsOutcome`] of an answer that is too short to hold a
-/// question or longer than is read.
+/// [`load`] where a call costs less than reading it once more.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn dns_load(skb: Context, at: u32, length: u32) -> u32 {
-    let Some(message) = message() else { return DnsOutcome::Malformed as u32 };
+    message().map_or(DnsOutcome::Malformed as u32, |message| load(skb, message, at, length))
+}
+
+/// Copies a message of the packet into memory: 0, or the [`DnsOutcome`] of an answer that is too short to hold a
+/// question or longer than is read.
+#[inline(always)]
+fn load(skb: Context, message: *mut Message, at: u32, length: u32) -> u32 {
     let length = hide(length as u64);
     if length < LEAST {
         return DnsOutcome::Malformed as u32;
@@ -200,29 +217,38 @@ pub extern "C" fn dns_load(skb: Context, at: u32, length: u32) -> u32 {
     0
 }
 
-/// The octet at an offset, wrapped to the message.
+/// The octets from an offset on, wrapped to the message; 64 of slack lie behind its end. The verifier takes misaligned
+/// map reads as the processor does.
 ///
 /// # Safety
 ///
 /// `message` is the map element of this CPU.
 #[inline(always)]
-pub unsafe fn octet(message: *mut Message, at: u32) -> u32 {
+pub unsafe fn octets_at(message: *mut Message, at: u32) -> *const u8 {
     // SAFETY: masked to the array's size.
-    unsafe { *(&raw const (*message).octets).cast::<u8>().add((hide(at as u64) & MASK) as usize) as u32 }
+    unsafe { (&raw const (*message).octets).cast::<u8>().add((hide(at as u64) & MASK) as usize) }
 }
 
-/// Two octets as a number; an offset short of the array's end by the slack behind it.
+/// The octet at an offset.
 ///
 /// # Safety
 ///
-/// As [`octet`].
+/// As [`octets_at`].
+#[inline(always)]
+pub unsafe fn octet(message: *mut Message, at: u32) -> u32 {
+    // SAFETY: by contract.
+    unsafe { *octets_at(message, at) as u32 }
+}
+
+/// Two octets as a number.
+///
+/// # Safety
+///
+/// As [`octets_at`].
 #[inline(always)]
 unsafe fn number16(message: *mut Message, at: u32) -> u32 {
-    // SAFETY: masked, and the array has 64 octets of slack.
-    unsafe {
-        let octets = (&raw const (*message).octets).cast::<u8>().add((hide(at as u64) & MASK) as usize);
-        (*octets as u32) << 8 | *octets.add(1) as u32
-    }
+    // SAFETY: within the slack.
+    unsafe { u16::from_be(*octets_at(message, at).cast::<u16>()) as u32 }
 }
 
 /// A message that is no query, or not one that is read.
@@ -232,12 +258,15 @@ const ASKED: u32 = 1;
 /// A query for a name that the workload may not ask for.
 const REFUSED: u32 = 2;
 
-/// Remembers what a workload asks, by the message in memory: [`UNREAD`], [`ASKED`] or [`REFUSED`]. Whether it is still
-/// trusted whom it asks may have changed since the flow began.
+/// Remembers what a workload asks by the message at an offset of the packet, or by the one in memory when the offset is
+/// 0: [`UNREAD`], [`ASKED`] or [`REFUSED`]. Whether it is still trusted whom it asks may have changed since the flow began.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn dns_ask() -> u32 {
+pub extern "C" fn dns_ask(skb: Context, at: u32, length: u32) -> u32 {
     let (Some(work), Some(message)) = (work(), message()) else { return UNREAD };
+    if at != 0 && load(skb, message, at, length) != 0 {
+        return UNREAD;
+    }
     let key = &work.key;
     if RESOLVERS.get_ptr(&key.remote).is_none() {
         return UNREAD;
@@ -249,28 +278,15 @@ pub extern "C" fn dns_ask() -> u32 {
     }
     let is_refused = work.flow.flags & FLAG_LISTED != 0 && !ask::may_ask_here(work, names::class_of());
     let (flow, key) = (&work.flow, &work.key);
-    let question = QuestionKey {
+    let protocol = key.protocol;
+    let key = QuestionKey {
         resolver: key.remote,
         endpoint: flow.endpoint,
         local_port: key.local_port,
         transaction: transaction.to_be(),
     };
-    // SAFETY: the map element of this CPU, whose arrays do not overlap; the name lies at a constant offset.
-    let asked = unsafe {
-        let asked = &raw mut (*message).question;
-        (*asked).asked = skb::now_exactly();
-        (*asked).hash = (*message).hash;
-        (*asked).kind = (*message).kind;
-        (*asked).length = (*message).name_length as u16;
-        (*asked).protocol = key.protocol;
-        (*asked).is_refused = is_refused as u8;
-        (*asked).padding = [0; 2];
-        let from = (&raw const (*message).octets).cast::<u8>().add(HEADER as usize);
-        let to = (&raw mut (*asked).name).cast::<[u32; QUESTION_NAME / 4]>();
-        from.cast::<[u32; QUESTION_NAME / 4]>().copy_to_nonoverlapping(to, 1);
-        &*asked
-    };
-    if QUESTIONS.insert(&question, asked, 0).is_err() {
+    // SAFETY: the map element of this CPU.
+    if !unsafe { question::remember(message, &key, protocol, is_refused) } {
         count(Counter::QuestionInsertFailed as u32, 1);
     }
     if is_refused { REFUSED } else { ASKED }
@@ -297,13 +313,21 @@ fn read_question(message: *mut Message) -> bool {
     true
 }
 
-/// Reads the answer in memory, learns from it when it may, and tells it.
+/// Reads the answer at an offset of the packet, or the one in memory when the offset is 0; learns from it when it may, and
+/// tells it. 0 when it is longer than is read, which is not counted.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn dns_tell() -> u32 {
-    let Some(message) = message() else { return 0 };
-    dns_head();
-    tell(judge_answer(message) as u32);
+pub extern "C" fn dns_tell(skb: Context, at: u32, length: u32) -> u32 {
+    let Some(message) = message() else { return 1 };
+    let unread = if at != 0 { load(skb, message, at, length) } else { 0 };
+    if unread == 0 {
+        head();
+        tell(judge_answer(message) as u32);
+    } else if unread == DnsOutcome::TooLong as u32 {
+        return 0;
+    } else {
+        count_answer(unread);
+    }
     1
 }
 
@@ -328,158 +352,29 @@ fn judge_answer(message: *mut Message) -> DnsOutcome {
     if second & 0x0f != 0 {
         return DnsOutcome::ServerError;
     }
-    let class = names::class_of();
     // SAFETY: the map element of this CPU.
     unsafe {
+        let class = names::class(message);
         (*message).event.name_class = class;
         (*message).records = number16(message, 6);
         if (*message).records == 0 {
             return DnsOutcome::Nothing;
         }
     }
-    if !walk_records() {
+    if !records::walk(message) {
         return DnsOutcome::Malformed;
     }
-    if class == 0 || !learn::learn_all() { DnsOutcome::Nothing } else { DnsOutcome::Learned }
+    // SAFETY: as above.
+    if unsafe { (*message).event.name_class } == 0 || !learn::learn_all() {
+        DnsOutcome::Nothing
+    } else {
+        DnsOutcome::Learned
+    }
 }
 
 /// True when this workload asked this very question from this port, and no answer to it came yet.
 #[inline(always)]
 fn was_asked(message: *mut Message) -> bool {
     // SAFETY: the map element of this CPU.
-    let (event, transaction, hash) =
-        unsafe { (&raw mut (*message).event, (number16(message, 0) as u16).to_be(), (*message).hash) };
-    // SAFETY: as above.
-    let question = unsafe {
-        QuestionKey {
-            resolver: (*event).resolver,
-            endpoint: (*event).endpoint,
-            local_port: (*event).local_port,
-            transaction,
-        }
-    };
-    let Some(asked) = QUESTIONS.get_ptr_mut(&question) else { return false };
-    // SAFETY: a map element.
-    unsafe {
-        let since = (*event).time.wrapping_sub((*asked).asked);
-        if (*asked).hash != hash || since > ANSWER_SECONDS * NANOSECONDS {
-            return false;
-        }
-        (*event).latency = since;
-        (*message).is_refused = (*asked).is_refused;
-    }
-    // Whoever removes it has the answer.
-    QUESTIONS.remove(&question).is_ok()
-}
-
-/// Walks the answer section and notes its addresses; false when a record is not well formed.
-#[inline(always)]
-fn walk_records() -> bool {
-    let Some(message) = message() else { return false };
-    // SAFETY: the map element of this CPU.
-    unsafe { (*message).found_count = 0 };
-    let mut step = 0;
-    while step < MAX_STEPS {
-        if dns_steps() != 0 {
-            break;
-        }
-        step = skb::after(step, STRIDE);
-    }
-    // SAFETY: as above.
-    unsafe { (&raw const (*message).records).read_volatile() == 0 }
-}
-
-/// [`STRIDE`] steps of the walk, which the verifier reads once for all strides; as [`dns_step`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn dns_steps() -> i32 {
-    let mut step = 0;
-    while step < STRIDE {
-        let state = dns_step();
-        if state != 0 {
-            return state;
-        }
-        step = skb::after(step, 1);
-    }
-    0
-}
-
-/// One step of the walk: one label of an owner name, or the end of the name and the record behind it.
-/// 0 to go on, 1 at the end of the section, 2 when malformed.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn dns_step() -> i32 {
-    let Some(message) = message() else { return 2 };
-    // SAFETY: the map element of this CPU; values that loop are read and written through memory, so that the
-    // verifier does not tell one step from the next.
-    unsafe {
-        let offset = (&raw const (*message).offset).read_volatile();
-        let length = (&raw const (*message).length).read_volatile();
-        if offset >= length {
-            return 2;
-        }
-        let label = octet(message, offset);
-        if label != 0 && label < 64 {
-            (&raw mut (*message).offset).write_volatile(offset + 1 + label);
-            return 0;
-        }
-        if label != 0 && (label < 0xc0 || !points_back(message, offset)) {
-            return 2;
-        }
-        let record = offset + if label == 0 { 1 } else { 2 };
-        let data = record + 10;
-        if data > length {
-            return 2;
-        }
-        let data_length = number16(message, record + 8);
-        if data + data_length > length {
-            return 2;
-        }
-        if !note_address(message, record, data_length) {
-            return 2;
-        }
-        (&raw mut (*message).offset).write_volatile(data + data_length);
-        let left = (&raw const (*message).records).read_volatile() - 1;
-        (&raw mut (*message).records).write_volatile(left);
-        (left == 0) as i32
-    }
-}
-
-/// True when the pointer at an offset leads to somewhere before it and behind the header (RFC 1035, section 4.1.4).
-///
-/// # Safety
-///
-/// As [`octet`].
-#[inline(always)]
-unsafe fn points_back(message: *mut Message, offset: u32) -> bool {
-    // SAFETY: by contract.
-    let target = unsafe { number16(message, offset) } & 0x3fff;
-    target >= HEADER && target < offset
-}
-
-/// Notes an A or AAAA record; false when its data is no address.
-///
-/// # Safety
-///
-/// As [`octet`].
-#[inline(always)]
-unsafe fn note_address(message: *mut Message, record: u32, data_length: u32) -> bool {
-    // SAFETY: the map element of this CPU; the index is masked to the array.
-    unsafe {
-        let kind = number16(message, record);
-        let is_v6 = kind == TYPE_AAAA;
-        if number16(message, record + 2) != CLASS_IN || !(kind == TYPE_A || is_v6) {
-            return true;
-        }
-        if data_length != if is_v6 { 16 } else { 4 } {
-            return false;
-        }
-        let ttl = (number16(message, record + 4) as u64) << 16 | number16(message, record + 6) as u64;
-        let found = (&raw const (*message).found_count).read_volatile();
-        let index = (hide(found as u64) & (MAX_FOUND as u64 - 1)) as usize;
-        let entry = ttl << 32 | (is_v6 as u64) << 16 | (record + 10) as u64;
-        *(&raw mut (*message).found).cast::<u64>().add(index) = entry;
-        (&raw mut (*message).found_count).write_volatile(found + 1);
-    }
-    true
+    unsafe { question::was_asked(message, (number16(message, 0) as u16).to_be()) }
 }

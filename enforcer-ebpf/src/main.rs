@@ -12,6 +12,8 @@
 #[cfg(target_arch = "bpf")]
 mod ask;
 #[cfg(target_arch = "bpf")]
+mod atomic;
+#[cfg(target_arch = "bpf")]
 mod dns;
 #[cfg(target_arch = "bpf")]
 mod events;

@@ -1,14 +1,14 @@
 //! Every map of the kernel programs. Types, names and capacities come from the ABI; nothing here has logic.
 
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
-use enforcer_common::abi::{
-    COUNTERS as COUNTER_COUNT, EventBudget, Holder, Question, QuestionKey, Settings, capacity,
-};
+use enforcer_common::abi::{COUNTERS as COUNTER_COUNT, EventBudget, Holder, Settings, capacity};
 use enforcer_common::address::Address;
 use enforcer_common::flow::{Flow, FlowKey, Fragment, FragmentKey};
 use enforcer_common::name::{Row, Symbols};
 use enforcer_common::policy::{Endpoint, IdentityKey, Learned, LearnedKey, Rule, RuleKey};
+use enforcer_common::question::{Place, Question};
 use enforcer_common::stream::{Part, Stream, StreamKey};
 use enforcer_common::tls::Hello;
 
@@ -34,8 +34,9 @@ pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment> =
 #[map]
 pub static RESOLVERS: HashMap<Address, u32> = HashMap::with_max_entries(capacity::RESOLVERS, 0);
 #[map]
-pub static QUESTIONS: LruHashMap<QuestionKey, Question> =
-    LruHashMap::with_max_entries(capacity::QUESTIONS, 0);
+pub static ASKED: Array<Place> = Array::with_max_entries(capacity::QUESTIONS, BPF_F_MMAPABLE);
+#[map]
+pub static QUESTIONS: Array<Question> = Array::with_max_entries(capacity::QUESTIONS, 0);
 #[map]
 pub static STREAMS: LruHashMap<StreamKey, Stream> = LruHashMap::with_max_entries(capacity::STREAMS, 0);
 #[map]

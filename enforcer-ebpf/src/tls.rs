@@ -263,10 +263,7 @@ fn class_of_name() -> u32 {
     let (Some(work), Some(message)) = (work(), dns::message()) else { return 0 };
     // SAFETY: the map element of this CPU and the work space, which are never one.
     unsafe {
-        let to = (&raw mut (*message).reversed).cast();
-        (&raw const work.hello.event.backwards).copy_to_nonoverlapping(to, 1);
-        // As a name on the wire is counted: with the octet in front of it.
-        (*message).name_length = work.hello.event.length + 1;
+        names::enter(message, (&raw const work.hello.event.name).cast(), work.hello.event.length);
     }
     names::class_of()
 }

@@ -4,7 +4,7 @@ use crate::events::{count, tell_end};
 use crate::maps::{FLOWS, LEARN_EPOCHS, REFUSALS, REFUSING, REVISIONS};
 use crate::skb::{self, Context, Direct, Loaded};
 use crate::work::{Work, work};
-use crate::{dns, judge, reject, tls};
+use crate::{atomic, dns, judge, reject, tls};
 use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
 use core::mem::MaybeUninit;
 use enforcer_common::abi::capacity;
@@ -43,18 +43,21 @@ const NEVER_SEEN: u32 = 2;
 /// Decides about one packet.
 #[inline(always)]
 pub fn walk(skb: Context, from_workload: bool) -> i32 {
-    if let Some(octets) = Direct::new(skb) {
+    let fate = if let Some(octets) = Direct::new(skb) {
         if let Some(packet) = packet::quick_v4(&octets) {
-            return walk_quickly(skb, packet, from_workload);
+            walk_quickly(skb, packet, from_workload)
+        } else if let Some(packet) = packet::quick_v6(&octets) {
+            walk_quickly(skb, packet, from_workload)
+        } else {
+            walk_slowly(skb, UNREAD, from_workload as u32)
         }
-        if let Some(packet) = packet::quick_v6(&octets) {
-            return walk_quickly(skb, packet, from_workload);
-        }
-    }
-    end(skb, walk_slowly(skb, UNREAD, from_workload as u32), from_workload)
+    } else {
+        walk_slowly(skb, UNREAD, from_workload as u32)
+    };
+    end(skb, fate, from_workload)
 }
 
-/// The way of a packet of the common layout: done when its flow is known.
+/// The way of a packet of the common layout: done when its flow is known, and read where its packets are.
 #[inline(always)]
 fn walk_quickly(skb: Context, packet: Packet, from_workload: bool) -> i32 {
     let key = key_of(skb, &packet, from_workload);
@@ -63,10 +66,18 @@ fn walk_quickly(skb: Context, packet: Packet, from_workload: bool) -> i32 {
         // SAFETY: a map element; counts of concurrent runs are added atomically.
         let flow = unsafe { &mut *flow };
         let now = skb::now();
-        if flow.flags & FLAGS_READ == 0 && is_current(flow, packet.protocol, packet.tcp_flags, now) {
+        if is_current(flow, packet.protocol, packet.tcp_flags, now) {
             add(skb, flow, now, from_workload);
             follow(flow, &key, packet.protocol, packet.tcp_flags, from_workload);
-            return PASS;
+            if flow.flags & FLAGS_READ == 0 {
+                return PASS;
+            }
+            let Some(work) = work() else { return DROP };
+            begin(work);
+            work.packet = packet;
+            work.key = key;
+            keep(work, flow);
+            return READS;
         }
     } else if has_refused(skb)
         && let Some(refusal) = REFUSALS.get_ptr_mut(&key)
@@ -82,7 +93,7 @@ fn walk_quickly(skb: Context, packet: Packet, from_workload: bool) -> i32 {
     }
     let Some(work) = work() else { return DROP };
     work.packet = packet;
-    end(skb, walk_slowly(skb, known, from_workload as u32), from_workload)
+    walk_slowly(skb, known, from_workload as u32)
 }
 
 /// True when the table of refusals may know flows of the packet's interface; most interfaces have none, and the table
@@ -128,9 +139,7 @@ fn end(skb: Context, fate: i32, from_workload: bool) -> i32 {
 #[inline(never)]
 pub extern "C" fn walk_slowly(skb: Context, known: u32, from_workload: u32) -> i32 {
     let Some(work) = work() else { return DROP };
-    work.flow.flags = 0;
-    work.has_staged = 0;
-    work.has_former = 0;
+    begin(work);
     if known == UNREAD {
         let mut reason = read_network(skb);
         if reason == 0 {
@@ -152,6 +161,14 @@ pub extern "C" fn walk_slowly(skb: Context, known: u32, from_workload: u32) -> i
         return READS;
     }
     fate
+}
+
+/// Nothing of the packet before is left in the work space.
+#[inline(always)]
+fn begin(work: &mut Work) {
+    work.flow.flags = 0;
+    work.has_staged = 0;
+    work.has_former = 0;
 }
 
 /// Reads the network header of a packet of any layout into the work space: 0, or the reason why not.
@@ -239,10 +256,16 @@ fn is_of_revision(flow: &Flow) -> bool {
 pub fn go_on(skb: Context, work: &mut Work, flow: &mut Flow, from_workload: bool) -> i32 {
     add(skb, flow, skb::now(), from_workload);
     follow(flow, &work.key, work.packet.protocol, work.packet.tcp_flags, from_workload);
+    keep(work, flow);
+    PASS
+}
+
+/// Copies the flow of the packet into the work space.
+#[inline(always)]
+fn keep(work: &mut Work, flow: &Flow) {
     let flow: *const Flow = flow;
     // SAFETY: a map element and the work space, which are never one. An assignment would move octet by octet.
     unsafe { flow.copy_to_nonoverlapping(&raw mut work.flow, 1) };
-    PASS
 }
 
 /// Counts a packet and remembers when it came.
@@ -250,14 +273,8 @@ pub fn go_on(skb: Context, work: &mut Work, flow: &mut Flow, from_workload: bool
 fn add(skb: Context, flow: &mut Flow, now: u64, from_workload: bool) {
     flow.last_seen = now;
     let count = if from_workload { &mut flow.sent } else { &mut flow.received };
-    add_atomically(&mut count.packets, 1);
-    add_atomically(&mut count.bytes, skb::length(skb) as u64);
-}
-
-#[inline(always)]
-fn add_atomically(total: &mut u64, by: u64) {
-    // SAFETY: `total` is an aligned u64 in a map element; the standard library has no atomics for this target.
-    unsafe { core::arch::asm!("lock *(u64 *)({p} + 0) += {v}", p = in(reg) total, v = in(reg) by) };
+    atomic::add(&mut count.packets, 1);
+    atomic::add(&mut count.bytes, skb::length(skb) as u64);
 }
 
 /// Follows a TCP connection where a packet may change its state.

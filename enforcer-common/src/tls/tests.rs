@@ -49,7 +49,7 @@ fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome<String> {
     for piece in pieces {
         if read_on(&mut hello, piece)? {
             let name = hello.event.name().expect("it is no longer than a name may be");
-            return Ok(Some(name.map(char::from).collect()));
+            return Ok(Some(name.iter().copied().map(char::from).collect()));
         }
     }
     Ok(None)

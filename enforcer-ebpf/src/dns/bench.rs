@@ -1,10 +1,10 @@
 //! Puts questions back for benchmarks: an answer counts once, and `BPF_PROG_TEST_RUN` repeats one packet. Programs that
 //! the agent loads never come here.
 
+use super::question::remember;
 use super::{message, number16};
-use crate::maps::QUESTIONS;
 use crate::work::work;
-use enforcer_common::abi::QuestionKey;
+use enforcer_common::question::QuestionKey;
 
 /// Enters the question that was asked last on this CPU again; with `is_new`, under another number each time. False when it
 /// cannot be entered.
@@ -15,8 +15,8 @@ pub extern "C" fn dns_ask_again(is_new: u32) -> u32 {
     // SAFETY: the map element of this CPU.
     let transaction = unsafe {
         if is_new != 0 {
-            let next = (&raw const (*message).passed).read_volatile().wrapping_add(1);
-            (&raw mut (*message).passed).write_volatile(next);
+            let next = (&raw const (*message).asked_last).read_volatile().wrapping_add(1);
+            (&raw mut (*message).asked_last).write_volatile(next);
             next as u16
         } else {
             (number16(message, 0) as u16).to_be()
@@ -28,7 +28,6 @@ pub extern "C" fn dns_ask_again(is_new: u32) -> u32 {
         local_port: work.key.local_port,
         transaction,
     };
-    // SAFETY: as above; whole, as it was asked.
-    let asked = unsafe { &(*message).question };
-    QUESTIONS.insert(&question, asked, 0).is_ok() as u32
+    // SAFETY: as above; an answer has the name and type of its question.
+    unsafe { remember(message, &question, work.key.protocol, false) as u32 }
 }

@@ -1,14 +1,16 @@
 //! What an answer teaches: the addresses noted in a message go to the learned map under its name's class. Owns the
 //! slots of an address; never looks at the packet.
 
-use super::{MASK, MAX_FOUND, Message, STRIDE, message};
+use super::{Found, MAX_FOUND, Message, message};
+use crate::atomic::exchange;
 use crate::events::count;
-use crate::maps::{LEARN_EPOCHS, LEARNED, SETTINGS};
+use crate::maps::{LEARN_EPOCHS, LEARNED};
 use crate::skb::{after, hide};
-use enforcer_common::abi::{Counter, MAX_TTL};
-use enforcer_common::address::Address;
+use enforcer_common::abi::Counter;
 use enforcer_common::policy::{LEARNED_SLOTS, Learned, LearnedKey};
 
+/// Addresses that one function learns: most answers have fewer.
+const STRIDE: u32 = 8;
 /// Tries to place a class while other CPUs place theirs.
 const MAX_TRIES: u32 = 4;
 
@@ -18,15 +20,20 @@ pub fn learn_all() -> bool {
     let Some(message) = message() else { return false };
     // SAFETY: the map element of this CPU.
     let found = unsafe { (&raw const (*message).found_count).read_volatile() };
-    let mut first = 0;
-    while first < MAX_FOUND as u32 {
-        if first >= found {
-            break;
-        }
+    if found == 0 {
+        return false;
+    }
+    // Many answers are one address: it costs no call.
+    // SAFETY: as above.
+    if !unsafe { learn_again(message, 0) } {
+        dns_learn(0);
+    }
+    let mut first = 1;
+    while first < MAX_FOUND as u32 && first < found {
         dns_learn_some(first);
         first = after(first, STRIDE);
     }
-    found != 0
+    true
 }
 
 /// Learns up to [`STRIDE`] noted addresses.
@@ -41,33 +48,68 @@ pub extern "C" fn dns_learn_some(first: u32) -> i32 {
         if first + i >= found {
             break;
         }
-        dns_learn(first + i);
+        // SAFETY: as above.
+        if !unsafe { learn_again(message, first + i) } {
+            dns_learn(first + i);
+        }
         i = after(i, 1);
     }
     0
+}
+
+/// Learns a noted address once more where it answers to the name's class and to no other; false where it does not.
+///
+/// # Safety
+///
+/// `message` is the map element of this CPU.
+#[inline(always)]
+unsafe fn learn_again(message: *mut Message, index: u32) -> bool {
+    // SAFETY: by contract; a slot is changed by exchange only.
+    unsafe {
+        let (key, slot) = noted(message, index);
+        let Some(learned) = LEARNED.get_ptr_mut(&*key) else { return false };
+        let place = (&raw mut (*learned).slots).cast::<u64>();
+        let old = place.read_volatile();
+        let is_valid = old >> 32 == slot >> 32 && old as u32 >= (*message).now;
+        if !is_valid || (old < slot && !exchange(place, old, slot)) {
+            return false;
+        }
+        let learned = (&raw const (*message).event.learned).read_volatile();
+        (&raw mut (*message).event.learned).write_volatile(learned + 1);
+    }
+    true
+}
+
+/// The key of a noted address, and the slot it is to have.
+///
+/// # Safety
+///
+/// As [`learn_again`].
+#[inline(always)]
+unsafe fn noted(message: *mut Message, index: u32) -> (*const LearnedKey, u64) {
+    // SAFETY: by contract; the index is masked to the array.
+    unsafe {
+        let index = (hide(index as u64) & (MAX_FOUND as u64 - 1)) as usize;
+        let found = (&raw const (*message).found).cast::<Found>().add(index);
+        (&raw const (*found).key, ((*message).event.name_class as u64) << 32 | (*found).expiry as u64)
+    }
 }
 
 /// Writes one noted address to the learned map.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn dns_learn(index: u32) -> i32 {
-    let (Some(message), Some(settings)) = (message(), SETTINGS.get(0)) else { return 0 };
-    // SAFETY: the map element of this CPU; indices are masked to their arrays.
+    let Some(message) = message() else { return 0 };
+    // SAFETY: the map element of this CPU.
     unsafe {
-        let index = (hide(index as u64) & (MAX_FOUND as u64 - 1)) as usize;
-        let entry = *(&raw const (*message).found).cast::<u64>().add(index);
-        let key = LearnedKey { endpoint: (*message).event.endpoint, address: address_of(message, entry) };
-        let ttl = ((entry >> 32) as u32).min(MAX_TTL).max(settings.min_ttl);
+        let (key, slot) = noted(message, index);
         let now = (*message).now;
-        let class = (*message).event.name_class;
-        let expiry = now.wrapping_add(ttl).wrapping_add(settings.grace);
-        let slot = (class as u64) << 32 | expiry as u64;
         let mut fresh = true;
-        let mut known = LEARNED.get_ptr_mut(&key);
+        let mut known = LEARNED.get_ptr_mut(&*key);
         if known.is_none() {
             // BPF_NOEXIST: another CPU may learn it right now.
-            if LEARNED.insert(&key, &Learned { slots: [slot, 0, 0, 0] }, 1).is_err() {
-                known = LEARNED.get_ptr_mut(&key);
+            if LEARNED.insert(&*key, &Learned { slots: [slot, 0, 0, 0] }, 1).is_err() {
+                known = LEARNED.get_ptr_mut(&*key);
                 if known.is_none() {
                     count(Counter::LearnFailed as u32, 1);
                     return 0;
@@ -85,27 +127,6 @@ pub extern "C" fn dns_learn(index: u32) -> i32 {
         }
     }
     0
-}
-
-/// The address of a note.
-///
-/// # Safety
-///
-/// As [`super::octet`].
-#[inline(always)]
-unsafe fn address_of(message: *mut Message, entry: u64) -> Address {
-    // SAFETY: masked, and the array has 64 octets of slack. The verifier takes misaligned map reads as
-    // the processor does.
-    unsafe {
-        let at = (&raw const (*message).octets).cast::<u8>().add((hide(entry) & MASK) as usize).cast::<u32>();
-        if entry >> 16 & 1 != 0 {
-            Address([*at, *at.add(1), *at.add(2), *at.add(3)])
-        } else {
-            let mut address = Address::v4([0; 4]);
-            address.0[3] = *at;
-            address
-        }
-    }
 }
 
 /// Puts a class into the slots of an address: its own slot, else a free or expired one, else the one that
@@ -173,19 +194,4 @@ unsafe fn best_slot(message: *mut Message, learned: *mut Learned, class: u32, no
         (&raw mut (*message).passed).write_volatile(best);
         (&raw const (*message).passed).read_volatile()
     }
-}
-
-/// Compare and exchange (Linux 5.12); the standard library has none for this target.
-///
-/// # Safety
-///
-/// `place` is an aligned u64 in a map element.
-#[inline(always)]
-unsafe fn exchange(place: *mut u64, old: u64, new: u64) -> bool {
-    let mut seen = old;
-    // SAFETY: by contract.
-    unsafe {
-        core::arch::asm!("r0 = cmpxchg_64({p} + 0, r0, {n})", inout("r0") seen, p = in(reg) place, n = in(reg) new);
-    }
-    seen == old
 }

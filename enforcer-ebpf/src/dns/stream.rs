@@ -165,7 +165,7 @@ pub extern "C" fn dns_stream_step(skb: Context) -> u32 {
     } else if here == stream.length {
         if here != 0 {
             let unread = dns_load(skb, work.segment_at, here);
-            read(work, unread);
+            read(skb, work, unread);
         }
     } else if here != 0 {
         keep(skb, work, stream, here);
@@ -173,7 +173,7 @@ pub extern "C" fn dns_stream_step(skb: Context) -> u32 {
     advance(work, here);
     stream.have += here;
     if stream.have == whole {
-        finish(work, stream, here == whole - PREFIX);
+        finish(skb, work, stream, here == whole - PREFIX);
     }
     0
 }
@@ -187,16 +187,16 @@ fn advance(work: &mut Work, by: u32) {
 /// Reads the message in memory; where `unread` is not 0 there is none, and it is the outcome of an answer. A query that is
 /// refused takes its connection with it.
 #[inline(always)]
-fn read(work: &mut Work, unread: u32) {
+fn read(skb: Context, work: &mut Work, unread: u32) {
     if work.stream.from_workload == 0 {
         if unread == 0 {
-            dns_tell();
+            dns_tell(skb, 0, 0);
         } else {
             count_answer(unread);
         }
         return;
     }
-    let asked = if unread == 0 { dns_ask() } else { UNREAD };
+    let asked = if unread == 0 { dns_ask(skb, 0, 0) } else { UNREAD };
     if asked == REFUSED {
         dns_tell_refused();
     }
@@ -236,14 +236,14 @@ fn keep(skb: Context, work: &Work, stream: &mut Stream, length: u32) {
 
 /// A message is over and the next one begins; unless it came in one piece (`is_whole`), what was kept of it is read.
 #[inline(always)]
-fn finish(work: &mut Work, stream: &mut Stream, is_whole: bool) {
+fn finish(skb: Context, work: &mut Work, stream: &mut Stream, is_whole: bool) {
     let (length, is_kept) = (stream.length, stream.is_kept);
     stream.have = 0;
     stream.length = 0;
     stream.is_kept = 0;
     if length as usize >= MAX_DNS_MESSAGE {
         if work.stream.from_workload != 0 {
-            read(work, DnsOutcome::TooLong as u32);
+            read(skb, work, DnsOutcome::TooLong as u32);
         } else {
             work.segment_long += 1;
         }
@@ -256,12 +256,12 @@ fn finish(work: &mut Work, stream: &mut Stream, is_whole: bool) {
     let Some(part) = part else {
         count(Counter::StreamLost as u32, 1);
         if work.stream.from_workload != 0 {
-            read(work, DnsOutcome::TooLong as u32);
+            read(skb, work, DnsOutcome::TooLong as u32);
         }
         return;
     };
     let unread = load_part(part, length);
-    read(work, unread);
+    read(skb, work, unread);
     let _ = PARTS.remove(&work.stream);
 }
 

@@ -2,18 +2,19 @@
 
 use super::{MASK, NANOSECONDS, message, was_asked};
 use crate::events::{QUIETLY, count};
-use crate::maps::EVENTS;
+use crate::maps::{EVENTS, SETTINGS};
 use crate::skb::{self, hide};
 use crate::work::work;
 use aya_ebpf::helpers::bpf_ringbuf_output;
 use enforcer_common::abi::Counter;
+use enforcer_common::address::Address;
 use enforcer_common::event::{DnsEvent, DnsOutcome, Kind};
 
 /// Tells the query in memory as one that was refused; nobody answers it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn dns_tell_refused() -> u32 {
-    dns_head();
+    head();
     let Some(message) = message() else { return 0 };
     was_asked(message);
     tell(DnsOutcome::Refused as u32);
@@ -21,15 +22,16 @@ pub extern "C" fn dns_tell_refused() -> u32 {
 }
 
 /// Writes the header of the message's event.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn dns_head() -> u32 {
-    let (Some(work), Some(message)) = (work(), message()) else { return 0 };
+#[inline(always)]
+pub fn head() {
+    let (Some(work), Some(message), Some(settings)) = (work(), message(), SETTINGS.get(0)) else { return };
     let (flow, key) = (&work.flow, &work.key);
     // SAFETY: the map element of this CPU.
     unsafe {
         (*message).slot = flow.slot;
         (*message).now = (flow.last_seen / NANOSECONDS) as u32;
+        (*message).min_ttl = settings.min_ttl;
+        (*message).grace = settings.grace;
         // Field by field: the header does not fit the stack beside the rest.
         let event = &raw mut (*message).event;
         (*event).kind = Kind::DnsAnswer as u32;
@@ -39,12 +41,12 @@ pub extern "C" fn dns_head() -> u32 {
         (*event).name_class = 0;
         (*event).learned = 0;
         (*event).latency = 0;
-        (*event).resolver = key.remote;
-        (*event).local_port = key.local_port;
-        (*event).protocol = key.protocol;
-        (*event).padding = [0; 5];
+        // Word by word: an assignment would be a call that moves octets.
+        let [a, b, c, d] = key.remote.0;
+        (*event).resolver = Address([a, b, c, d]);
+        let port_protocol_padding = (key.local_port as u64) | (key.protocol as u64) << 16;
+        (&raw mut (*event).local_port).cast::<u64>().write(port_protocol_padding.to_le());
     }
-    0
 }
 
 /// Counts an answer by its [`DnsOutcome`].

@@ -27,7 +27,7 @@ pub struct Counters {
     pub learn_displaced: u64,
     /// Addresses that became entries of the learned map.
     pub learn_entered: u64,
-    /// Questions that could not be remembered.
+    /// Questions that could not be remembered, or made room for another.
     pub question_insert_failed: u64,
     /// Fragments that could not be remembered.
     pub fragment_insert_failed: u64,
@@ -87,7 +87,7 @@ pub(crate) fn fill(maps: &Maps) -> Result<Vec<Fill>, Error> {
             },)+]
         };
     }
-    Ok(fill! {
+    let mut fill = fill! {
         map::ENDPOINTS = endpoints,
         map::IDENTITIES = identities,
         map::RULES = rules,
@@ -96,8 +96,10 @@ pub(crate) fn fill(maps: &Maps) -> Result<Vec<Fill>, Error> {
         map::REFUSALS = refusals,
         map::FRAGMENTS = fragments,
         map::RESOLVERS = resolvers,
-        map::QUESTIONS = questions,
         map::STREAMS = streams,
         map::HELLOS = hellos,
-    })
+    };
+    let (entries, capacity) = (maps.questions.count(), maps.questions.places.count().into());
+    fill.push(Fill { map: map::QUESTIONS, entries, capacity });
+    Ok(fill)
 }

@@ -118,14 +118,14 @@ fn server_name(record: &[u8]) -> Option<Event> {
     }
     // SAFETY: the record is as long as the type, which holds integers only; alignment is not asked for.
     let event = unsafe { record.as_ptr().cast::<NameEvent>().read_unaligned() };
-    let name = event.name()?.map(char::from).collect();
+    let name = event.name()?.iter().copied().map(char::from).collect();
     Some(Event::ServerName { key: event.key, name })
 }
 
 #[cfg(test)]
 mod tests {
     use super::{Event, decode};
-    use enforcer_common::event::{Kind, NAME_END};
+    use enforcer_common::event::Kind;
     use enforcer_common::flow::FlowKey;
 
     fn record(kind: u32, size: usize) -> Vec<u8> {
@@ -150,15 +150,15 @@ mod tests {
     }
 
     #[test]
-    fn a_server_name_is_turned_round() {
-        let mut event = record(7, 328);
+    fn a_server_name_is_as_long_as_it_says() {
+        let mut event = record(7, 320);
         event[4..8].copy_from_slice(&3_u32.to_ne_bytes());
-        event[64 + NAME_END - 3..64 + NAME_END].copy_from_slice(b"cba");
+        event[64..68].copy_from_slice(b"abcd");
         let read = Event::ServerName { key: FlowKey::NONE, name: "abc".to_owned() };
         assert_eq!(decode(&event), Some(read));
         event[4..8].copy_from_slice(&254_u32.to_ne_bytes());
         assert_eq!(decode(&event), None);
-        assert_eq!(decode(&event[..327]), None);
+        assert_eq!(decode(&event[..319]), None);
     }
 
     #[test]

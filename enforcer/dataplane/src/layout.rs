@@ -4,11 +4,12 @@
 use crate::options::Capacities;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{MapInfo, MapType};
-use enforcer_common::abi::{COUNTERS, EventBudget, Holder, Question, QuestionKey, Settings, capacity, map};
+use enforcer_common::abi::{COUNTERS, EventBudget, Holder, Settings, capacity, map};
 use enforcer_common::address::Address;
 use enforcer_common::flow::{Flow, FlowKey, Fragment, FragmentKey};
 use enforcer_common::name;
 use enforcer_common::policy::{Endpoint, IdentityKey, Learned, LearnedKey, Rule, RuleKey};
+use enforcer_common::question::{Place, Question};
 use enforcer_common::stream::{Part, Stream, StreamKey};
 use enforcer_common::tls::Hello;
 use std::path::Path;
@@ -40,7 +41,7 @@ impl Layout {
 }
 
 /// The layout of every map that is pinned.
-pub(crate) fn layouts(room: &Capacities) -> [Layout; 23] {
+pub(crate) fn layouts(room: &Capacities) -> [Layout; 24] {
     use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, RingBuf};
     let halves = 2 * capacity::NAME_STATES;
     [
@@ -53,7 +54,8 @@ pub(crate) fn layouts(room: &Capacities) -> [Layout; 23] {
         Layout::of::<FlowKey, Flow>(map::REFUSALS, LruHash, room.refusals),
         Layout::of::<FragmentKey, Fragment>(map::FRAGMENTS, LruHash, room.fragments),
         Layout::of::<Address, u32>(map::RESOLVERS, Hash, room.resolvers),
-        Layout::of::<QuestionKey, Question>(map::QUESTIONS, LruHash, room.questions),
+        Layout::of::<u32, Place>(map::ASKED, Array, capacity::QUESTIONS),
+        Layout::of::<u32, Question>(map::QUESTIONS, Array, capacity::QUESTIONS),
         Layout::of::<StreamKey, Stream>(map::STREAMS, LruHash, capacity::STREAMS),
         Layout::of::<StreamKey, Part>(map::PARTS, LruHash, capacity::PARTS),
         Layout::of::<FlowKey, Hello>(map::HELLOS, LruHash, capacity::HELLOS),

@@ -1,11 +1,12 @@
 //! The maps, typed. Owns which key and value belongs to which name; never what an element means.
 
 use crate::error::Error;
-use crate::sys::Store;
+use crate::questions::Questions;
+use crate::sys::{Places, Store};
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
-use enforcer_common::abi::{Holder, Question, QuestionKey, Settings, map};
+use enforcer_common::abi::{Holder, Settings, map};
 use enforcer_common::address::Address;
 use enforcer_common::flow::{Flow, FlowKey, Fragment, FragmentKey};
 use enforcer_common::name;
@@ -29,7 +30,7 @@ pub(crate) struct Maps {
     pub(crate) refusing: Store<u32, u32>,
     pub(crate) fragments: Store<FragmentKey, Fragment>,
     pub(crate) resolvers: Store<Address, u32>,
-    pub(crate) questions: Store<QuestionKey, Question>,
+    pub(crate) questions: Arc<Questions>,
     pub(crate) streams: Store<StreamKey, Stream>,
     pub(crate) hellos: Store<FlowKey, Hello>,
     pub(crate) name_symbols: Store<u32, name::Symbols>,
@@ -57,7 +58,7 @@ impl Maps {
             refusing: store(object, map::REFUSING)?,
             fragments: store(object, map::FRAGMENTS)?,
             resolvers: store(object, map::RESOLVERS)?,
-            questions: store(object, map::QUESTIONS)?,
+            questions: Arc::new(questions(object)?),
             streams: store(object, map::STREAMS)?,
             hellos: store(object, map::HELLOS)?,
             name_symbols: store(object, map::NAME_SYMBOLS)?,
@@ -76,7 +77,7 @@ impl Maps {
             endpoints: self.endpoints.again()?,
             learned: self.learned.again()?,
             learn_epochs: self.learn_epochs.again()?,
-            questions: self.questions.again()?,
+            questions: Arc::clone(&self.questions),
             streams: self.streams.again()?,
             name_symbols: self.name_symbols.again()?,
             name_rows: self.name_rows.again()?,
@@ -93,7 +94,7 @@ pub(crate) struct HoldMaps {
     pub(crate) endpoints: Store<u32, Endpoint>,
     pub(crate) learned: Store<LearnedKey, Learned>,
     pub(crate) learn_epochs: Store<u32, u32>,
-    pub(crate) questions: Store<QuestionKey, Question>,
+    pub(crate) questions: Arc<Questions>,
     pub(crate) streams: Store<StreamKey, Stream>,
     pub(crate) name_symbols: Store<u32, name::Symbols>,
     pub(crate) name_rows: Store<u32, name::Row>,
@@ -108,6 +109,12 @@ pub(crate) struct HoldMaps {
 pub(crate) fn ring(object: &mut Ebpf) -> Result<RingBuf<MapData>, Error> {
     let taken = object.take_map(map::EVENTS).ok_or(Error::Object(map::EVENTS))?;
     RingBuf::try_from(taken).map_err(|source| Error::map("map", map::EVENTS)(io::Error::other(source)))
+}
+
+fn questions(object: &mut Ebpf) -> Result<Questions, Error> {
+    let Some(Map::Array(data)) = object.take_map(map::ASKED) else { return Err(Error::Object(map::ASKED)) };
+    let places = Places::new(data).map_err(Error::map("map", map::ASKED))?;
+    Ok(Questions { places, store: store(object, map::QUESTIONS)? })
 }
 
 fn counters(object: &mut Ebpf) -> Result<PerCpuArray<MapData, u64>, Error> {

@@ -56,8 +56,6 @@ pub struct Capacities {
     pub fragments: u32,
     /// Trusted resolvers.
     pub resolvers: u32,
-    /// DNS questions under way.
-    pub questions: u32,
     /// Octets of the ring buffer: a power of two, and whole pages.
     pub events: u32,
 }
@@ -73,7 +71,6 @@ impl Default for Capacities {
             refusals: capacity::REFUSALS,
             fragments: capacity::FRAGMENTS,
             resolvers: capacity::RESOLVERS,
-            questions: capacity::QUESTIONS,
             events: capacity::EVENTS,
         }
     }

@@ -1,9 +1,69 @@
-//! DNS questions that nobody answered. Owns when one is given up; never what a name means.
+//! DNS questions under way, seen from userspace: those it answers itself, and those that nobody answered. Owns when one is
+//! given up; never what a name means.
 
 use crate::dataplane::Dataplane;
 use crate::error::Error;
-use enforcer_common::abi::{QUESTION_NAME, Question, QuestionKey, map};
+use crate::sys::{Places, Store};
+use enforcer_common::abi::map;
+use enforcer_common::question::{BUSY, FREE, Place, QUESTION_NAME, Question, QuestionKey, WAYS, first_place};
+use std::io;
 use std::net::IpAddr;
+
+/// The questions and their places; kernel programs take and give them meanwhile.
+pub(crate) struct Questions {
+    pub(crate) places: Places,
+    pub(crate) store: Store<u32, Question>,
+}
+
+impl Questions {
+    /// The question of this key, where it stands and when it was asked, nanoseconds of the monotonic clock.
+    pub(crate) fn find(&self, key: &QuestionKey) -> io::Result<Option<Pending>> {
+        let mark = key.mark();
+        for index in (first_place(mark)..).take(WAYS as usize) {
+            let Place { time: asked, .. } = match self.places.get(index) {
+                place if place.holds(mark) => place,
+                _ => continue,
+            };
+            if let Some(question) = self.store.get(&index)?.filter(|question| question.key == *key) {
+                return Ok(Some(Pending { index, asked, question }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes a question out; false when somebody else did, and has the answer.
+    pub(crate) fn take(&self, pending: &Pending) -> bool {
+        self.places.free(pending.index, pending.asked)
+    }
+
+    /// Every question asked before a time.
+    pub(crate) fn asked_before(&self, time: u64) -> io::Result<Vec<Pending>> {
+        let mut found = Vec::new();
+        for index in 0..self.places.count() {
+            let Place { time: asked, .. } = self.places.get(index);
+            if asked == FREE || asked == BUSY || asked >= time {
+                continue;
+            }
+            if let Some(question) = self.store.get(&index)? {
+                found.push(Pending { index, asked, question });
+            }
+        }
+        Ok(found)
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> u64 {
+        (0..self.places.count()).filter(|index| self.places.get(*index).time != FREE).count() as u64
+    }
+}
+
+/// A question under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Pending {
+    pub(crate) index: u32,
+    pub(crate) asked: u64,
+    pub(crate) question: Question,
+}
 
 /// A question of a workload to a trusted resolver that was not answered in time.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,34 +90,23 @@ impl Dataplane {
     /// Gives up the questions asked before `asked_before_ns` of the monotonic clock: they are out of the map, and an
     /// answer that still comes is unsolicited.
     pub fn unanswered(&mut self, asked_before_ns: u64) -> Result<Vec<Unanswered>, Error> {
-        let mut given_up = Vec::new();
-        let visit = |key: &QuestionKey, question: &Question| {
-            if question.asked < asked_before_ns {
-                given_up.push((*key, unanswered(key, question)));
-            }
-        };
-        self.maps.questions.for_each(visit).map_err(Error::map("read", map::QUESTIONS))?;
-        let mut unanswered = Vec::with_capacity(given_up.len());
-        for (key, question) in given_up {
-            // One that was answered meanwhile is not there any more.
-            if self.maps.questions.delete(&key).map_err(Error::map("write", map::QUESTIONS))? {
-                unanswered.push(question);
-            }
-        }
-        Ok(unanswered)
+        let questions = &self.maps.questions;
+        let given_up = questions.asked_before(asked_before_ns).map_err(Error::map("read", map::QUESTIONS))?;
+        // One that was answered meanwhile is not there any more.
+        Ok(given_up.iter().filter(|pending| questions.take(pending)).map(unanswered).collect())
     }
 }
 
-fn unanswered(key: &QuestionKey, question: &Question) -> Unanswered {
-    let length = usize::from(question.length).min(QUESTION_NAME);
+fn unanswered(pending: &Pending) -> Unanswered {
+    let Pending { asked, question: Question { key, kind, length, protocol, name, .. }, .. } = pending;
     Unanswered {
         endpoint: key.endpoint,
         resolver: IpAddr::from(key.resolver),
         local_port: key.local_port,
         transaction: u16::from_be(key.transaction),
-        protocol: question.protocol,
-        asked_ns: question.asked,
-        kind: question.kind,
-        name: question.name[..length].to_vec(),
+        protocol: *protocol,
+        asked_ns: *asked,
+        kind: *kind,
+        name: name[..usize::from(*length).min(QUESTION_NAME)].to_vec(),
     }
 }

@@ -6,11 +6,12 @@ use crate::clock::monotonic_ns;
 use crate::events::Event;
 use crate::learn::teach;
 use crate::maps::HoldMaps;
-use enforcer_common::abi::{ANSWER_SECONDS, MAX_TTL, QuestionKey, Settings, capacity};
+use enforcer_common::abi::{ANSWER_SECONDS, MAX_TTL, Settings, capacity};
 use enforcer_common::address::Address;
 use enforcer_common::event::{DnsEvent, DnsOutcome, Kind};
 use enforcer_common::name::{DEAD, START, SYMBOLS};
 use enforcer_common::policy::Endpoint;
+use enforcer_common::question::QuestionKey;
 use enforcer_core::dns::message::Message;
 use std::io;
 use std::net::IpAddr;
@@ -58,13 +59,13 @@ fn judge(
         local_port: header.local_port,
         transaction: question.message.id().to_be(),
     };
-    let Some(asked) = maps.questions.get(&key)? else { return Ok(DnsOutcome::Unsolicited) };
-    let since = header.time.saturating_sub(asked.asked);
+    let Some(pending) = maps.questions.find(&key)? else { return Ok(DnsOutcome::Unsolicited) };
+    let (asked, since) = (&pending.question, header.time.saturating_sub(pending.asked));
     let name = &asked.name[..usize::from(asked.length).min(asked.name.len())];
     let is_same = asked.kind == question.message.kind.0
         && name.eq_ignore_ascii_case(question.message.wire_name())
         && since <= ANSWER_SECONDS * NANOSECONDS;
-    if !is_same || !maps.questions.delete(&key)? {
+    if !is_same || !maps.questions.take(&pending) {
         return Ok(DnsOutcome::Unsolicited);
     }
     header.latency = since;

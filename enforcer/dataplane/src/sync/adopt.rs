@@ -78,7 +78,7 @@ fn highest(
     }
     let mut seen = |id: u32| highest.endpoint = highest.endpoint.max(id);
     maps.learned.for_each(|key, _| seen(key.endpoint))?;
-    maps.questions.for_each(|key, _| seen(key.endpoint))?;
+    maps.questions.asked_before(u64::MAX)?.iter().for_each(|pending| seen(pending.question.key.endpoint));
     maps.flows.for_each(|_, flow| seen(flow.endpoint))?;
     maps.refusals.for_each(|_, flow| seen(flow.endpoint))?;
     Ok(highest)

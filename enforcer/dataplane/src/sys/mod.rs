@@ -1,13 +1,15 @@
-//! The bpf(2) calls aya has no door for: batches, look-up-and-delete, test runs; TAP devices and packet sockets. Owns the layout of their arguments
+//! The bpf(2) calls aya has no door for: batches, look-up-and-delete, test runs; TAP devices and packet sockets; mapped memory. Owns the layout of their arguments
 //! and every pointer that goes into them; never knows what a map means.
 
 mod element;
 mod link;
+mod places;
 mod tap;
 mod test_run;
 
 pub(crate) use element::Store;
 pub(crate) use link::detach_pinned;
+pub(crate) use places::Places;
 pub(crate) use tap::{CLONE_DEVICE, Tap, Wire};
 pub(crate) use test_run::{RunRequest, run};
 

@@ -67,7 +67,7 @@ fn compare(
     (outcome, given): (DnsOutcome, Vec<Given>),
 ) -> Result<(), TestCaseError> {
     super::clear(&lab.dataplane.maps.learned);
-    super::clear(&lab.dataplane.maps.questions);
+    super::forget_questions(lab);
     let became = exchange(lab, asked, reply);
     proptest::prop_assert_eq!(became, Some(outcome));
     let name = asked.queries[0].name.to_ascii().to_ascii_lowercase();

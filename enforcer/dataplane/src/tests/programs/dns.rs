@@ -230,14 +230,15 @@ fn an_answer_must_come_in_time() {
     {
         workload_asks(&mut lab, &octets(&asked));
         let questions = &lab.dataplane.maps.questions;
-        let mut pending = Vec::new();
-        questions.for_each(|key, held| pending.push((*key, *held))).expect("maps can be read");
-        let [(key, mut held)] = pending[..] else { panic!("{pending:?}") };
+        let pending = questions.asked_before(u64::MAX).expect("maps can be read");
+        let [pending] = pending[..] else { panic!("{pending:?}") };
+        let key = pending.question.key;
         assert_eq!((key.transaction.to_be(), key.local_port), (7, PORT));
-        held.asked -= age * NANOSECONDS;
-        questions.set(&key, &held).expect("maps can be written");
+        assert_eq!(questions.find(&key).expect("maps can be read"), Some(pending));
+        let earlier = pending.asked - age * NANOSECONDS;
+        assert!(questions.places.exchange(pending.index, pending.asked, earlier));
         assert_eq!(tell(&mut lab, &reply), Some(outcome));
-        clear(&lab.dataplane.maps.questions);
+        super::forget_questions(&lab);
     }
 }
 

@@ -92,7 +92,7 @@ fn file_name(message: &[u8]) -> String {
 /// Puts a message through the programs as the answer to `asked`, and compares.
 fn answer_to(lab: &mut Lab, asked: &[u8], message: &[u8]) -> Reading {
     clear(&lab.dataplane.maps.learned);
-    clear(&lab.dataplane.maps.questions);
+    super::forget_questions(lab);
     workload_asks(lab, asked);
     let became = tell(lab, message).expect("it is an answer of a resolver");
     let name = messages::name_of(asked).expect("it was written by the library or read before");

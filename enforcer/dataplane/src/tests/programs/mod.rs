@@ -187,9 +187,15 @@ impl Lab {
     /// Forgets flows, fragments, questions and learned addresses.
     pub(super) fn forget(&mut self) {
         self.forget_flows();
-        clear(&self.dataplane.maps.questions);
+        forget_questions(self);
         clear(&self.dataplane.maps.learned);
     }
+}
+
+fn forget_questions(lab: &Lab) {
+    let questions = &lab.dataplane.maps.questions;
+    let all = questions.asked_before(u64::MAX).expect("maps can be read");
+    assert!(all.iter().all(|pending| questions.take(pending)));
 }
 
 fn clear<K: aya::Pod, V: aya::Pod>(store: &Store<K, V>) {
