@@ -9,8 +9,15 @@ use std::path::Path;
 /// Held for as long as the value lives, and released by the kernel when the process ends however it ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    #[expect(dead_code, reason = "closing the descriptor releases the lock")]
     directory: OwnedFd,
+}
+
+impl Drop for Lock {
+    /// Closing the descriptor is not enough: a process that is just being made has a copy until it runs its program.
+    fn drop(&mut self) {
+        // Fails for no descriptor that was locked.
+        let _ = flock(&self.directory, FlockOperation::Unlock);
+    }
 }
 
 impl Lock {
