@@ -8,6 +8,7 @@ pub mod exit;
 pub mod explain;
 pub mod export;
 pub mod flows;
+pub mod help;
 pub mod logging;
 pub mod names;
 pub mod observer;
@@ -15,6 +16,7 @@ pub mod print;
 pub mod show;
 pub mod simulate;
 pub mod status;
+pub mod top;
 pub mod tree;
 
 use std::path::PathBuf;
@@ -64,11 +66,17 @@ pub enum Command {
     Status(StatusArgs),
     /// Show the names that workloads looked up, and the addresses they got.
     Names(NamesArgs),
+    /// Watch who talks most, what is refused and which names are used.
+    Top(top::TopArgs),
     /// Ask what policy does, or check it before it is used.
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Remove everything from the kernel: nothing is enforced afterwards.
     Uninstall(UninstallArgs),
+    /// Print what a shell needs to complete this program's commands and flags.
+    Completion(help::CompletionArgs),
+    /// Write the manual pages, one a command.
+    Man(help::ManArgs),
 }
 
 /// Commands about policy.
@@ -259,6 +267,9 @@ pub struct UninstallArgs {
     /// Directory that the agent was given.
     #[arg(long, default_value = "/sys/fs/bpf/enforcer", value_name = "PATH")]
     pub pin_directory: PathBuf,
+    /// How the answer looks.
+    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
 }
 
 /// Forms of log lines.
@@ -353,7 +364,10 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Policy(PolicyCommand::Show(args)) => show::run(args).map(|()| exit::SUCCESS),
         Command::Policy(PolicyCommand::Check(args)) => check::run(args).map(code),
         Command::Policy(PolicyCommand::Simulate(args)) => simulate::run(args).map(code),
+        Command::Top(args) => top::run(args, Timestamp::now()).map(|()| exit::SUCCESS),
         Command::Uninstall(args) => uninstall(args).map(|()| exit::SUCCESS),
+        Command::Completion(args) => help::completion(args).map(|()| exit::SUCCESS),
+        Command::Man(args) => help::man(args).map(|()| exit::SUCCESS),
     }
 }
 
@@ -377,10 +391,14 @@ fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
     let was_there = args.pin_directory.exists();
     enforcer_dataplane::Dataplane::uninstall(&options).context("failed to remove what is enforced")?;
     let place = args.pin_directory.display();
-    if was_there {
-        println!("removed all programs and maps of {place}; nothing is enforced");
-    } else {
-        println!("nothing is pinned at {place}; nothing was enforced from it");
+    match args.output {
+        Output::Json => {
+            println!("{}", serde_json::json!({"pin_directory": args.pin_directory, "removed": was_there}));
+        }
+        Output::Text if was_there => {
+            println!("removed all programs and maps of {place}; nothing is enforced")
+        }
+        Output::Text => println!("nothing is pinned at {place}; nothing was enforced from it"),
     }
     Ok(())
 }

@@ -179,7 +179,7 @@ fn identity(peer: &Peer) -> String {
 }
 
 /// `tcp/443`, `icmp/8:0`, `47`.
-fn service(record: &Record) -> String {
+pub(super) fn service(record: &Record) -> String {
     let protocol = record.protocol.to_string().to_ascii_lowercase();
     match (record.icmp, record.destination.port) {
         (Some(Icmp { kind, code }), _) => format!("{protocol}/{kind}:{code}"),

@@ -27,5 +27,6 @@ mod rules;
 mod server_names;
 mod shapes;
 mod spoofed;
+mod top;
 mod trust;
 mod updates;
