@@ -20,6 +20,7 @@ use enforcer_core::record::{Record, RuleRef, text};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::complaints::Complaint;
 use crate::source::problem::Problem;
 use dns::{DnsRequest, DnsStatus};
 use rules::EffectiveRules;
@@ -268,6 +269,9 @@ pub struct Status {
     /// Exporters, and what became of their records; none when none is configured.
     #[serde(default)]
     pub exports: Vec<export::ExportStatus>,
+    /// The latest warnings and errors of the agent's log, the oldest first.
+    #[serde(default)]
+    pub complaints: Vec<Complaint>,
 }
 
 /// The policy in force and what is wrong with the rest.
@@ -275,6 +279,12 @@ pub struct Status {
 pub struct PolicyStatus {
     /// Where it comes from.
     pub source: String,
+    /// When it was read last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read: Option<Timestamp>,
+    /// When it, or what the node is made of, was found to be another last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<Timestamp>,
     /// Revision of the plan in force; 0 before the first.
     pub revision: u32,
     /// When it came into force.

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod api;
 pub mod cli;
+pub mod complaints;
 pub mod socket;
 pub mod source;
 pub mod telemetry;

@@ -20,6 +20,7 @@ use crate::api::{
     FlowsRequest, FlowsStatus, Lost, LostBy, MapStatus, NameEntry, NamesRequest, PolicyStatus, Request,
     Response, RulesRequest, Status, WorkloadStatus, failure,
 };
+use crate::complaints::Complaints;
 use crate::telemetry::export::Exporter;
 use crate::telemetry::records::{Consumer, Item, Kinds, Numbers, Records};
 
@@ -116,6 +117,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             flows: self.flows(),
             dns: dns::status(&self.books, counters.dns_held, &Moment::now()),
             exports: self.exports.iter().map(Exporter::status).collect(),
+            complaints: Complaints::of_process().latest(),
         }
     }
 
@@ -164,6 +166,8 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         let applied = self.force.applied;
         PolicyStatus {
             source: format!("dir:{}", self.options.source.display()),
+            read: self.looked.map(|looked| looked.last),
+            changed: self.looked.map(|looked| looked.changed),
             revision: self.revision(),
             applied: applied.map(|(at, _)| at),
             apply_microseconds: applied

@@ -60,6 +60,8 @@ pub struct Worker<K, L> {
     pub(super) started: Timestamp,
     /// What the latest reload found.
     pub(super) found: Found,
+    /// When that was; nothing before the first.
+    pub(super) looked: Option<Looked>,
     /// What is in force.
     pub(super) force: Force,
     pub(super) books: Books,
@@ -85,6 +87,15 @@ pub(super) struct Found {
     pub(super) resolved: Vec<Resolved>,
     pub(super) hosts: Vec<IpAddr>,
     servers: Vec<IpAddr>,
+}
+
+/// When the source was looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Looked {
+    /// The last time.
+    pub(super) last: Timestamp,
+    /// The last time that something was found to be another.
+    pub(super) changed: Timestamp,
 }
 
 /// The latest plan and how it went.
@@ -138,6 +149,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             options: options.clone(),
             started: now.wall,
             found: Found::default(),
+            looked: None,
             force: Force {
                 refused: Vec::new(),
                 resolvers: Vec::new(),
@@ -174,6 +186,9 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         directories.extend(self.scanner.workloads().parent().map(PathBuf::from));
         directories.extend(resolvers::directories(&self.options.resolv_conf));
         let found = self.look(with_links);
+        let before = self.looked.filter(|_| found == self.found);
+        let changed = before.map_or(now.wall, |before| before.changed);
+        self.looked = Some(Looked { last: now.wall, changed });
         let is_settled = self.force.applied.is_some() && self.force.failure.is_none();
         if found == self.found && is_settled && self.force.attach_problems.is_empty() {
             return directories;

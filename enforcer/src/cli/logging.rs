@@ -3,12 +3,13 @@
 use std::io::{self, IsTerminal};
 
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::{Colour, LogFormat};
+use crate::complaints::Complaints;
 
 /// Sends log lines to standard error from now on.
 ///
@@ -30,6 +31,10 @@ pub fn start(format: LogFormat, level: &str, colour: Colour) -> anyhow::Result<(
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    tracing_subscriber::registry().with(layer.with_filter(targets)).init();
+    let complaints = Complaints::of_process().clone();
+    tracing_subscriber::registry()
+        .with(layer.with_filter(targets))
+        .with(complaints.with_filter(LevelFilter::WARN))
+        .init();
     Ok(())
 }

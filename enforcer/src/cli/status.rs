@@ -7,7 +7,8 @@ use anyhow::bail;
 use enforcer_common::verdict::Verdict;
 
 use super::{Output, StatusArgs, print};
-use crate::api::{Request, Response, Status, WorkloadStatus, client};
+use crate::api::{PolicyStatus, Request, Response, Status, WorkloadStatus, client};
+use crate::complaints::Complaint;
 
 /// Runs the command.
 ///
@@ -74,7 +75,35 @@ pub fn lines(status: &Status) -> String {
         page.item(format_args!("logged to {}", log.display()));
     }
     exports(&mut page, status);
+    complaints(&mut page, status);
     page.text
+}
+
+/// The latest warnings and errors of the log.
+fn complaints(page: &mut Page, status: &Status) {
+    page.title("Latest complaints");
+    if status.complaints.is_empty() {
+        page.item("none");
+    }
+    for complaint in &status.complaints {
+        let Complaint { time, level, message, times } = complaint;
+        let verdict = if level == "ERROR" { Verdict::Denied } else { Verdict::WouldDeny };
+        let level = print::styled(print::style(verdict), level);
+        match times {
+            1 => page.item(format_args!("{time:.0} {level} {message}")),
+            times => page.item(format_args!("{time:.0} {level} {message} ({times} times)")),
+        }
+    }
+}
+
+/// When the source was read, and what is wrong with it.
+fn source_health(policy: &PolicyStatus) -> String {
+    let Some((read, changed)) = policy.read.zip(policy.changed) else { return ", not read yet".to_owned() };
+    let health = match policy.problems.len() {
+        0 => "in order".to_owned(),
+        count => print::styled(print::style(Verdict::Denied), format_args!("{count} problems")),
+    };
+    format!(", {health}; read {read:.0}, changed {changed:.0}")
 }
 
 fn exports(page: &mut Page, status: &Status) {
@@ -111,7 +140,7 @@ fn exports(page: &mut Page, status: &Status) {
 fn policy(page: &mut Page, status: &Status) {
     let policy = &status.policy;
     page.title("Policy");
-    page.item(format_args!("source {}", policy.source));
+    page.item(format_args!("source {}{}", policy.source, source_health(policy)));
     match policy.applied {
         Some(applied) => page.item(format_args!(
             "revision {} in force since {applied:.0}, applied in {:.1} ms",

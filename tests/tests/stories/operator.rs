@@ -58,7 +58,8 @@ fn a_workload_that_cannot_be_found_is_told_and_the_others_are_enforced() -> Resu
         assert!(!lab.pod("app").visit("github.com", 443, family).is_connected(), "{family}");
     }
     let status = String::from_utf8_lossy(&agent.cli(&["status"])?.stdout).into_owned();
-    for part in ["app/app", "x/a", "nowhere0", "x/b"] {
+    for part in ["app/app", "x/a", "nowhere0", "x/b", "Latest complaints", "WARN cannot be enforced as it is"]
+    {
         assert!(status.contains(part), "{part} is missing in:\n{status}");
     }
     Ok(())

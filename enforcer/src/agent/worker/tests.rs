@@ -463,3 +463,23 @@ fn a_missing_flow_log_directory_is_an_error_that_names_it() {
         Worker::new(&options, FakeKernel::default(), FakeLinks::default(), at(0)).expect_err("no directory");
     assert!(format!("{error:#}").contains(&Path::new("/nowhere/flows").display().to_string()));
 }
+
+#[test]
+fn the_status_says_when_the_source_was_read_and_when_it_changed() {
+    let mut node = Node::new();
+    let read = |node: &Node| {
+        let policy = node.status().policy;
+        (policy.read, policy.changed)
+    };
+    assert_eq!(read(&node), (None, None));
+    node.worker.reload(&at(0));
+    node.worker.reload(&at(5));
+    assert_eq!(read(&node), (Some(at(5).wall), Some(at(0).wall)));
+    node.write("policy.yaml", &POLICY.replace("FQDN", "example.com"));
+    node.worker.reload(&at(7));
+    assert_eq!(read(&node), (Some(at(7).wall), Some(at(7).wall)));
+    let text = anstream::adapter::strip_str(&crate::cli::status::lines(&node.status())).to_string();
+    let line = text.lines().find(|line| line.contains("source dir:")).expect("a line");
+    let ending = ", in order; read 1970-01-12T13:46:47Z, changed 1970-01-12T13:46:47Z";
+    assert!(line.ends_with(ending), "{line}");
+}
