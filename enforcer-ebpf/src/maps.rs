@@ -53,7 +53,7 @@ pub static NAME_ROWS: Array<Row> = Array::with_max_entries(2 * capacity::NAME_ST
 #[map]
 pub static NAME_CLASSES: Array<u32> = Array::with_max_entries(2 * capacity::NAME_STATES, 0);
 #[map]
-pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub static HOLDER: Array<Holder> = Array::with_max_entries(1, 0);
 #[map]

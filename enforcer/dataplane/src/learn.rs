@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// An address a workload learned, and the name classes it answers to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,22 +52,18 @@ impl Dataplane {
         expiry_seconds: u32,
     ) -> Result<(), Error> {
         let endpoint = self.endpoint(workload)?;
-        let (learned, epochs) = (&self.maps.learned, &self.maps.learn_epochs);
-        let is_new = teach(learned, epochs, &endpoint, address, (class, expiry_seconds))
-            .map_err(Error::map("write", map::LEARNED))?;
-        self.maps.entered.fetch_add(is_new.into(), Ordering::Relaxed);
-        Ok(())
+        let lesson = Lesson { address: Address::from(address), class, expiry: expiry_seconds };
+        self.maps.teacher().teach(&endpoint, &[lesson], now()).map_err(Error::map("write", map::LEARNED))
     }
 
     /// Every learned address of every workload; walks the map.
     pub fn learned(&self) -> Result<Vec<LearnedAddress>, Error> {
         let mut all = Vec::new();
         let visit = |key: &LearnedKey, learned: &Learned| {
-            let classes = learned.slots.iter().filter(|slot| **slot != 0);
             all.push(LearnedAddress {
                 endpoint: key.endpoint,
                 address: IpAddr::from(key.address),
-                classes: classes.map(|slot| ((slot >> 32) as u32, *slot as u32)).collect(),
+                classes: slots(learned).collect(),
             });
         };
         self.maps.learned.for_each(visit).map_err(Error::map("read", map::LEARNED))?;
@@ -88,20 +84,19 @@ impl Dataplane {
             }
         };
         old_endpoints.for_each(visit).map_err(Error::map("read", map::ENDPOINTS))?;
-        let now = (monotonic_ns() / NANOSECONDS) as u32;
-        let mut carried = Vec::new();
+        let now = now();
+        let mut carried: HashMap<u32, (Endpoint, Vec<Lesson>)> = HashMap::new();
         let visit = |key: &LearnedKey, learned: &Learned| {
             if let Some(new) = successors.get(&key.endpoint) {
-                let live = learned.slots.iter().filter(|slot| **slot as u32 >= now && **slot != 0);
-                carried.extend(live.map(|slot| (*new, key.address, ((slot >> 32) as u32, *slot as u32))));
+                let (_, lessons) = carried.entry(new.id).or_insert_with(|| (*new, Vec::new()));
+                let live = slots(learned).filter(|(_, expiry)| *expiry >= now);
+                lessons.extend(live.map(|(class, expiry)| Lesson { address: key.address, class, expiry }));
             }
         };
         old_learned.for_each(visit).map_err(Error::map("read", map::LEARNED))?;
-        let (learned, epochs) = (&self.maps.learned, &self.maps.learn_epochs);
-        for (endpoint, address, slot) in carried {
-            let is_new = teach(learned, epochs, &endpoint, address.into(), slot)
-                .map_err(Error::map("write", map::LEARNED))?;
-            self.maps.entered.fetch_add(is_new.into(), Ordering::Relaxed);
+        for (endpoint, lessons) in carried.values() {
+            let taught = self.maps.teacher().teach(endpoint, lessons, now);
+            taught.map_err(Error::map("write", map::LEARNED))?;
         }
         Ok(())
     }
@@ -118,36 +113,70 @@ fn pinned<K: aya::Pod, V: aya::Pod>(directory: &Path, name: &str) -> Option<Stor
     Store::new(MapData::from_pin(directory.join(name)).ok()?).ok()
 }
 
-/// Lets an address answer to a class until a second of the monotonic clock, and moves the workload's epoch. True when the
-/// address was not learned before.
-pub(crate) fn teach(
-    learned: &Store<LearnedKey, Learned>,
-    epochs: &Store<u32, u32>,
-    endpoint: &Endpoint,
-    address: IpAddr,
-    (class, expiry_seconds): (u32, u32),
-) -> io::Result<bool> {
-    let key = LearnedKey { endpoint: endpoint.id, address: Address::from(address) };
-    let known = learned.get(&key)?;
-    let mut slots = known.unwrap_or_default();
-    add(&mut slots, class, expiry_seconds);
-    learned.set(&key, &slots)?;
-    let epoch = epochs.get(&endpoint.slot)?.unwrap_or(0);
-    epochs.set(&endpoint.slot, &epoch.wrapping_add(EPOCH_STRIDE))?;
-    Ok(known.is_none())
+/// The slots that are not free: class, and the second of the monotonic clock it expires at.
+fn slots(learned: &Learned) -> impl Iterator<Item = (u32, u32)> {
+    learned.slots.iter().filter(|slot| **slot != 0).map(|slot| ((slot >> 32) as u32, *slot as u32))
 }
 
-/// Puts a class into a slot: its own, a free one, or that of the class that expires first. Never shortens a lifetime.
-fn add(learned: &mut Learned, class: u32, expiry: u32) {
+/// Seconds of the monotonic clock.
+fn now() -> u32 {
+    (monotonic_ns() / NANOSECONDS) as u32
+}
+
+/// An address that answers to a class of names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Lesson {
+    pub(crate) address: Address,
+    pub(crate) class: u32,
+    /// Until when, seconds of the monotonic clock.
+    pub(crate) expiry: u32,
+}
+
+/// Writes what is learned.
+pub(crate) struct Teacher<'a> {
+    pub(crate) learned: &'a Store<LearnedKey, Learned>,
+    pub(crate) epochs: &'a Store<u32, u32>,
+    /// Counts the entries that are made.
+    pub(crate) entered: &'a AtomicU64,
+}
+
+impl Teacher<'_> {
+    /// Lets addresses answer to classes for a workload; moves its epoch where one of them did not at `now`.
+    pub(crate) fn teach(&self, endpoint: &Endpoint, lessons: &[Lesson], now: u32) -> io::Result<()> {
+        let mut opens = false;
+        for Lesson { address, class, expiry } in lessons {
+            let key = LearnedKey { endpoint: endpoint.id, address: *address };
+            let known = self.learned.get(&key)?;
+            let mut slots = known.unwrap_or_default();
+            opens |= add(&mut slots, *class, *expiry, now);
+            if known != Some(slots) {
+                self.learned.set(&key, &slots)?;
+            }
+            self.entered.fetch_add(known.is_none().into(), Ordering::Relaxed);
+        }
+        if opens {
+            let epoch = self.epochs.get(&endpoint.slot)?.unwrap_or(0);
+            self.epochs.set(&endpoint.slot, &epoch.wrapping_add(EPOCH_STRIDE))?;
+        }
+        Ok(())
+    }
+}
+
+/// Puts a class into a slot: its own, a free one, or that of the class that expires first. Never shortens a lifetime. True
+/// when the address did not answer to the class at `now`.
+fn add(learned: &mut Learned, class: u32, expiry: u32, now: u32) -> bool {
+    let new = u64::from(class) << 32 | u64::from(expiry);
     let own = |slot: &&mut u64| **slot >> 32 == u64::from(class);
     if let Some(slot) = learned.slots.iter_mut().find(own) {
-        *slot = (*slot).max(u64::from(class) << 32 | u64::from(expiry));
-        return;
+        let was_open = *slot as u32 >= now;
+        *slot = (*slot).max(new);
+        return !was_open;
     }
     // A free slot is 0 and so expires first.
     if let Some(slot) = learned.slots.iter_mut().min_by_key(|slot| **slot as u32) {
-        *slot = u64::from(class) << 32 | u64::from(expiry);
+        *slot = new;
     }
+    true
 }
 
 #[cfg(test)]
@@ -163,11 +192,13 @@ mod tests {
     fn a_class_takes_its_own_slot_then_a_free_one_then_the_earliest() {
         let mut learned = Learned::default();
         for (class, expiry) in [(1, 50), (2, 20), (3, 30), (4, 40)] {
-            add(&mut learned, class, expiry);
+            assert!(add(&mut learned, class, expiry, 10));
         }
-        add(&mut learned, 1, 45);
+        assert!(!add(&mut learned, 1, 45, 50));
         assert_eq!(learned.slots, [slot(1, 50), slot(2, 20), slot(3, 30), slot(4, 40)]);
-        add(&mut learned, 5, 60);
+        assert!(add(&mut learned, 5, 60, 10));
         assert_eq!(learned.slots, [slot(1, 50), slot(5, 60), slot(3, 30), slot(4, 40)]);
+        assert!(add(&mut learned, 3, 70, 31), "it had expired");
+        assert_eq!(learned.slots, [slot(1, 50), slot(5, 60), slot(3, 70), slot(4, 40)]);
     }
 }

@@ -1,8 +1,9 @@
 //! The maps, typed. Owns which key and value belongs to which name; never what an element means.
 
 use crate::error::Error;
+use crate::learn::Teacher;
 use crate::questions::Questions;
-use crate::sys::{Places, Store};
+use crate::sys::{Mapped, Store};
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
@@ -41,6 +42,8 @@ pub(crate) struct Maps {
     pub(crate) counters: PerCpuArray<MapData, u64>,
     /// Entries of the learned map that userspace made since these maps were taken.
     pub(crate) entered: Arc<AtomicU64>,
+    /// How often another name automaton came into force since then.
+    pub(crate) flips: Arc<AtomicU64>,
 }
 
 impl Maps {
@@ -68,7 +71,13 @@ impl Maps {
             holder: store(object, map::HOLDER)?,
             counters: counters(object)?,
             entered: Arc::default(),
+            flips: Arc::default(),
         })
+    }
+
+    /// Writes what is learned.
+    pub(crate) fn teacher(&self) -> Teacher<'_> {
+        Teacher { learned: &self.learned, epochs: &self.learn_epochs, entered: &self.entered }
     }
 
     /// What reading held answers takes, for a thread of its own.
@@ -82,9 +91,10 @@ impl Maps {
             name_symbols: self.name_symbols.again()?,
             name_rows: self.name_rows.again()?,
             name_classes: self.name_classes.again()?,
-            settings: self.settings.again()?,
+            settings: self.settings.mapped()?,
             holder: self.holder.again()?,
             entered: Arc::clone(&self.entered),
+            flips: Arc::clone(&self.flips),
         })
     }
 }
@@ -99,10 +109,19 @@ pub(crate) struct HoldMaps {
     pub(crate) name_symbols: Store<u32, name::Symbols>,
     pub(crate) name_rows: Store<u32, name::Row>,
     pub(crate) name_classes: Store<u32, u32>,
-    pub(crate) settings: Store<u32, Settings>,
+    pub(crate) settings: Mapped<Settings>,
     pub(crate) holder: Store<u32, Holder>,
     /// As [`Maps::entered`].
     pub(crate) entered: Arc<AtomicU64>,
+    /// As [`Maps::flips`].
+    pub(crate) flips: Arc<AtomicU64>,
+}
+
+impl HoldMaps {
+    /// As [`Maps::teacher`].
+    pub(crate) fn teacher(&self) -> Teacher<'_> {
+        Teacher { learned: &self.learned, epochs: &self.learn_epochs, entered: &self.entered }
+    }
 }
 
 /// The ring buffer of a loaded object.
@@ -112,9 +131,8 @@ pub(crate) fn ring(object: &mut Ebpf) -> Result<RingBuf<MapData>, Error> {
 }
 
 fn questions(object: &mut Ebpf) -> Result<Questions, Error> {
-    let Some(Map::Array(data)) = object.take_map(map::ASKED) else { return Err(Error::Object(map::ASKED)) };
-    let places = Places::new(data).map_err(Error::map("map", map::ASKED))?;
-    Ok(Questions { places, store: store(object, map::QUESTIONS)? })
+    let (asked, questions) = (store(object, map::ASKED)?, store(object, map::QUESTIONS)?);
+    Questions::new(asked, questions).map_err(Error::map("map", map::ASKED))
 }
 
 fn counters(object: &mut Ebpf) -> Result<PerCpuArray<MapData, u64>, Error> {

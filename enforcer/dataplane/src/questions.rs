@@ -3,7 +3,7 @@
 
 use crate::dataplane::Dataplane;
 use crate::error::Error;
-use crate::sys::{Places, Store};
+use crate::sys::{Mapped, Store};
 use enforcer_common::abi::map;
 use enforcer_common::question::{BUSY, FREE, Place, QUESTION_NAME, Question, QuestionKey, WAYS, first_place};
 use std::io;
@@ -11,18 +11,26 @@ use std::net::IpAddr;
 
 /// The questions and their places; kernel programs take and give them meanwhile.
 pub(crate) struct Questions {
-    pub(crate) places: Places,
+    pub(crate) places: Mapped<Place>,
     pub(crate) store: Store<u32, Question>,
+    /// The map of the places.
+    #[expect(dead_code, reason = "held open: programs that are loaded later need it")]
+    asked: Store<u32, Place>,
 }
 
 impl Questions {
+    /// The questions of a pair of maps.
+    pub(crate) fn new(asked: Store<u32, Place>, store: Store<u32, Question>) -> io::Result<Self> {
+        Ok(Self { places: asked.mapped()?, store, asked })
+    }
+
     /// The question of this key, where it stands and when it was asked, nanoseconds of the monotonic clock.
     pub(crate) fn find(&self, key: &QuestionKey) -> io::Result<Option<Pending>> {
         let mark = key.mark();
         for index in (first_place(mark)..).take(WAYS as usize) {
-            let Place { time: asked, .. } = match self.places.get(index) {
-                place if place.holds(mark) => place,
-                _ => continue,
+            let Some(Place { time: asked, .. }) = self.places.get(index).filter(|place| place.holds(mark))
+            else {
+                continue;
             };
             if let Some(question) = self.store.get(&index)?.filter(|question| question.key == *key) {
                 return Ok(Some(Pending { index, asked, question }));
@@ -40,7 +48,7 @@ impl Questions {
     pub(crate) fn asked_before(&self, time: u64) -> io::Result<Vec<Pending>> {
         let mut found = Vec::new();
         for index in 0..self.places.count() {
-            let Place { time: asked, .. } = self.places.get(index);
+            let asked = self.time(index);
             if asked == FREE || asked == BUSY || asked >= time {
                 continue;
             }
@@ -53,7 +61,11 @@ impl Questions {
 
     /// How many there are.
     pub(crate) fn count(&self) -> u64 {
-        (0..self.places.count()).filter(|index| self.places.get(*index).time != FREE).count() as u64
+        (0..self.places.count()).filter(|index| self.time(*index) != FREE).count() as u64
+    }
+
+    fn time(&self, index: u32) -> u64 {
+        self.places.get(index).unwrap_or_default().time
     }
 }
 

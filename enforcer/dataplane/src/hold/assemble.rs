@@ -41,23 +41,33 @@ struct Message {
     began: u64,
 }
 
-/// Where a frame goes to; `None` for what is no IP packet.
-pub(crate) fn destination(frame: &[u8]) -> Option<IpAddr> {
-    let packet = SlicedPacket::from_ethernet(frame).ok()?;
-    addresses(packet.net.as_ref()?).map(|(_, to)| to)
+/// An IP packet in a frame.
+pub(crate) struct Held<'a> {
+    packet: SlicedPacket<'a>,
+    from: IpAddr,
+    pub(crate) to: IpAddr,
+}
+
+impl<'a> Held<'a> {
+    /// The packet of a frame; `None` for what is none.
+    pub(crate) fn read(frame: &'a [u8]) -> Option<Self> {
+        let packet = SlicedPacket::from_ethernet(frame).ok()?;
+        let (from, to) = addresses(packet.net.as_ref()?)?;
+        Some(Self { packet, from, to })
+    }
 }
 
 impl Assembler {
-    /// Takes a frame for the workload at `interface`; returns the messages that it completes.
+    /// Takes a packet for the workload at `interface`; returns the messages that it completes.
     pub(crate) fn take(
         &mut self,
-        frame: &[u8],
+        held: &Held<'_>,
         interface: u32,
         now: u64,
         streams: &Store<StreamKey, Stream>,
     ) -> Vec<Whole> {
-        let Ok(packet) = SlicedPacket::from_ethernet(frame) else { return Vec::new() };
-        let Some((resolver, local)) = packet.net.as_ref().and_then(addresses) else { return Vec::new() };
+        let Held { packet, from: resolver, to: local } = held;
+        let (resolver, local) = (*resolver, *local);
         match &packet.transport {
             Some(TransportSlice::Udp(datagram)) => whole_datagram(resolver, datagram).into_iter().collect(),
             Some(TransportSlice::Tcp(segment)) => {
@@ -73,7 +83,7 @@ impl Assembler {
                 self.segment(StreamKey { flow, from_workload: 0 }, resolver, segment, now, streams)
             }
             _ if packet.is_ip_payload_fragmented() => {
-                self.fragment(&packet, resolver, interface, now).into_iter().collect()
+                self.fragment(packet, resolver, interface, now).into_iter().collect()
             }
             _ => Vec::new(),
         }

@@ -6,6 +6,7 @@
 //! this process gone the device is gone, and the programs let answers pass unread; so they do when the lease runs out.
 
 mod assemble;
+mod names;
 mod read;
 
 use crate::clock::monotonic_ns;
@@ -14,11 +15,12 @@ use crate::error::Error;
 use crate::events::Event;
 use crate::maps::HoldMaps;
 use crate::sys::{CLONE_DEVICE, Tap, Wire};
-use assemble::Assembler;
+use assemble::{Assembler, Held};
 use enforcer_common::abi::{self, map};
 use enforcer_common::address::Address;
 use enforcer_common::event::DnsOutcome;
 use enforcer_common::policy::Endpoint;
+use names::Names;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -34,6 +36,8 @@ const RENEWAL_NS: u64 = LEASE_NS / 4;
 /// How long the device is looked at again after a frame before the thread sleeps, nanoseconds: the rest of an answer
 /// comes at once, and to be woken for each of its packets takes longer than that.
 const LINGER_NS: u64 = 200_000;
+/// How long a workload is not asked for again, nanoseconds: the packets of one answer come within it.
+const KNOWN_NS: u64 = 1_000_000;
 /// The longest frame.
 const FRAME: usize = 65_536 + 64;
 
@@ -66,14 +70,22 @@ struct Totals {
     dropped: AtomicU64,
 }
 
+/// A workload as it was read at a moment, nanoseconds of the monotonic clock.
+struct Known {
+    interface: u32,
+    endpoint: Endpoint,
+    read: u64,
+}
+
 /// The thread's own.
 struct Reader {
     tap: Tap,
     wire: Wire,
     maps: HoldMaps,
     assembler: Assembler,
-    /// Interfaces by address; asked again when the endpoint is not the address's any more.
-    interfaces: HashMap<Address, u32>,
+    names: Names,
+    /// Workloads by address, as they were lately.
+    endpoints: HashMap<Address, Known>,
     tell: Sender<Event>,
     totals: Arc<Totals>,
 }
@@ -91,8 +103,9 @@ impl Dataplane {
         let wire = Wire::new().map_err(|source| Error::io("send past", device, source))?;
         let maps = self.maps.for_holding().map_err(Error::map("open", map::HOLDER))?;
         let totals = Arc::new(Totals::default());
-        let (assembler, interfaces) = Default::default();
-        let reader = Reader { tap, wire, maps, assembler, interfaces, tell, totals: Arc::clone(&totals) };
+        let (assembler, names, endpoints) = Default::default();
+        let reader =
+            Reader { tap, wire, maps, assembler, names, endpoints, tell, totals: Arc::clone(&totals) };
         reader.lease(monotonic_ns() + LEASE_NS).map_err(Error::map("write", map::HOLDER))?;
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
@@ -183,10 +196,11 @@ impl Reader {
     /// Reads a frame, learns what it completes, and sends it on.
     fn take(&mut self, frame: &[u8]) {
         // What the host itself sends out of the device, such as IPv6 router solicitations, is nobody's.
-        let Some(to) = assemble::destination(frame) else { return };
-        let Some((interface, endpoint)) = self.endpoint(Address::from(to)) else { return };
-        for whole in self.assembler.take(frame, interface, monotonic_ns(), &self.maps.streams) {
-            let (outcome, event) = read::answer(&self.maps, &endpoint, whole);
+        let Some(held) = Held::read(frame) else { return };
+        let now = monotonic_ns();
+        let Some((interface, endpoint)) = self.endpoint(Address::from(held.to), now) else { return };
+        for whole in self.assembler.take(&held, interface, now, &self.maps.streams) {
+            let (outcome, event) = read::answer(&self.maps, &mut self.names, &endpoint, whole);
             self.totals.answers[outcome as usize].fetch_add(1, Ordering::Relaxed);
             // Nobody listens while the process ends.
             let _ = self.tell.send(event);
@@ -197,23 +211,32 @@ impl Reader {
     }
 
     /// The interface and endpoint of a workload's address.
-    fn endpoint(&mut self, address: Address) -> Option<(u32, Endpoint)> {
-        if let Some(interface) = self.interfaces.get(&address)
-            && let Ok(Some(endpoint)) = self.maps.endpoints.get(interface)
-            && has(&endpoint, &address)
+    fn endpoint(&mut self, address: Address, now: u64) -> Option<(u32, Endpoint)> {
+        if let Some(known) = self.endpoints.get(&address)
+            && now.saturating_sub(known.read) < KNOWN_NS
         {
-            return Some((*interface, endpoint));
+            return Some((known.interface, known.endpoint));
         }
+        let same = self.endpoints.remove(&address).map(|known| known.interface);
+        let same = same.and_then(|interface| Some((interface, self.maps.endpoints.get(&interface).ok()??)));
+        let (interface, endpoint) = match same.filter(|(_, endpoint)| has(endpoint, &address)) {
+            Some(same) => same,
+            None => self.find(&address)?,
+        };
+        self.endpoints.insert(address, Known { interface, endpoint, read: now });
+        Some((interface, endpoint))
+    }
+
+    /// Walks all workloads for an address.
+    fn find(&self, address: &Address) -> Option<(u32, Endpoint)> {
         let mut found = None;
         let visit = |interface: &u32, endpoint: &Endpoint| {
-            if has(endpoint, &address) {
+            if has(endpoint, address) {
                 found = Some((*interface, *endpoint));
             }
         };
         self.maps.endpoints.for_each(visit).ok()?;
-        let (interface, endpoint) = found?;
-        self.interfaces.insert(address, interface);
-        Some((interface, endpoint))
+        found
     }
 }
 

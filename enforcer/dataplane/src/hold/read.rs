@@ -2,20 +2,19 @@
 //! it teaches. Owns nothing; never learns from an answer that the programs would not have learned from.
 
 use super::Whole;
+use super::names::Names;
 use crate::clock::monotonic_ns;
 use crate::events::Event;
-use crate::learn::teach;
+use crate::learn::Lesson;
 use crate::maps::HoldMaps;
-use enforcer_common::abi::{ANSWER_SECONDS, MAX_TTL, Settings, capacity};
+use enforcer_common::abi::{ANSWER_SECONDS, MAX_TTL, Settings};
 use enforcer_common::address::Address;
 use enforcer_common::event::{DnsEvent, DnsOutcome, Kind};
-use enforcer_common::name::{DEAD, START, SYMBOLS};
 use enforcer_common::policy::Endpoint;
 use enforcer_common::question::QuestionKey;
 use enforcer_core::dns::message::Message;
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
 
 const NANOSECONDS: u64 = 1_000_000_000;
 /// Octets of a DNS header.
@@ -24,7 +23,12 @@ const HEADER: usize = 12;
 const IN: [u8; 2] = [0, 1];
 
 /// Learns what an answer teaches; returns what became of it, and its event.
-pub(super) fn answer(maps: &HoldMaps, endpoint: &Endpoint, whole: Whole) -> (DnsOutcome, Event) {
+pub(super) fn answer(
+    maps: &HoldMaps,
+    names: &mut Names,
+    endpoint: &Endpoint,
+    whole: Whole,
+) -> (DnsOutcome, Event) {
     let mut header = DnsEvent {
         kind: Kind::DnsAnswer as u32,
         length: whole.octets.len() as u32,
@@ -40,7 +44,7 @@ pub(super) fn answer(maps: &HoldMaps, endpoint: &Endpoint, whole: Whole) -> (Dns
         padding: [0; 5],
     };
     // Maps that cannot be read teach nothing.
-    let outcome = judge(maps, endpoint, &whole.octets, &mut header).unwrap_or(DnsOutcome::Malformed);
+    let outcome = judge(maps, names, endpoint, &whole.octets, &mut header).unwrap_or(DnsOutcome::Malformed);
     header.outcome = outcome as u32;
     (outcome, Event::Dns { header, message: whole.octets })
 }
@@ -48,6 +52,7 @@ pub(super) fn answer(maps: &HoldMaps, endpoint: &Endpoint, whole: Whole) -> (Dns
 /// What an answer is worth.
 fn judge(
     maps: &HoldMaps,
+    names: &mut Names,
     endpoint: &Endpoint,
     octets: &[u8],
     header: &mut DnsEvent,
@@ -78,21 +83,20 @@ fn judge(
     if question.message.code().0 != 0 {
         return Ok(DnsOutcome::ServerError);
     }
-    let settings = maps.settings.get(&0)?.unwrap_or(Settings::DEFAULT);
-    header.name_class = class_of(maps, &settings, &question.text)?;
+    let settings = maps.settings.get(0).unwrap_or(Settings::DEFAULT);
+    header.name_class = names.class_of(maps, &settings, &question.text)?;
     let Some(found) = addresses(&question.message) else { return Ok(DnsOutcome::Malformed) };
     if header.name_class == 0 || found.is_empty() {
         return Ok(DnsOutcome::Nothing);
     }
-    let now = (header.time / NANOSECONDS) as u32;
-    for (address, ttl) in found {
+    let (now, class) = ((header.time / NANOSECONDS) as u32, header.name_class);
+    let lesson = |(address, ttl): (IpAddr, u32)| {
         let lifetime = ttl.min(MAX_TTL).max(settings.min_ttl).saturating_add(settings.grace);
-        let expiry = now.saturating_add(lifetime);
-        let is_new =
-            teach(&maps.learned, &maps.learn_epochs, endpoint, address, (header.name_class, expiry))?;
-        maps.entered.fetch_add(is_new.into(), Ordering::Relaxed);
-        header.learned += 1;
-    }
+        Lesson { address: Address::from(address), class, expiry: now.saturating_add(lifetime) }
+    };
+    let lessons: Vec<Lesson> = found.into_iter().map(lesson).collect();
+    maps.teacher().teach(endpoint, &lessons, now)?;
+    header.learned = lessons.len() as u32;
     Ok(DnsOutcome::Learned)
 }
 
@@ -144,20 +148,4 @@ fn addresses(message: &Message<'_>) -> Option<Vec<(IpAddr, u32)>> {
         }
     }
     Some(found)
-}
-
-/// Runs the automaton in force over a name; 0 when no pattern matches.
-fn class_of(maps: &HoldMaps, settings: &Settings, text: &[u8]) -> io::Result<u32> {
-    let half = settings.name_half & 1;
-    let first_row = half * capacity::NAME_STATES;
-    let Some(symbols) = maps.name_symbols.get(&half)? else { return Ok(0) };
-    let mut state = START;
-    for character in text {
-        let Some(row) = maps.name_rows.get(&(first_row + u32::from(state)))? else { return Ok(0) };
-        state = row[usize::from(symbols[usize::from(*character)]) & (SYMBOLS - 1)];
-        if state == DEAD {
-            return Ok(0);
-        }
-    }
-    Ok(maps.name_classes.get(&(first_row + u32::from(state)))?.unwrap_or(0))
 }

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::sync::atomic::Ordering;
 
 /// What carries steps out: the maps, or a model of them in tests.
 pub(crate) trait Executor {
@@ -113,7 +114,9 @@ fn write_names(maps: &Maps, half: u32, names: &Automaton) -> io::Result<()> {
 fn flip_names(maps: &Maps, half: u32) -> io::Result<()> {
     let mut settings = maps.settings.get(&0)?.ok_or_else(|| io::Error::other("no settings"))?;
     settings.name_half = half;
-    maps.settings.set(&0, &settings)
+    maps.settings.set(&0, &settings)?;
+    maps.flips.fetch_add(1, Ordering::Release);
+    Ok(())
 }
 
 /// The keys of a table's rows, stage after stage.

@@ -1,6 +1,6 @@
 //! Typed reading and writing of one map, element by element and in batches.
 
-use super::{Attribute, Command, bpf};
+use super::{Attribute, Command, Mapped, bpf};
 use aya::Pod;
 use aya::maps::MapData;
 use std::io;
@@ -65,6 +65,11 @@ impl<K: Pod, V: Pod> Store<K, V> {
     pub(crate) fn again(&self) -> io::Result<Self> {
         let descriptor = self.data.fd().as_fd().try_clone_to_owned()?;
         Self::new(MapData::from_fd(descriptor).map_err(io::Error::other)?)
+    }
+
+    /// The map as this process' memory.
+    pub(crate) fn mapped(&self) -> io::Result<Mapped<V>> {
+        Mapped::new(&self.data)
     }
 
     /// Elements it has room for.

@@ -3,13 +3,13 @@
 
 mod element;
 mod link;
-mod places;
+mod mapped;
 mod tap;
 mod test_run;
 
 pub(crate) use element::Store;
 pub(crate) use link::detach_pinned;
-pub(crate) use places::Places;
+pub(crate) use mapped::Mapped;
 pub(crate) use tap::{CLONE_DEVICE, Tap, Wire};
 pub(crate) use test_run::{RunRequest, run};
 
