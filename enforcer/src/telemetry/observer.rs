@@ -40,6 +40,8 @@ use wire::peer::peer_server::PeerServer;
 pub const HEALTH_NAME: &str = "hubble.server.Observer";
 /// Calls at once over one connection.
 const CALLS: u32 = 64;
+/// How often a silent client is asked whether it is still there.
+const ALIVE: Duration = Duration::from_secs(30);
 /// Pause after a connection that could not be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -101,7 +103,14 @@ impl Observer {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("failed to start the observer API")?;
         let origin = Origin { node, began: u64::try_from(started.as_nanosecond()).unwrap_or(0) };
-        let service = Service { records, origin, started, address: String::new(), has_tls: false };
+        let service = Service {
+            records,
+            origin,
+            started,
+            address: String::new(),
+            has_tls: false,
+            streams: service::streams(),
+        };
         let run = move || {
             if let Err(error) = runtime.block_on(self.serve(service)) {
                 tracing::error!(error = format!("{error:#}"), "the observer API is served no longer");
@@ -138,6 +147,7 @@ where
     health.set_service_status(HEALTH_NAME, ServingStatus::Serving).await;
     let server = Server::builder()
         .max_concurrent_streams(CALLS)
+        .http2_keepalive_interval(Some(ALIVE))
         .add_service(health_service)
         .add_service(ObserverServer::new(service.clone()))
         .add_service(PeerServer::new(service));

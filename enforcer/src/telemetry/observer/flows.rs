@@ -14,8 +14,8 @@ use super::wire::observer::get_flows_response::ResponseTypes;
 use super::wire::observer::{GetFlowsRequest, GetFlowsResponse};
 use crate::telemetry::records::{Consumer, Item, Kinds, Numbers, Reader, Records};
 
-/// Records looked at before others have their turn.
-const BATCH: usize = 256;
+/// Records looked at before others have their turn; as many flows may wait for a client that does not read.
+const BATCH: usize = 64;
 
 /// The stream of one request.
 pub struct Flows {

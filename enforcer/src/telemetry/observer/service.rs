@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures_util::stream::{self, Stream};
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::convert::{CLUSTER, Origin};
@@ -17,7 +19,7 @@ use super::wire::observer::{
     GetNodesResponse, Namespace, Node, ServerStatusRequest, ServerStatusResponse, Tls,
 };
 use super::wire::peer::peer_server::Peer;
-use super::wire::peer::{ChangeNotification, ChangeNotificationType, NotifyRequest};
+use super::wire::peer::{self, ChangeNotification, ChangeNotificationType, NotifyRequest};
 use super::wire::relay::NodeState;
 use crate::telemetry::records::{Item, Kinds, Numbers, Records};
 
@@ -25,6 +27,8 @@ use crate::telemetry::records::{Item, Kinds, Numbers, Records};
 const RATE_SECONDS: i64 = 60;
 /// Records looked at at once.
 const BATCH: usize = 1024;
+/// Streams of flows at once, over all listeners: each may hold a batch of flows.
+const STREAMS: usize = 32;
 
 /// A stream of answers.
 pub type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -42,6 +46,13 @@ pub struct Service {
     pub address: String,
     /// True when they speak TLS with it.
     pub has_tls: bool,
+    /// Room for streams of flows.
+    pub streams: Arc<Semaphore>,
+}
+
+/// Room for as many streams as are served at once.
+pub fn streams() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(STREAMS))
 }
 
 impl Service {
@@ -113,10 +124,13 @@ impl Observer for Service {
         request: Request<GetFlowsRequest>,
     ) -> Result<Response<Self::GetFlowsStream>, Status> {
         let request = flows::Request::new(request.get_ref())?;
+        let room = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!("{STREAMS} streams of flows are served already"))
+        })?;
         let flows = Flows::new(request, self.origin.clone(), self.records.clone());
-        let answers = stream::unfold(flows, |mut flows| async {
+        let answers = stream::unfold((flows, room), |(mut flows, room)| async {
             let next = flows.next().await?;
-            Some((Ok(next), flows))
+            Some((Ok(next), (flows, room)))
         });
         Ok(Response::new(Box::pin(answers)))
     }
@@ -190,7 +204,7 @@ impl Peer for Service {
             name: self.origin.node.to_string(),
             address: self.address.clone(),
             r#type: ChangeNotificationType::PeerAdded.into(),
-            tls: None,
+            tls: self.has_tls.then(|| peer::Tls { server_name: self.origin.node.to_string() }),
         };
         let news = self.records.news();
         let answers = stream::unfold((Some(own), news), |(own, mut news)| async move {

@@ -33,6 +33,7 @@ fn scene(capacity: usize) -> Scene {
         started: base,
         address: "unix:///run/hubble.sock".to_owned(),
         has_tls: false,
+        streams: service::streams(),
     };
     Scene { writer, service, base }
 }
@@ -208,6 +209,27 @@ fn peers_are_told_until_the_agent_ends() {
         assert_eq!((own.name.as_str(), own.address.as_str()), ("node-1", "unix:///run/hubble.sock"));
         scene.writer.close();
         assert!(peers.next().await.is_none());
+    });
+}
+
+#[test]
+fn streams_are_bounded_and_make_room_when_they_end() {
+    run(async {
+        let scene = scene(4);
+        scene.flows(0..2);
+        let follow =
+            || Request::new(GetFlowsRequest { follow: true, number: 1, ..GetFlowsRequest::default() });
+        let mut held = Vec::new();
+        let refusal = loop {
+            match scene.service.get_flows(follow()).await {
+                Ok(stream) => held.push(stream),
+                Err(status) => break status,
+            }
+        };
+        assert_eq!((held.len(), refusal.code()), (32, Code::ResourceExhausted));
+        held.pop();
+        assert_eq!(scene.told(|r| r.number = 1).await, ["flow 1"]);
+        assert_eq!(scene.told(|r| r.number = 1).await, ["flow 1"], "the one before has ended");
     });
 }
 
