@@ -269,6 +269,9 @@ pub struct Status {
     /// Exporters, and what became of their records; none when none is configured.
     #[serde(default)]
     pub exports: Vec<export::ExportStatus>,
+    /// Where the observer API is served.
+    #[serde(default)]
+    pub observer: Vec<String>,
     /// The latest warnings and errors of the agent's log, the oldest first.
     #[serde(default)]
     pub complaints: Vec<Complaint>,

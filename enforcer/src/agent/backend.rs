@@ -117,6 +117,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             flows: self.flows(),
             dns: dns::status(&self.books, counters.dns_held, &Moment::now()),
             exports: self.exports.iter().map(Exporter::status).collect(),
+            observer: self.options.observer.served(),
             complaints: Complaints::of_process().latest(),
         }
     }

@@ -74,6 +74,9 @@ pub fn lines(status: &Status) -> String {
     if let Some(log) = &flows.log {
         page.item(format_args!("logged to {}", log.display()));
     }
+    if !status.observer.is_empty() {
+        page.item(format_args!("observer API at {}", join(&status.observer)));
+    }
     exports(&mut page, status);
     complaints(&mut page, status);
     page.text

@@ -54,6 +54,14 @@ pub struct Options {
     pub port: Option<Port>,
 }
 
+impl Options {
+    /// Where it is served, as clients are told.
+    pub fn served(&self) -> Vec<String> {
+        let socket = self.socket.iter().map(|path| format!("unix://{}", path.display()));
+        socket.chain(self.port.iter().map(|port| format!("tls://{}", port.address))).collect()
+    }
+}
+
 /// A port and what secures it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Port {

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
 use enforcer_tests::hubble::{Certificates, Hubble};
-use enforcer_tests::{Family, Lab, Outcome};
+use enforcer_tests::{Agent, Family, Lab, Outcome};
 use serde_json::{Value, json};
 
 use crate::policies::{CLUSTER_DNS, UPDATE};
@@ -142,6 +142,10 @@ fn the_hubble_client_learns_of_the_node_and_follows_until_the_agent_ends() -> Re
 fn the_port_wants_a_certificate_and_follows_new_ones() -> Result<()> {
     let lab = lab()?;
     let (own, strange) = (Certificates::new()?, Certificates::new()?);
+    let served = |agent: &Agent<'_>| -> Result<Value> {
+        let status: Value = serde_json::from_slice(&agent.cli(&["status", "-o", "json"])?.stdout)?;
+        Ok(status["observer"].clone())
+    };
     let [certificate, key, ca] = ["agent.pem", "agent.key", "ca.pem"].map(|name| own.file(name));
     let agent = lab.agent_with(&[
         "--observer-socket",
@@ -155,6 +159,7 @@ fn the_port_wants_a_certificate_and_follows_new_ones() -> Result<()> {
         "--observer-client-ca",
         &ca,
     ])?;
+    assert_eq!(served(&agent)?, json!([format!("tls://{ADDRESS}")]));
     let client = |shown| Hubble::of_port(&lab.node, ADDRESS, &own, shown);
     ensure!(client(Some(&own))?.says(&["status"])?.contains("Ok"), "a client with a certificate is served");
     ensure!(!lab.socket().with_file_name("hubble.sock").exists(), "no socket was wanted");

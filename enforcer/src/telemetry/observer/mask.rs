@@ -2,6 +2,8 @@
 //! `Summary` prints lines, and gets names, direction and policy too, which the masks of some clients leave out although
 //! they print them.
 
+use std::collections::BTreeMap;
+
 use super::wire::flow::{Endpoint, Flow, Ip, Layer4, Layer7, layer4};
 
 /// The fields of a flow that clients know, here or elsewhere.
@@ -73,10 +75,11 @@ pub struct UnknownField {
     pub path: String,
 }
 
-/// A mask; without paths everything is wanted.
+/// A mask; without fields everything is wanted.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Mask {
-    paths: Vec<String>,
+    /// Fields of a flow, each with the paths below it that are wanted; without any, all of it is.
+    fields: BTreeMap<String, Vec<String>>,
 }
 
 /// What a mask says of one field.
@@ -98,45 +101,70 @@ impl Mask {
         if let Some(path) = paths.iter().find(|path| !is_known(path)) {
             return Err(UnknownField { path: path.clone() });
         }
-        let mut paths = paths.to_vec();
-        if paths.iter().any(|path| path == "Summary") {
-            paths.extend(PRINTED.map(String::from));
+        let is_printed = paths.iter().any(|path| path == "Summary");
+        let besides = PRINTED.iter().copied().filter(|_| is_printed);
+        let mut fields: BTreeMap<String, Option<Vec<String>>> = BTreeMap::new();
+        for path in paths.iter().map(String::as_str).chain(besides) {
+            let (field, below) =
+                path.split_once('.').map_or((path, None), |(field, below)| (field, Some(below)));
+            let parts = fields.entry(field.to_owned()).or_insert_with(|| Some(Vec::new()));
+            match (below, parts.as_mut()) {
+                (Some(below), Some(parts)) => parts.push(below.to_owned()),
+                _ => *parts = None,
+            }
         }
-        Ok(Self { paths })
+        Ok(Self {
+            fields: fields.into_iter().map(|(field, parts)| (field, parts.unwrap_or_default())).collect(),
+        })
     }
 
     /// Clears what is not wanted.
     pub fn apply(&self, flow: &mut Flow) {
-        if self.paths.is_empty() {
+        if self.fields.is_empty() {
             return;
         }
-        let paths: Vec<&str> = self.paths.iter().map(String::as_str).collect();
-        keep(&paths, "time", &mut flow.time);
-        keep(&paths, "uuid", &mut flow.uuid);
-        keep(&paths, "verdict", &mut flow.verdict);
-        keep(&paths, "drop_reason", &mut flow.drop_reason);
-        keep(&paths, "drop_reason_desc", &mut flow.drop_reason_desc);
-        keep(&paths, "Type", &mut flow.r#type);
-        keep(&paths, "node_name", &mut flow.node_name);
-        keep(&paths, "source_names", &mut flow.source_names);
-        keep(&paths, "destination_names", &mut flow.destination_names);
-        keep(&paths, "traffic_direction", &mut flow.traffic_direction);
-        keep(&paths, "policy_match_type", &mut flow.policy_match_type);
-        keep(&paths, "is_reply", &mut flow.is_reply);
-        keep(&paths, "egress_allowed_by", &mut flow.egress_allowed_by);
-        keep(&paths, "egress_denied_by", &mut flow.egress_denied_by);
-        keep(&paths, "ingress_allowed_by", &mut flow.ingress_allowed_by);
-        keep(&paths, "ingress_denied_by", &mut flow.ingress_denied_by);
-        keep(&paths, "Summary", &mut flow.summary);
-        keep_parts(&paths, "source", &mut flow.source, endpoint);
-        keep_parts(&paths, "destination", &mut flow.destination, endpoint);
-        keep_parts(&paths, "IP", &mut flow.ip, addresses);
-        keep_parts(&paths, "l4", &mut flow.l4, transport);
-        keep_parts(&paths, "l7", &mut flow.l7, application);
-        keep_parts(&paths, "event_type", &mut flow.event_type, |paths, kind| {
+        self.keep("time", &mut flow.time);
+        self.keep("uuid", &mut flow.uuid);
+        self.keep("verdict", &mut flow.verdict);
+        self.keep("drop_reason", &mut flow.drop_reason);
+        self.keep("drop_reason_desc", &mut flow.drop_reason_desc);
+        self.keep("Type", &mut flow.r#type);
+        self.keep("node_name", &mut flow.node_name);
+        self.keep("source_names", &mut flow.source_names);
+        self.keep("destination_names", &mut flow.destination_names);
+        self.keep("traffic_direction", &mut flow.traffic_direction);
+        self.keep("policy_match_type", &mut flow.policy_match_type);
+        self.keep("is_reply", &mut flow.is_reply);
+        self.keep("egress_allowed_by", &mut flow.egress_allowed_by);
+        self.keep("egress_denied_by", &mut flow.egress_denied_by);
+        self.keep("ingress_allowed_by", &mut flow.ingress_allowed_by);
+        self.keep("ingress_denied_by", &mut flow.ingress_denied_by);
+        self.keep("Summary", &mut flow.summary);
+        self.keep_parts("source", &mut flow.source, endpoint);
+        self.keep_parts("destination", &mut flow.destination, endpoint);
+        self.keep_parts("IP", &mut flow.ip, addresses);
+        self.keep_parts("l4", &mut flow.l4, transport);
+        self.keep_parts("l7", &mut flow.l7, application);
+        self.keep_parts("event_type", &mut flow.event_type, |paths, kind| {
             keep(paths, "type", &mut kind.r#type);
             keep(paths, "sub_type", &mut kind.sub_type);
         });
+    }
+
+    /// Clears a field that is not wanted.
+    fn keep<T: Default>(&self, name: &str, value: &mut T) {
+        if !self.fields.contains_key(name) {
+            *value = T::default();
+        }
+    }
+
+    /// Clears a message, or those of its fields, that are not wanted.
+    fn keep_parts<T>(&self, name: &str, value: &mut Option<T>, parts: impl FnOnce(&[&str], &mut T)) {
+        let Some(below) = self.fields.get(name) else { return *value = None };
+        if let Some(message) = value.as_mut().filter(|_| !below.is_empty()) {
+            let below: Vec<&str> = below.iter().map(String::as_str).collect();
+            parts(&below, message);
+        }
     }
 }
 
@@ -200,15 +228,6 @@ fn application(paths: &[&str], l7: &mut Layer7) {
 fn keep<T: Default>(paths: &[&str], name: &str, value: &mut T) {
     if wanted(paths, name) == Wanted::Parts(Vec::new()) {
         *value = T::default();
-    }
-}
-
-/// Clears a message, or those of its fields, that are not wanted.
-fn keep_parts<T>(paths: &[&str], name: &str, value: &mut Option<T>, parts: impl FnOnce(&[&str], &mut T)) {
-    match (wanted(paths, name), value.as_mut()) {
-        (Wanted::Whole, _) | (_, None) => {}
-        (Wanted::Parts(below), _) if below.is_empty() => *value = None,
-        (Wanted::Parts(below), Some(message)) => parts(&below, message),
     }
 }
 
@@ -276,6 +295,10 @@ mod tests {
         assert_eq!(masked(&paths), expected);
         let dns_only = Flow { l4: Some(Layer4 { protocol: None }), ..Flow::default() };
         assert_eq!(masked(&["l4.UDP", "l7.dns"]), dns_only);
+        let whole_end = Flow { source: whole().source, ..Flow::default() };
+        for paths in [["source", "source.pod_name"], ["source.pod_name", "source"]] {
+            assert_eq!(masked(&paths), whole_end);
+        }
     }
 
     #[test]
