@@ -59,14 +59,26 @@ impl<'a> Prometheus<'a> {
     /// # Errors
     /// When it has none in a minute; with what was answered last.
     pub fn await_value(&self, expression: &str) -> Result<f64> {
+        self.await_answer(expression, |value| value != 0.0)
+    }
+
+    /// Waits until an expression has a number, zero too: its first one.
+    ///
+    /// # Errors
+    /// As [`Self::await_value`].
+    pub fn await_number(&self, expression: &str) -> Result<f64> {
+        self.await_answer(expression, f64::is_finite)
+    }
+
+    fn await_answer(&self, expression: &str, is_wanted: impl Fn(f64) -> bool) -> Result<f64> {
         let until = Instant::now() + PATIENCE;
         loop {
             let url = format!("http://{ADDRESS}");
             let (said, whole) =
                 promtool(self.namespace, &["query", "instant", "-o", "json", &url, expression], "")?;
             let answer: Value = serde_json::from_str(&said).unwrap_or_default();
-            let value = answer[0]["value"][1].as_str().and_then(|text| text.parse().ok()).unwrap_or(0.0);
-            if value != 0.0 {
+            let value = answer[0]["value"][1].as_str().and_then(|text| text.parse().ok());
+            if let Some(value) = value.filter(|value| is_wanted(*value)) {
                 return Ok(value);
             }
             if Instant::now() > until {

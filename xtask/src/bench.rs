@@ -22,6 +22,12 @@ pub(crate) enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Flow records: loss, processor time and delay with every consumer on, at a rate and beyond it (root)
+    Flows {
+        /// Passed on to the measuring program
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Cost of compiling policy for clusters of up to 100,000 pods, and how long an edit takes to be in force (root)
     Policy {
         /// Passed on to the measuring program
@@ -38,6 +44,7 @@ pub(crate) fn run(what: What) -> Result<()> {
     let (program, arguments) = match what {
         What::Datapath { arguments } => ("bench-datapath", arguments),
         What::Dns { arguments } => ("bench-dns", arguments),
+        What::Flows { arguments } => ("bench-flows", arguments),
         What::Policy { arguments } => ("bench-policy", arguments),
     };
     commands::need_root("bench")?;

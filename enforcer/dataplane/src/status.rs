@@ -84,8 +84,14 @@ impl Dataplane {
 
     /// Walks the flow tables and takes out what has ended; `now_ns` as [`crate::monotonic_ns`] gives it.
     pub fn sweep(&mut self, now_ns: u64) -> Result<Sweep, Error> {
+        self.sweep_with(now_ns, &mut || ())
+    }
+
+    /// As [`Self::sweep`]; calls `meanwhile` every few hundred microseconds, for whoever has events to read.
+    pub fn sweep_with(&mut self, now_ns: u64, meanwhile: &mut dyn FnMut()) -> Result<Sweep, Error> {
         let known: BTreeSet<u32> = self.mirror.endpoints.values().map(|endpoint| endpoint.id).collect();
-        let split = |store, name| sweep::split(store, &known, now_ns).map_err(Error::map("sweep", name));
+        let mut split =
+            |store, name| sweep::split(store, &known, now_ns, meanwhile).map_err(Error::map("sweep", name));
         let (live, ended) = split(&self.maps.flows, map::FLOWS)?;
         let (refused, refused_ended) = split(&self.maps.refusals, map::REFUSALS)?;
         self.note_refusing(&refused)?;

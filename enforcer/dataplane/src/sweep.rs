@@ -33,19 +33,32 @@ pub struct Sweep {
 /// Flows that go on and flows that ended.
 type Split = (Vec<(FlowKey, Flow)>, Vec<(FlowKey, Flow, End)>);
 
-/// Splits one table into live and ended flows and takes the ended ones out.
+/// Flows that are looked at between two calls of `meanwhile`: about a tenth of a millisecond.
+const STRIDE: usize = 1024;
+
+/// Splits one table into live and ended flows and takes the ended ones out; calls `meanwhile` now and then, for a full
+/// table takes longer than events may wait.
 pub(crate) fn split(
     table: &Store<FlowKey, Flow>,
     endpoints: &BTreeSet<u32>,
     now_ns: u64,
+    meanwhile: &mut dyn FnMut(),
 ) -> io::Result<Split> {
     let (mut live, mut over) = (Vec::new(), Vec::new());
-    table.for_each(|key, flow| match end(flow, endpoints, now_ns) {
-        None => live.push((*key, *flow)),
-        Some(end) => over.push((*key, end)),
+    table.for_each(|key, flow| {
+        match end(flow, endpoints, now_ns) {
+            None => live.push((*key, *flow)),
+            Some(end) => over.push((*key, end)),
+        }
+        if (live.len() + over.len()).is_multiple_of(STRIDE) {
+            meanwhile();
+        }
     })?;
     let mut ended = Vec::with_capacity(over.len());
     for (key, end) in over {
+        if ended.len() % STRIDE == STRIDE - 1 {
+            meanwhile();
+        }
         // Counted to the last packet: what is taken out is what is reported.
         if let Some(flow) = table.take(&key)? {
             ended.push((key, flow, end));

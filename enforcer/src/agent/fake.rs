@@ -118,7 +118,7 @@ impl Kernel for FakeKernel {
         self.events.drain(..).for_each(visit);
         count
     }
-    fn sweep(&mut self, _now_ns: u64) -> Result<Sweep, Error> {
+    fn sweep(&mut self, _now_ns: u64, _visit: &mut dyn FnMut(Event)) -> Result<Sweep, Error> {
         Ok(std::mem::take(&mut self.sweep))
     }
     fn walk_learned(&mut self, _now: u32, _per_workload: usize) -> Result<LearnedWalk, Error> {

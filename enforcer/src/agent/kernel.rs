@@ -14,7 +14,8 @@ use enforcer_dataplane::{
     Fill, HeldTotals, Holding, LearnedWalk, Options, Sweep, Unanswered,
 };
 
-/// The kernel side of one node; the methods are those of [`Dataplane`] and [`EventReader`].
+/// The kernel side of one node; the methods are those of [`Dataplane`] and [`EventReader`]. A sweep hands over the events
+/// that come meanwhile.
 #[expect(missing_docs, reason = "documented at Dataplane")]
 #[expect(clippy::missing_errors_doc, reason = "documented at Dataplane")]
 pub trait Kernel {
@@ -28,7 +29,7 @@ pub trait Kernel {
     fn learn(&mut self, workload: &WorkloadId, address: IpAddr, class: u32, expiry: u32)
     -> Result<(), Error>;
     fn poll(&mut self, visit: &mut dyn FnMut(Event)) -> usize;
-    fn sweep(&mut self, now_ns: u64) -> Result<Sweep, Error>;
+    fn sweep(&mut self, now_ns: u64, visit: &mut dyn FnMut(Event)) -> Result<Sweep, Error>;
     fn walk_learned(&mut self, now: u32, per_workload: usize) -> Result<LearnedWalk, Error>;
     fn unlearn(&mut self, endpoint: u32, address: IpAddr, class: u32) -> Result<(), Error>;
     fn unanswered(&mut self, asked_before_ns: u64) -> Result<Vec<Unanswered>, Error>;
@@ -126,8 +127,11 @@ impl Kernel for Host {
         let held = self.held.try_iter().map(&mut *visit).count();
         held + self.events.poll(visit)
     }
-    fn sweep(&mut self, now_ns: u64) -> Result<Sweep, Error> {
-        self.dataplane.sweep(now_ns)
+    fn sweep(&mut self, now_ns: u64, visit: &mut dyn FnMut(Event)) -> Result<Sweep, Error> {
+        let Self { dataplane, events, .. } = self;
+        dataplane.sweep_with(now_ns, &mut || {
+            events.poll(&mut *visit);
+        })
     }
     fn walk_learned(&mut self, now: u32, per_workload: usize) -> Result<LearnedWalk, Error> {
         self.dataplane.walk_learned(now, per_workload)

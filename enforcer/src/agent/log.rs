@@ -18,8 +18,8 @@ use serde::Serialize;
 use file::Output;
 pub use file::Rotation;
 
-/// Octets that wait for the writer at most: more lines than one turn makes.
-const ROOM: usize = 3 << 19;
+/// Octets that wait for the writer at most: more lines than the kernel's ring buffer has events.
+const ROOM: usize = 6 << 20;
 /// Octets of them that lines of flows that passed may take: refusals are worth more.
 const ROOM_OF_PASSED: usize = ROOM / 4 * 3;
 /// Octets that are worth waking the writer in the middle of a turn.

@@ -2,7 +2,7 @@
 //! workload and rule, from the kernel's own counts. A flow's counts belong to the rule that decided about it last. Owns
 //! the sums; never what a rule number means.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use enforcer_common::flow::{Flow, tcp};
 use enforcer_core::plan::RuleInfo;
@@ -10,6 +10,9 @@ use enforcer_core::record::Count;
 use enforcer_dataplane::Sweep;
 
 use crate::api::rules::Total;
+
+/// Every live flow is summed at every walk.
+type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
 
 /// What decided about a flow.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

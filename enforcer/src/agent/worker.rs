@@ -355,7 +355,8 @@ impl<K: Kernel, L: Links> Worker<K, L> {
     /// Finds flows that are over and losses that occurred.
     pub fn sweep(&mut self, now: &Moment) {
         self.sweeps += 1;
-        match self.kernel.sweep(now.monotonic_ns) {
+        let books = &mut self.books;
+        match self.kernel.sweep(now.monotonic_ns, &mut |event| books.take(event, now)) {
             Ok(sweep) => self.books.take_ended(&sweep, now),
             Err(error) => tracing::warn!(error = chain(&error), "failed to walk the flow tables"),
         }
