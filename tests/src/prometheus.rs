@@ -59,7 +59,7 @@ impl<'a> Prometheus<'a> {
     /// # Errors
     /// When it has none in a minute; with what was answered last.
     pub fn await_value(&self, expression: &str) -> Result<f64> {
-        self.await_answer(expression, |value| value != 0.0)
+        self.await_answer(expression, |value| value.is_finite() && value != 0.0)
     }
 
     /// Waits until an expression has a number, zero too: its first one.

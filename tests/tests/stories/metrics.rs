@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use enforcer_tests::prometheus::{Prometheus, check};
 use enforcer_tests::{Family, Lab, Outcome};
+use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::policies::{CLUSTER_DNS, egress, rule};
 
@@ -27,8 +29,9 @@ fn get(lab: &Lab, path: &str, accept: &str) -> Result<String> {
     })
 }
 
-fn shipped(file: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/prometheus")).join(file)
+/// A file that is shipped.
+fn deployed(file: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy")).join(file)
 }
 
 #[test]
@@ -38,7 +41,7 @@ fn prometheus_sees_what_happens() -> Result<()> {
     let names = "fqdns: [\"*.fresh.example\"]";
     lab.policy("app.yaml", &egress("app", &[rule("names", "Allow", names, "TCP", 443)]))?;
     let _agent = lab.agent_with(&["--metrics-address", ADDRESS])?;
-    let prometheus = Prometheus::start(&lab.node, ADDRESS.parse()?, &shipped("rules.yaml"))?;
+    let prometheus = Prometheus::start(&lab.node, ADDRESS.parse()?, &deployed("prometheus/rules.yaml"))?;
     assert_eq!(lab.pod("app").visit("n1.fresh.example", 443, Family::V4), Outcome::Connected);
     assert_eq!(lab.pod("app").visit("n1.fresh.example", 22, Family::V4), Outcome::TimedOut);
     for expression in [
@@ -70,6 +73,39 @@ fn prometheus_sees_what_happens() -> Result<()> {
 }
 
 #[test]
+fn every_query_of_the_dashboard_has_data() -> Result<()> {
+    let text = std::fs::read_to_string(deployed("grafana/enforcer.json"))?;
+    let dashboard: Value = serde_json::from_str(&text)?;
+    let panels = dashboard["panels"].as_array().context("panels")?;
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    let queries: Vec<&str> = targets.filter_map(|target| target["expr"].as_str()).collect();
+    ensure!(queries.len() > 20, "{queries:?}");
+
+    let lab = Lab::builder().pod("app").mode("app", "enforce").start()?;
+    lab.policy("cluster-dns.yaml", CLUSTER_DNS)?;
+    let names = "fqdns: [\"*.fresh.example\"]";
+    lab.policy("app.yaml", &egress("app", &[rule("names", "Allow", names, "TCP", 443)]))?;
+    let spool = TempDir::new()?;
+    let directory = spool.path().to_string_lossy().into_owned();
+    // Nobody is there to export to.
+    let export = ["--syslog", "tcp://127.0.0.1:1", "--spool", &directory];
+    let _agent = lab.agent_with(&[&["--metrics-address", ADDRESS], &export[..]].concat())?;
+    let prometheus = Prometheus::start(&lab.node, ADDRESS.parse()?, &deployed("prometheus/rules.yaml"))?;
+    assert_eq!(lab.pod("app").visit("n1.fresh.example", 22, Family::V4), Outcome::TimedOut);
+    // Rates need a scrape before and one after.
+    prometheus.await_value("enforcer_dns_latency_seconds_count")?;
+    assert_eq!(lab.pod("app").visit("n1.fresh.example", 443, Family::V4), Outcome::Connected);
+    for query in queries {
+        let query = query.replace("$__rate_interval", "10m").replace("$instance", ".*");
+        prometheus.await_number(&query)?;
+    }
+    for moved in ["enforcer_flows_total", "enforcer_export_waiting_records", "enforcer_export_away"] {
+        prometheus.await_value(moved)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn probes_tell_whether_policy_is_in_force() -> Result<()> {
     let lab = Lab::builder().pod("app").start()?;
     let _agent = lab.agent_with(&["--metrics-address", ADDRESS])?;
@@ -87,7 +123,7 @@ fn probes_tell_whether_policy_is_in_force() -> Result<()> {
 #[test]
 fn shipped_alerts_fire_on_what_they_are_for() -> Result<()> {
     let lab = Lab::builder().start()?;
-    let path = |file| shipped(file).to_string_lossy().into_owned();
-    check(&lab.node, &["check", "rules", &path("rules.yaml")], "")?;
-    check(&lab.node, &["test", "rules", &path("rules_test.yaml")], "")
+    let path = |file| deployed(file).to_string_lossy().into_owned();
+    check(&lab.node, &["check", "rules", &path("prometheus/rules.yaml")], "")?;
+    check(&lab.node, &["test", "rules", &path("prometheus/rules_test.yaml")], "")
 }

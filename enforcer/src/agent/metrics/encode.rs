@@ -293,7 +293,7 @@ fn dns(dns: &DnsStatus, learned: &LearnedStatus, writer: &mut Writer<'_>) -> fmt
         "Addresses that made room for others, by the bound.",
         evicted,
     )?;
-    let bound = |ns: Option<u64>| ns.map_or(f64::MAX, |ns| ns as f64 / 1e9);
+    let bound = |ns: Option<u64>| ns.map_or(f64::INFINITY, |ns| ns as f64 / 1e9);
     let buckets: Vec<(f64, u64)> = dns.latency.iter().map(|b| (bound(b.up_to_ns), b.count)).collect();
     let count = buckets.iter().map(|(_, count)| count).sum();
     let sum = dns.latency_sum_ns as f64 / 1e9;
