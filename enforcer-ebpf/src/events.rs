@@ -1,6 +1,7 @@
 //! Telling userspace, and counting what is not told. Never wakes it: it polls.
 
 use crate::maps::{COUNTERS, EVENT_BUDGETS, EVENTS, SETTINGS};
+use crate::work::work;
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP};
 use enforcer_common::abi::{Counter, capacity};
 use enforcer_common::event::{FlowEvent, Kind};
@@ -22,6 +23,10 @@ pub const QUIETLY: u64 = BPF_RB_NO_WAKEUP as u64;
 /// Octets of the ring buffer that events of what passes may fill: with an agent that is behind, refusals are worth more.
 const ROOM_OF_PASSED: u64 = capacity::EVENTS as u64 / 4 * 3;
 
+/// Events of one CPU after which the room is looked up again: with a hundred CPUs they take less than what is kept for
+/// refusals.
+const LOOKED_UP_ONCE: u32 = 16;
+
 /// Tells what happened to a flow; false when the ring buffer has no room for it, which is counted.
 #[inline(always)]
 pub fn tell(kind: Kind, time: u64, key: &FlowKey, flow: &Flow) -> bool {
@@ -39,9 +44,17 @@ pub fn tell_end(time: u64, key: &FlowKey, flow: &Flow) -> bool {
     has_room() && put(Kind::Ended, time, key, flow)
 }
 
+/// True when what passes may be told; looked up once for [`LOOKED_UP_ONCE`] events, because it is a call.
 #[inline(always)]
 fn has_room() -> bool {
-    EVENTS.query(BPF_RB_AVAIL_DATA as u64) < ROOM_OF_PASSED
+    let Some(work) = work() else { return false };
+    if work.room != 0 {
+        work.room -= 1;
+        return true;
+    }
+    let has_room = EVENTS.query(BPF_RB_AVAIL_DATA as u64) < ROOM_OF_PASSED;
+    work.room = if has_room { LOOKED_UP_ONCE - 1 } else { 0 };
+    has_room
 }
 
 #[inline(always)]

@@ -59,11 +59,16 @@ pub extern "C" fn broken(skb: Context, reason: u32, from_workload: u32) -> i32 {
     refuse_packet(skb, reason, from_workload)
 }
 
-/// Copies the endpoint of an interface into the work space, whole; 0 when there is none.
+/// [`fetch_endpoint`] where a call costs less than reading it once more.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn load_endpoint(interface: u32) -> u32 {
-    let Some(work) = work() else { return 0 };
+    work().is_some_and(|work| fetch_endpoint(work, interface)) as u32
+}
+
+/// Copies the endpoint of an interface into the work space, whole; false when there is none.
+#[inline(always)]
+fn fetch_endpoint(work: &mut Work, interface: u32) -> bool {
     let mut tries = 0;
     while tries < 3 {
         let Some(endpoint) = ENDPOINTS.get_ptr(&interface) else { break };
@@ -76,7 +81,7 @@ pub extern "C" fn load_endpoint(interface: u32) -> u32 {
         // SAFETY: as above.
         let seal = unsafe { (&raw const (*endpoint).seal).read_volatile() };
         if seal == revision {
-            return 1;
+            return true;
         }
         tries += 1;
     }
@@ -87,7 +92,7 @@ pub extern "C" fn load_endpoint(interface: u32) -> u32 {
     work.endpoint.slot = capacity::ENDPOINTS - 1;
     work.endpoint.revision = 0;
     work.endpoint.has_staged = 0;
-    0
+    false
 }
 
 /// True when the packet's sender is an address of the workload.
@@ -203,20 +208,20 @@ pub extern "C" fn judge_fragment(skb: Context, from_workload: u32) -> i32 {
 #[inline(never)]
 pub extern "C" fn judge_flow(skb: Context, is_new: u32, from_workload: u32) -> i32 {
     let Some(work) = work() else { return DROP };
-    let from_workload = from_workload != 0;
-    if is_new == 0 {
+    let (is_new, from_workload) = (is_new != 0, from_workload != 0);
+    if !is_new {
         let fate = walk::known(skb, from_workload as u32);
         if fate != UNKNOWN {
             return fate;
         }
     }
-    if load_endpoint(skb::interface(skb)) == 0 {
+    if !fetch_endpoint(work, skb::interface(skb)) {
         return refuse_packet(skb, Reason::EndpointNotReady as u32, from_workload as u32);
     }
     if from_workload && !sender_is_own(work) {
         return refuse_packet(skb, Reason::SpoofedSource as u32, 1);
     }
-    if is_new == 0
+    if !is_new
         && let Some(flow) = FLOWS.get_ptr_mut(&work.key)
     {
         // SAFETY: a map element.
@@ -295,7 +300,7 @@ fn judge_first(skb: Context, from_workload: bool) -> i32 {
 pub extern "C" fn settle(skb: Context, from_workload: u32) -> i32 {
     let Some(work) = work() else { return DROP };
     let from_workload = from_workload != 0;
-    describe(skb, from_workload as u32);
+    describe_flow(skb, work, from_workload);
     if !work.decision.verdict.passes() {
         if work.has_former != 0 {
             let _ = FLOWS.remove(&work.key);
@@ -314,12 +319,19 @@ pub extern "C" fn settle(skb: Context, from_workload: u32) -> i32 {
     PASS
 }
 
-/// Makes the flow table entry of the decision, with this packet as its first.
+/// [`describe_flow`] where a call costs less than reading it once more.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn describe(skb: Context, from_workload: u32) -> u32 {
-    let Some(work) = work() else { return 0 };
-    let from_workload = from_workload != 0;
+    if let Some(work) = work() {
+        describe_flow(skb, work, from_workload != 0);
+    }
+    0
+}
+
+/// Makes the flow table entry of the decision, with this packet as its first.
+#[inline(always)]
+fn describe_flow(skb: Context, work: &mut Work, from_workload: bool) {
     let now = skb::now();
     let one = Count { packets: 1, bytes: skb::length(skb) as u64 };
     let none = Count { packets: 0, bytes: 0 };
@@ -352,7 +364,6 @@ pub extern "C" fn describe(skb: Context, from_workload: u32) -> u32 {
     flow.last_seen = now;
     flow.sent = if from_workload { one } else { none };
     flow.received = if from_workload { none } else { one };
-    0
 }
 
 /// Notes in the entry of a flow to a resolver whether its queries are limited, and to which names. A namespace that

@@ -38,7 +38,8 @@ pub struct Work {
     pub segment_long: u32,
     /// A value on its way through memory.
     pub passed: u32,
-    pub padding: u32,
+    /// Events of what passes that may be told before the room for them is looked up again.
+    pub room: u32,
 }
 
 /// This CPU's work space.
