@@ -221,9 +221,7 @@ pub extern "C" fn judge_flow(skb: Context, is_new: u32, from_workload: u32) -> i
     if from_workload && !sender_is_own(work) {
         return refuse_packet(skb, Reason::SpoofedSource as u32, 1);
     }
-    if !is_new
-        && let Some(flow) = FLOWS.get_ptr_mut(&work.key)
-    {
+    if !is_new && let Some(flow) = FLOWS.get_ptr_mut(&work.key) {
         // SAFETY: a map element.
         let flow = unsafe { &mut *flow };
         let opens = walk::opens_anew(flow, work.packet.protocol, work.packet.tcp_flags);

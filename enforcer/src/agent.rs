@@ -49,7 +49,7 @@ use kernel::{Kernel, Links};
 use moment::Moment;
 use resolvers::Trust;
 use watch::Wake;
-use worker::Worker;
+use worker::{Source, Worker};
 
 /// Pause between two polls of the ring buffer while events come.
 const BUSY: Duration = Duration::from_millis(10);
@@ -130,8 +130,11 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
         None => None,
     };
     let observer = Observer::bind(&options.observer)?;
-    let kernel = kernel::Host::open(&options.pin_directory).context("failed to take hold of the kernel")?;
-    let mut worker = Worker::new(options, kernel, kernel::HostLinks, Moment::now())?;
+    let mut source = Source::new(options);
+    let expected = source.interfaces(&kernel::HostLinks);
+    let kernel =
+        kernel::Host::open(&options.pin_directory, expected).context("failed to take hold of the kernel")?;
+    let mut worker = Worker::new(options, source, kernel, kernel::HostLinks, Moment::now())?;
     let tree = watch::start(&wake, &options.source)?;
     tree.watch(worker.reload(&Moment::now()));
     announce(&worker);

@@ -149,6 +149,19 @@ fn tcx(links: &Links, program: Put<'_>, interface: (u32, &str)) -> Result<bool, 
     Ok(true)
 }
 
+/// Attaches a program that passes everything at interfaces that have none of ours, by TCX, in the place of those to come.
+/// Attaching waits for every packet that is under way, replacing does not. Where it fails, whoever attaches says why.
+pub(crate) fn hold_places(links: &Links, passing: &mut SchedClassifier, interfaces: &[(u32, String)]) {
+    let Ok(there) = links.list() else { return };
+    for (interface, name) in interfaces.iter().filter(|(interface, _)| !there.contains_key(interface)) {
+        for (program, direction) in PROGRAMS {
+            if !tcx(links, (program, direction, passing), (*interface, name)).unwrap_or(false) {
+                return;
+            }
+        }
+    }
+}
+
 /// Gives a pinned link a new program, without a gap. `Ok(false)` when none is pinned, or when its interface is gone
 /// and another now has its number: then the pin is removed.
 fn replace_tcx(pin: &Path, classifier: &mut SchedClassifier) -> Result<bool, Cause> {

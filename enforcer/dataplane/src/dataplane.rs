@@ -39,6 +39,8 @@ pub struct Dataplane {
     pub(crate) unclaimed: BTreeMap<u32, Hook>,
     /// Interfaces that still run the programs of before a replacement.
     waiting: BTreeSet<u32>,
+    /// Interfaces where a place is held and nobody was attached yet.
+    places: BTreeSet<u32>,
     pub(crate) origin: Origin,
     /// True when the maps hold the plan that was applied last.
     is_in_step: bool,
@@ -81,17 +83,19 @@ impl Dataplane {
         preflight::prepare_pin_directory(&options.pin_directory)?;
         let lock = Lock::take(&options.pin_directory)?;
         preflight::raise_memory_limit();
-        let load::Loaded { mut object, origin } = load::load(options)?;
+        let links = Links::below(&options.pin_directory)?;
+        let unclaimed = links.list()?;
+        let load::Loaded { mut object, origin } = load::load(options, &links)?;
         let maps = Maps::take(&mut object)?;
         let ring = Some(maps::ring(&mut object)?);
         let mirror = match origin {
             Origin::Adopted => sync::adopt::mirror(&maps).map_err(Error::map("read", "of an earlier run"))?,
             Origin::New | Origin::Beside(_) => Mirror::default(),
         };
-        let links = Links::below(&options.pin_directory)?;
-        let unclaimed = links.list()?;
         let (attached, waiting) = Default::default();
         let refusing = (0..capacity::REFUSING).collect();
+        let expected = options.expected.iter().map(|(interface, _)| *interface);
+        let places = expected.filter(|interface| !unclaimed.contains_key(interface)).collect();
         let (options, is_in_step) = (options.clone(), false);
         let mut dataplane = Self {
             object,
@@ -103,6 +107,7 @@ impl Dataplane {
             unclaimed,
             is_in_step,
             waiting,
+            places,
             origin,
             refusing,
             learned_account: Account::default(),
@@ -178,6 +183,7 @@ impl Dataplane {
             Some(hook) => hook,
             None => self.put_programs(interface, &found.name, None)?,
         };
+        self.places.remove(&interface);
         self.attached.insert(workload.clone(), Held { interface, name: found.name, hook });
         Ok(())
     }
@@ -191,10 +197,11 @@ impl Dataplane {
         self.withdraw([interface])
     }
 
-    /// Gives up attachments of an earlier process that nobody claimed by [`Dataplane::attach`]; call it once all
-    /// workloads are known. Returns how many there were.
+    /// Gives up attachments of an earlier process and places held for interfaces that nobody claimed by
+    /// [`Dataplane::attach`]; call it once all workloads are known. Returns how many there were.
     pub fn release_unclaimed(&mut self) -> Result<usize, Error> {
-        let unclaimed: Vec<u32> = self.unclaimed.keys().copied().collect();
+        let places = std::mem::take(&mut self.places);
+        let unclaimed: Vec<u32> = self.unclaimed.keys().copied().chain(places).collect();
         for interface in &unclaimed {
             attach::detach(&self.links, *interface, self.name_of(*interface)?.as_deref())?;
             self.unclaimed.remove(interface);

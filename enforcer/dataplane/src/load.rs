@@ -1,10 +1,11 @@
 //! Brings the kernel object in: maps from their pins or new, programs through the verifier. Owns whether pinned maps
 //! are adopted or replaced, and the order in which replacements take their place.
 
+use crate::attach::{self, Links};
 use crate::error::Error;
 use crate::feature;
 use crate::layout::{Layout, layouts, misfit};
-use crate::options::{Capacities, Options};
+use crate::options::{Capacities, HookChoice, Options};
 use crate::sys::Store;
 use aya::maps::MapData;
 use aya::programs::{Program, SchedClassifier};
@@ -36,8 +37,8 @@ pub(crate) struct Loaded {
     pub(crate) origin: Origin,
 }
 
-/// Loads the object's maps and the two programs that are attached.
-pub(crate) fn load(options: &Options) -> Result<Loaded, Error> {
+/// Loads the object's maps and the two programs that are attached, and holds their places meanwhile.
+pub(crate) fn load(options: &Options, links: &Links) -> Result<Loaded, Error> {
     let layouts = layouts(&options.capacities);
     let directory = &options.pin_directory;
     let origin = origin(directory, &layouts);
@@ -46,7 +47,14 @@ pub(crate) fn load(options: &Options) -> Result<Loaded, Error> {
         Origin::New | Origin::Adopted => directory.clone(),
     };
     let mut object = create(&maps_at, &options.capacities)?;
-    load_programs(&mut object, &[program::FROM_WORKLOAD, program::TO_WORKLOAD])?;
+    let expected = if options.hook == HookChoice::Newest { &options.expected[..] } else { &[] };
+    let hold = |passing: &mut SchedClassifier| attach::hold_places(links, passing, expected);
+    let names = [program::FROM_WORKLOAD, program::TO_WORKLOAD];
+    if expected.is_empty() {
+        load_programs(&mut object, &names)
+    } else {
+        load_beside(&mut object, &names, hold)
+    }?;
     Ok(Loaded { object, origin })
 }
 
@@ -58,10 +66,37 @@ pub(crate) fn classifier<'a>(
     object.program_mut(name).and_then(|program| program.try_into().ok()).ok_or(Error::Object(name))
 }
 
+/// As [`load_programs`], while `beside` does something with the program that passes everything.
+fn load_beside(
+    object: &mut Ebpf,
+    names: &[&'static str],
+    beside: impl FnOnce(&mut SchedClassifier) + Send,
+) -> Result<(), Error> {
+    let (passing, others): (Vec<_>, Vec<_>) =
+        object.programs_mut().partition(|(name, _)| *name == program::EMPTY);
+    std::thread::scope(|scope| {
+        if let Some((_, passing)) = passing.into_iter().next() {
+            scope.spawn(move || {
+                load_program(program::EMPTY, passing)?;
+                beside(passing.try_into().map_err(|_| Error::Object(program::EMPTY))?);
+                Ok::<_, Error>(())
+            });
+        }
+        load_some(others, names)
+    })
+}
+
 /// Passes programs through the verifier, side by side: it is what takes the time at start.
 pub(crate) fn load_programs(object: &mut Ebpf, names: &[&'static str]) -> Result<(), Error> {
+    load_some(object.programs_mut(), names)
+}
+
+fn load_some<'a>(
+    programs: impl IntoIterator<Item = (&'a str, &'a mut Program)>,
+    names: &[&'static str],
+) -> Result<(), Error> {
     let named = |(found, program)| Some((*names.iter().find(|name| **name == found)?, program));
-    let programs: Vec<(&'static str, &mut Program)> = object.programs_mut().filter_map(named).collect();
+    let programs: Vec<(&'static str, &mut Program)> = programs.into_iter().filter_map(named).collect();
     if let Some(absent) = names.iter().find(|name| programs.iter().all(|(found, _)| found != *name)) {
         return Err(Error::Object(absent));
     }

@@ -14,6 +14,9 @@ pub struct Options {
     pub settings: Settings,
     /// Where programs are attached.
     pub hook: HookChoice,
+    /// Interfaces that programs will be attached to at once, by index and name: a program that passes everything holds
+    /// their place while the others are verified, and gives way by a replacement, which waits for nothing.
+    pub expected: Vec<(u32, String)>,
 }
 
 impl Default for Options {
@@ -23,6 +26,7 @@ impl Default for Options {
             capacities: Capacities::default(),
             settings: Settings::DEFAULT,
             hook: HookChoice::Newest,
+            expected: Vec::new(),
         }
     }
 }

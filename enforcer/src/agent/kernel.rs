@@ -61,12 +61,13 @@ pub struct Host {
 }
 
 impl Host {
-    /// Loads the programs, or adopts what an earlier agent left below `pin_directory`.
+    /// Loads the programs, or adopts what an earlier agent left below `pin_directory`; `expected` are the interfaces that
+    /// workloads have now, by index and name.
     ///
     /// # Errors
     /// Those of [`Dataplane::open`].
-    pub fn open(pin_directory: &Path) -> Result<Self, Error> {
-        let options = Options { pin_directory: pin_directory.to_owned(), ..Options::default() };
+    pub fn open(pin_directory: &Path, expected: Vec<(u32, String)>) -> Result<Self, Error> {
+        let options = Options { pin_directory: pin_directory.to_owned(), expected, ..Options::default() };
         let mut dataplane = Dataplane::open(&options)?;
         match dataplane.adopted() {
             Adopted::Nothing => tracing::debug!("nothing was in force before"),

@@ -48,13 +48,39 @@ const GIVEN_UP: u64 = ANSWER_SECONDS * 1_000_000_000;
 /// Turns that are enough for everything in a full ring buffer.
 const CATCH_UP_TURNS: usize = 16;
 
+/// What the agent is told by files: where they are, and what they held when they were read last.
+#[derive(Debug)]
+pub struct Source {
+    scanner: Scanner,
+    store: Store,
+}
+
+impl Source {
+    /// The source of these options, which was not read yet.
+    pub fn new(options: &Options) -> Self {
+        Self { scanner: Scanner::new(&options.source, options.workloads.clone()), store: Store::default() }
+    }
+
+    /// Reads what is new; the directories that were read, and whether anything was new.
+    fn scan(&mut self) -> (Vec<PathBuf>, bool) {
+        self.scanner.scan(&mut self.store)
+    }
+
+    /// Reads it, and finds the interfaces of its workloads, by index and name.
+    pub fn interfaces(&mut self, links: &impl Links) -> Vec<(u32, String)> {
+        self.scan();
+        let (objects, _) = self.store.settle();
+        let resolved = resolve::resolve(entries(&objects), links, &[]);
+        resolved.into_iter().filter_map(|resolved| resolved.interface).collect()
+    }
+}
+
 /// The agent's state.
 #[derive(Debug)]
 pub struct Worker<K, L> {
     pub(super) kernel: K,
     links: L,
-    scanner: Scanner,
-    store: Store,
+    source: Source,
     pub(super) accepted: Accepted,
     pub(super) options: Options,
     pub(super) started: Timestamp,
@@ -113,7 +139,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
     ///
     /// # Errors
     /// When the flow log, an exporter or the kernel's counters cannot be used.
-    pub fn new(options: &Options, kernel: K, links: L, now: Moment) -> anyhow::Result<Self> {
+    pub fn new(options: &Options, source: Source, kernel: K, links: L, now: Moment) -> anyhow::Result<Self> {
         let log = options.flow_log.as_deref().map(|path| {
             FlowLog::open(path, options.flow_log_rotation)
                 .with_context(|| format!("failed to open the flow log {}", path.display()))
@@ -143,8 +169,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         Ok(Self {
             kernel,
             links,
-            scanner: Scanner::new(&options.source, options.workloads.clone()),
-            store: Store::default(),
+            source,
             accepted,
             options: options.clone(),
             started: now.wall,
@@ -182,8 +207,8 @@ impl<K: Kernel, L: Links> Worker<K, L> {
     }
 
     fn bring(&mut self, now: &Moment, with_links: bool) -> Vec<PathBuf> {
-        let (mut directories, _) = self.scanner.scan(&mut self.store);
-        directories.extend(self.scanner.workloads().parent().map(PathBuf::from));
+        let (mut directories, _) = self.source.scan();
+        directories.extend(self.source.scanner.workloads().parent().map(PathBuf::from));
         directories.extend(resolvers::directories(&self.options.resolv_conf));
         let found = self.look(with_links);
         let before = self.looked.filter(|_| found == self.found);
@@ -203,7 +228,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
 
     /// What the source says now, and the links where they are asked.
     fn look(&mut self, with_links: bool) -> Found {
-        let (objects, problems) = self.store.settle();
+        let (objects, problems) = self.source.store.settle();
         let servers = resolvers::of_node(&self.options.resolv_conf);
         let is_found = self.found.resolved.iter().all(|resolved| resolved.problem.is_none());
         if !with_links && is_found && entries(&objects).eq(entries(&self.found.objects)) {
@@ -317,7 +342,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
     /// Gives up what an earlier agent attached and nobody claimed, once every workload of a readable list was found:
     /// before that it may still be somebody's protection.
     fn release_unclaimed(&mut self) {
-        let list = self.scanner.workloads();
+        let list = self.source.scanner.workloads();
         let is_list_whole = self.found.problems.iter().all(|problem| problem.file != list);
         let is_complete =
             is_list_whole && self.found.resolved.iter().all(|resolved| resolved.problem.is_none());

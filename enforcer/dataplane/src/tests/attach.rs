@@ -45,6 +45,32 @@ fn both_programs_are_attached_and_drop_until_policy_is_known() {
 }
 
 #[test]
+fn a_place_is_held_until_its_programs_come() {
+    let world = World::enter();
+    let (a, b) = (world.pair("a"), world.pair("b"));
+    let options = Options { expected: vec![(a, "a".to_owned()), (b, "b".to_owned())], ..world.options() };
+    let mut first = Dataplane::open(&options).expect("it opens");
+    let held = tcx_programs("a");
+    assert!(held.len() == 2 && held[0] == held[1], "one program holds both places: {held:?}");
+    first.attach(&workload("a"), a).expect("a is attached");
+    let programs = tcx_programs("a");
+    assert!(programs.len() == 2 && programs[0] != programs[1] && !programs.contains(&held[0]));
+    assert_eq!(tcx_programs("b"), held);
+    assert_eq!(first.release_unclaimed().expect("it can be given up"), 1);
+    assert!(tcx_programs("b").is_empty());
+    drop(first);
+
+    let _second = Dataplane::open(&options).expect("it opens");
+    let programs = tcx_programs("a");
+    assert!(
+        programs.len() == 2 && programs[0] != programs[1],
+        "what is enforced never gives way: {programs:?}"
+    );
+    let held = tcx_programs("b");
+    assert!(held.len() == 2 && held[0] == held[1], "{held:?}");
+}
+
+#[test]
 fn detaching_takes_programs_and_policy_away() {
     let world = World::enter();
     let a = world.pair("a");

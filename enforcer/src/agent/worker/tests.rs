@@ -13,7 +13,7 @@ use enforcer_core::record::{EndReason, Event as RecordEvent, Record};
 use enforcer_dataplane::{End, Event, Sweep};
 use jiff::Timestamp;
 
-use super::{Moment, Worker};
+use super::{Moment, Source, Worker};
 use crate::agent::Options;
 use crate::agent::bounds::Bounds;
 use crate::agent::fake::{FakeKernel, FakeLinks};
@@ -79,7 +79,8 @@ impl Node {
         };
         let links = FakeLinks::default();
         links.set("/run/netns/update", Some((5, &["10.0.0.3", "fe80::1"])));
-        let worker = Worker::new(&options, FakeKernel::default(), links, at(0)).expect("a worker");
+        let worker = Worker::new(&options, Source::new(&options), FakeKernel::default(), links, at(0))
+            .expect("a worker");
         let node = Self { directory, worker };
         node.write("namespace.yaml", &NAMESPACE.replace("MODE", "enforce"));
         node.write("policy.yaml", &POLICY.replace("FQDN", "github.com"));
@@ -460,7 +461,8 @@ fn a_missing_flow_log_directory_is_an_error_that_names_it() {
     let node = Node::new();
     let options = Options { flow_log: Some("/nowhere/flows".into()), ..node.worker.options.clone() };
     let error =
-        Worker::new(&options, FakeKernel::default(), FakeLinks::default(), at(0)).expect_err("no directory");
+        Worker::new(&options, Source::new(&options), FakeKernel::default(), FakeLinks::default(), at(0))
+            .expect_err("no directory");
     assert!(format!("{error:#}").contains(&Path::new("/nowhere/flows").display().to_string()));
 }
 
