@@ -1,7 +1,8 @@
 //! Programs written in Go that the tests speak to: each a module below `tests/tools`, pinned by its go.sum, that holds the
 //! program itself or names it as its tool. Owns their building; Go's own cache makes that quick after the first time.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,13 +20,53 @@ pub fn tool(name: &str) -> Result<PathBuf> {
     let lock = File::create(directory.join(format!("{name}.lock")))?;
     flock(&lock, FlockOperation::LockExclusive)?;
     let program = directory.join(name);
-    let mut go = Command::new("go");
+    let mut go = go(&source)?;
     go.args(["build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags=-s -w", "-o"]);
     let package = package(&source)?;
     let built = go.arg(&program).arg(package).current_dir(&source).env("CGO_ENABLED", "0").output();
-    let built = built.context("failed to run go; `cargo xtask setup` installs it")?;
+    let built = built.context("failed to run go")?;
     ensure!(built.status.success(), "failed to build {name}: {}", String::from_utf8_lossy(&built.stderr));
     Ok(program)
+}
+
+/// A Go that builds a module. One before 1.21 does not fetch the version that a module asks for by itself, so it is
+/// told to: every version is a module too (go.dev/doc/toolchain).
+fn go(source: &Path) -> Result<Command> {
+    let [version, system, processor] = ["GOVERSION", "GOOS", "GOARCH"].map(|name| ask(&["env", name]));
+    if minor(&version?) >= Some(21) {
+        return Ok(Command::new("go"));
+    }
+    let file = std::fs::read_to_string(source.join("go.mod"))?;
+    let wanted = file.lines().find_map(|line| line.strip_prefix("go ")).context("go.mod names no version")?;
+    let module = format!("golang.org/toolchain@v0.0.1-go{wanted}.{}-{}", system?, processor?);
+    let answer = ask(&["mod", "download", "-json", &module])?;
+    let answer: serde_json::Value = serde_json::from_str(&answer)?;
+    let directory = answer["Dir"].as_str().with_context(|| format!("failed to fetch {module}: {answer}"))?;
+    // A module's files are not executable.
+    let tools = std::fs::read_dir(Path::new(directory).join("pkg/tool"))?;
+    for place in
+        tools.map(|entry| std::io::Result::Ok(entry?.path())).chain([Ok(Path::new(directory).join("bin"))])
+    {
+        for program in std::fs::read_dir(place?)? {
+            std::fs::set_permissions(program?.path(), Permissions::from_mode(0o755))?;
+        }
+    }
+    let mut go = Command::new(Path::new(directory).join("bin/go"));
+    go.env("GOROOT", directory).env("GOTOOLCHAIN", "local");
+    Ok(go)
+}
+
+/// What the installed Go answers.
+fn ask(arguments: &[&str]) -> Result<String> {
+    let answer = Command::new("go").args(arguments).current_dir("/").output();
+    let answer = answer.context("failed to run go; `cargo xtask setup` installs it")?;
+    ensure!(answer.status.success(), "go {arguments:?}: {}", String::from_utf8_lossy(&answer.stderr));
+    Ok(String::from_utf8(answer.stdout)?.trim().to_owned())
+}
+
+/// The 19 of go1.19.8.
+fn minor(version: &str) -> Option<u32> {
+    version.strip_prefix("go1.")?.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// What is built of a module: the tool that its go.mod names, else its own program.
