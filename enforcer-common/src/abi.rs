@@ -118,7 +118,7 @@ pub mod capacity {
     /// States in one half of the name automaton.
     pub const NAME_STATES: u32 = 1 << 16;
     /// Octets of the ring buffer.
-    pub const EVENTS: u32 = 4 << 20;
+    pub const EVENTS: u32 = 2 << 20;
 }
 
 /// Programs as they are named in the object file.

@@ -13,7 +13,7 @@ use crate::sync::follow::follow;
 use crate::sync::mirror::Mirror;
 use crate::sync::plan::{self, Desired, Room, Step};
 use crate::sync::{self, Applied};
-use crate::{link, preflight};
+use crate::{link, preflight, sys};
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use enforcer_common::abi::{ABI_VERSION, Settings, capacity, map};
@@ -116,6 +116,8 @@ impl Dataplane {
         };
         dataplane.write_settings()?;
         dataplane.adopt()?;
+        // Reading the object and the kernel's types took several times what is kept.
+        sys::give_back_memory();
         Ok(dataplane)
     }
 

@@ -52,6 +52,15 @@ pub(crate) unsafe fn bpf<A: Attribute>(command: Command, attribute: &mut A) -> i
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as c_int) }
 }
 
+/// Gives memory that was freed back to the system, where the allocator keeps it.
+pub(crate) fn give_back_memory() {
+    // SAFETY: takes no pointer, and may be called at any time.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
 /// Waits until no kernel program still runs that began before this call.
 ///
 /// `MEMBARRIER_CMD_GLOBAL` waits for an RCU grace period, and BPF programs run inside RCU read sections. Where the
