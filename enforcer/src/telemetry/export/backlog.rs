@@ -23,23 +23,14 @@ pub struct Backlog {
     room: usize,
     spool: Option<Spool>,
     counts: Arc<Counts>,
-    /// True when the batch taken last is still in the spool.
-    is_taken_from_spool: bool,
     has_spool_failed: bool,
 }
 
 impl Backlog {
     /// Nothing but what an earlier agent left in the spool; at most `room` octets of payloads are kept in memory.
     pub fn new(room: usize, spool: Option<Spool>, counts: Arc<Counts>) -> Self {
-        let mut backlog = Self {
-            memory: VecDeque::new(),
-            octets: 0,
-            room,
-            spool,
-            counts,
-            is_taken_from_spool: false,
-            has_spool_failed: false,
-        };
+        let mut backlog =
+            Self { memory: VecDeque::new(), octets: 0, room, spool, counts, has_spool_failed: false };
         backlog.note_gone();
         backlog.counts.add(Place::Found, backlog.spooled() + backlog.counts.at(Place::SpoolDamaged));
         backlog
@@ -73,13 +64,12 @@ impl Backlog {
         }
         let first = self.spool.as_mut()?.first(now);
         self.note_gone();
-        self.is_taken_from_spool = matches!(first, Ok(Some(_)));
         first.unwrap_or_else(|error| self.fail(&error, 0))
     }
 
     /// The batch taken last need not be sent again.
     pub fn delivered(&mut self) {
-        if std::mem::take(&mut self.is_taken_from_spool)
+        if self.is_taken_from_spool()
             && let Some(Err(error)) = self.spool.as_mut().map(Spool::forget)
         {
             self.fail(&error, 0);
@@ -89,9 +79,12 @@ impl Backlog {
     /// The batch taken last is to be sent again. Everything goes to disk, where there is a spool: nobody knows how long
     /// the other side is away, or when this process ends.
     pub fn put_back(&mut self, batch: Batch, now: Timestamp) {
-        if !std::mem::take(&mut self.is_taken_from_spool) {
-            self.octets += batch.payload.len();
-            self.memory.push_front(batch);
+        match self.spool.as_mut().filter(|spool| spool.is_lent()) {
+            Some(spool) => spool.keep(),
+            None => {
+                self.octets += batch.payload.len();
+                self.memory.push_front(batch);
+            }
         }
         self.spool_all(now);
     }
@@ -118,7 +111,7 @@ impl Backlog {
 
     /// True when the batch taken last is among [`Self::records`].
     pub fn is_taken_from_spool(&self) -> bool {
-        self.is_taken_from_spool
+        self.spool.as_ref().is_some_and(Spool::is_lent)
     }
 
     /// Octets on disk.
@@ -203,6 +196,40 @@ mod tests {
         assert_eq!(counts.at(Place::QueueDropped), 2 + 3);
         backlog.put_back(first, now());
         assert_eq!(drain(&mut backlog), [1, 4, 5, 6]);
+    }
+
+    #[test]
+    fn a_batch_under_way_that_makes_room_in_the_spool_is_the_sender_s() {
+        for is_delivered in [true, false] {
+            let (directory, counts) = (tempfile::tempdir().expect("a directory"), Arc::<Counts>::default());
+            let options = Options {
+                directory: directory.path().to_owned(),
+                octets: 200 << 10,
+                age: Duration::from_secs(60),
+            };
+            let spool = Spool::open(&options).expect("a spool");
+            let mut backlog = Backlog::new(0, Some(spool), Arc::clone(&counts));
+            let large = |records: u32| Batch { payload: vec![0; 50 << 10].into(), records };
+            backlog.push(large(1), now());
+            let under_way = backlog.take(now()).expect("a batch");
+            assert!(backlog.is_taken_from_spool());
+            (2..=9).for_each(|records| backlog.push(large(records), now()));
+            assert!(!backlog.is_taken_from_spool(), "its segment made room");
+            let mut delivered = 0;
+            if is_delivered {
+                backlog.delivered();
+                delivered = 1;
+            } else {
+                backlog.put_back(under_way, now());
+            }
+            let left: u32 = drain(&mut backlog).iter().sum();
+            let dropped = counts.at(Place::SpoolDropped);
+            assert_eq!(
+                u64::from(delivered + left) + dropped,
+                (1..=9).sum::<u64>(),
+                "{delivered} {left} {dropped}"
+            );
+        }
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(super) struct Pump {
     pub(super) begun: Option<Instant>,
     /// Until when nothing is sent.
     pub(super) paused: Option<Instant>,
-    /// The batch under way, where it came from memory.
+    /// The batch under way.
     pub(super) in_flight: Option<Batch>,
 }
 
@@ -131,7 +131,7 @@ impl Pump {
             self.sender = Some(sender);
             return None;
         };
-        self.in_flight = (!self.backlog.is_taken_from_spool()).then(|| batch.clone());
+        self.in_flight = Some(batch.clone());
         Some(Box::pin(async move {
             let result = sender.send(&batch).await;
             (sender, batch, result)
@@ -193,7 +193,9 @@ impl Pump {
     }
 
     fn note_waiting(&self) {
-        let in_flight = self.in_flight.as_ref().map_or(0, |batch| batch.records);
+        // The spool still counts what it lends.
+        let in_flight = self.in_flight.as_ref().filter(|_| !self.backlog.is_taken_from_spool());
+        let in_flight = in_flight.map_or(0, |batch| batch.records);
         let waiting = u64::from(self.encoder.records() + in_flight) + self.backlog.records();
         self.counts.set_waiting(waiting, self.backlog.spooled_octets());
     }

@@ -63,6 +63,8 @@ pub struct Spool {
     next_number: u64,
     octets: u64,
     records: u64,
+    /// True while the first entry is under way to the other side.
+    is_lent: bool,
     gone: Gone,
     _lock: File,
 }
@@ -92,6 +94,7 @@ impl Spool {
             next_number: 1,
             octets: 0,
             records: 0,
+            is_lent: false,
             gone: Gone::default(),
             _lock: lock,
         };
@@ -134,7 +137,8 @@ impl Spool {
         Ok(())
     }
 
-    /// The oldest batch that is neither too old nor damaged; it stays until it is [forgotten](Self::forget).
+    /// The oldest batch that is neither too old nor damaged. It is lent: it stays until it is [forgotten](Self::forget) or
+    /// [kept](Self::keep), unless it makes room for others; then it is the borrower's alone, and is not counted.
     ///
     /// # Errors
     /// When a segment cannot be read.
@@ -146,7 +150,10 @@ impl Spool {
                 continue;
             }
             match self.file()?.and_then(|file| segment::read(file, &entry)) {
-                Some(batch) => return Ok(Some(batch)),
+                Some(batch) => {
+                    self.is_lent = true;
+                    return Ok(Some(batch));
+                }
                 None => {
                     self.gone.damaged += u64::from(entry.records);
                     self.forget()?;
@@ -161,6 +168,7 @@ impl Spool {
     /// # Errors
     /// When a segment cannot be removed, or it cannot be written down.
     pub fn forget(&mut self) -> io::Result<()> {
+        self.is_lent = false;
         let Some(first) = self.segments.front_mut() else { return Ok(()) };
         let Some(entry) = first.entries.pop_front() else { return Ok(()) };
         self.records -= u64::from(entry.records);
@@ -169,6 +177,16 @@ impl Spool {
         }
         let place = segment::cursor(first.number, entry.end());
         self.cursor.write_all_at(&place, 0)
+    }
+
+    /// The batch that was lent stays.
+    pub fn keep(&mut self) {
+        self.is_lent = false;
+    }
+
+    /// True while the oldest batch is lent and still here.
+    pub fn is_lent(&self) -> bool {
+        self.is_lent
     }
 
     /// True when there is nothing.
@@ -209,18 +227,20 @@ impl Spool {
         Ok(self.reading.as_ref().map(|(_, file)| file))
     }
 
-    /// Removes the first segment; returns how many records were still in it.
+    /// Removes the first segment; returns how many records were still in it, and nobody else has.
     fn remove_first(&mut self) -> io::Result<u64> {
         let Some(first) = self.segments.pop_front() else { return Ok(0) };
         if self.segments.is_empty() {
             self.writing = None;
         }
-        let left = first.entries.iter().map(|entry| u64::from(entry.records)).sum();
+        let left: u64 = first.entries.iter().map(|entry| u64::from(entry.records)).sum();
+        let lent = first.entries.front().filter(|_| std::mem::take(&mut self.is_lent));
+        let lost = left - lent.map_or(0, |entry| u64::from(entry.records));
         self.octets -= first.octets;
         self.records -= left;
         match fs::remove_file(segment::path(&self.options.directory, first.number)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(left),
+            _ => Ok(lost),
         }
     }
 
