@@ -78,11 +78,29 @@ impl Drop for EmptyProgram {
     }
 }
 
-/// Writes a report: its preface, then its sections.
-///
-/// # Errors
-/// When the file cannot be written.
-pub fn write(path: &Path, preface: &str, sections: &[String]) -> Result<()> {
-    let text = format!("{preface}{}", sections.join("\n"));
-    std::fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))
+/// The sections of a report, printed as they come.
+#[derive(Default, Debug)]
+pub struct Report(Vec<String>);
+
+impl Report {
+    /// Adds a section.
+    pub fn add(&mut self, section: String) {
+        println!("{section}");
+        self.0.push(section);
+    }
+
+    /// Writes it behind its preface, where a file is wanted.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, preface: &str, path: Option<&Path>) -> Result<()> {
+        let Some(path) = path else { return Ok(()) };
+        let text = format!("{preface}{}", self.0.join("\n"));
+        std::fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))
+    }
+}
+
+/// True when a part is to be measured: all are unless some are named.
+pub fn is_wanted(only: &[String], part: &str) -> bool {
+    only.is_empty() || only.iter().any(|only| only == part)
 }

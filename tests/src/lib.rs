@@ -35,6 +35,7 @@ pub mod prometheus;
 pub mod reaper;
 pub mod record;
 pub mod resolver;
+pub mod status;
 pub mod tls;
 mod worker;
 pub mod zone;

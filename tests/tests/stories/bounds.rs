@@ -2,9 +2,8 @@
 //! oldest makes room and is counted, and nobody else notices.
 
 use std::net::IpAddr;
-use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use enforcer_tests::journal::PATIENCE;
 use enforcer_tests::{Agent, Family, Lab, Outcome, client, zone};
 use serde_json::{Value, json};
@@ -39,18 +38,8 @@ fn ask(lab: &Lab, pod: &str, name: &str) -> Result<Vec<IpAddr>> {
 
 /// Waits until the status says this of what is learned.
 fn await_learned(agent: &Agent<'_>, expected: &Value) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let out = agent.cli(&["status", "-o", "json"])?;
-        let status: Value = serde_json::from_slice(&out.stdout)?;
-        if status["learned"] == *expected {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            bail!("{} instead of {expected}", status["learned"]);
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    let what = format!("{expected} learned");
+    agent.await_status(&what, PATIENCE, |status| Ok((status["learned"] == *expected).then_some(())))
 }
 
 /// Addresses that `names` shows for a name, and how many it says made room.

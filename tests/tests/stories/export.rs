@@ -3,9 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, UdpSocket};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use enforcer_tests::collector::{Collector, LogRecord};
 use enforcer_tests::journal::PATIENCE;
 use enforcer_tests::{Agent, Lab};
@@ -72,11 +71,6 @@ impl Exporter {
     }
 }
 
-fn status(agent: &Agent) -> Result<Value> {
-    let said = agent.cli(&["status", "-o", "json"])?;
-    serde_json::from_slice(&said.stdout).context("the status is JSON")
-}
-
 fn exporter(status: &Value) -> Result<Exporter> {
     let export = &status["exports"][0];
     let places = export["records"].as_object().context("an exporter")?;
@@ -90,17 +84,7 @@ fn exporter(status: &Value) -> Result<Exporter> {
 
 /// Waits until the exporter is as it is wanted.
 fn await_exporter(agent: &Agent, wanted: impl Fn(&Exporter) -> bool) -> Result<Exporter> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let found = exporter(&status(agent)?)?;
-        if wanted(&found) {
-            return Ok(found);
-        }
-        if Instant::now() > deadline {
-            bail!("the exporter stays at {found:?}");
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    agent.await_status("the exporter", PATIENCE, |status| Ok(Some(exporter(status)?).filter(&wanted)))
 }
 
 /// Records that the agent made: its ring numbers them.
@@ -187,7 +171,7 @@ fn what_the_spool_cannot_hold_is_counted_to_the_record() -> Result<()> {
     // Each wave is a batch of its own, far smaller than the spool and together far larger.
     for wave in 0..8_u16 {
         let place = |exporter: &Exporter| (exporter.spooled_octets, exporter.at("spool-dropped"));
-        let before = place(&exporter(&status(&agent)?)?);
+        let before = place(&exporter(&agent.status()?)?);
         begin(&lab, 21_000 + wave * 50..21_050 + wave * 50)?;
         await_exporter(&agent, |exporter| place(exporter) != before)?;
     }
@@ -195,7 +179,7 @@ fn what_the_spool_cannot_hold_is_counted_to_the_record() -> Result<()> {
     ensure!(away.at("delivered") == 0, "{away:?}");
     collector.start()?;
     let end = await_exporter(&agent, |exporter| exporter.waiting == 0)?;
-    let status = status(&agent)?;
+    let status = agent.status()?;
     let taken = collector.records()?;
     assert_eq!(taken.len() as u64, end.at("delivered"), "{end:?}");
     let end = exporter(&status)?;

@@ -81,8 +81,7 @@ fn an_edit_takes_effect_while_another_workload_floods() -> Result<()> {
     })?;
     // Before the status: what is told after it may not be in it.
     let told = agent.records().len() as u64;
-    let status = agent.cli(&["status", "-o", "json"])?;
-    let status: serde_json::Value = serde_json::from_slice(&status.stdout)?;
+    let status = agent.status()?;
     let seen = status["flows"]["seen"].as_u64().context("no count of flows")?;
     let lost = status["losses"]["flow-log-dropped"].as_u64().unwrap_or(0);
     assert!(told + lost <= seen, "{told} told, {lost} lost, {seen} seen");

@@ -9,7 +9,7 @@ use enforcer_tests::packet::{Capture, Wire};
 use enforcer_tests::{Family, Lab, Outcome, client, zone};
 use hickory_proto::op::{Message, MessageType};
 use hickory_proto::rr::{RData, Record};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::policies::{CLUSTER_DNS, egress, rule};
 
@@ -117,8 +117,7 @@ fn only_the_answer_to_an_open_question_counts() -> Result<()> {
     forger.answer(&question, port)?;
     assert_eq!(prize(&lab), Outcome::Connected, "the control: the very answer that was asked for");
     // Each lie once, the marks behind all four, and the resolver's own answer beside the one that counted.
-    let status: Value = serde_json::from_slice(&agent.cli(&["status", "-o", "json"])?.stdout)?;
-    assert_eq!(status["dns_answers"], json!({"unsolicited": 3, "malformed": 4, "learned": 2}));
+    assert_eq!(agent.status()?["dns_answers"], json!({"unsolicited": 3, "malformed": 4, "learned": 2}));
     Ok(())
 }
 

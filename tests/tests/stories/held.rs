@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Context, Result, ensure};
 use enforcer_tests::dig::{Ask, Transport, addresses};
 use enforcer_tests::hostile::{self, Hostile, PRIZE, Trick};
-use enforcer_tests::{Agent, Lab, Outcome};
+use enforcer_tests::status::count;
+use enforcer_tests::{Lab, Outcome};
 use hickory_proto::rr::RecordType;
 use serde_json::Value;
 
@@ -23,14 +24,6 @@ fn ask(lab: &Lab, transport: Transport) -> Result<()> {
     Ok(())
 }
 
-/// A number of the agent's status, by its path.
-fn number(agent: &Agent<'_>, path: &[&str]) -> Result<u64> {
-    let out = agent.cli(&["status", "-o", "json"])?;
-    let status: Value = serde_json::from_slice(&out.stdout)?;
-    let found = path.iter().fold(&status, |value, step| &value[*step]);
-    Ok(found.as_u64().unwrap_or(0))
-}
-
 /// A long answer comes over `transport`, in at least so many packets that hold a part of it.
 fn opens(transport: Transport, packets: u64) -> Result<()> {
     let lab = lab()?;
@@ -42,9 +35,10 @@ fn opens(transport: Transport, packets: u64) -> Result<()> {
     ask(&lab, transport)?;
     assert_eq!(lab.pod("app").connect(prize, 443), Outcome::Connected);
     ensure!(lab.pod("app").namespace.counter("TcpExt", "TCPSynRetrans")? == before, "a SYN was lost");
-    let held = number(&agent, &["dns", "held"])?;
+    let status = agent.status()?;
+    let held = count(&status, "/dns/held");
     ensure!(held >= packets, "{held} packets held, {packets} expected");
-    assert_eq!(number(&agent, &["dns_answers", "learned"])?, 1);
+    assert_eq!(count(&status, "/dns_answers/learned"), 1);
     let record = agent.cli(&["dns", "-o", "json", "--last", "1"])?;
     let record: Value = serde_json::from_slice(&record.stdout).context("one record")?;
     assert_eq!(record["dns"]["name"], Trick::TooLong.name());

@@ -9,7 +9,6 @@ use enforcer_tests::dig::{Ask, Transport};
 use enforcer_tests::hostile::{self, Hostile, PRIZE, Trick};
 use enforcer_tests::{Agent, Family, Lab, Outcome};
 use hickory_proto::rr::RecordType;
-use serde_json::Value;
 
 use crate::policies::{CLUSTER_DNS, egress, rule};
 
@@ -38,8 +37,7 @@ pub(crate) fn agent(lab: &Lab) -> Result<Agent<'_>> {
 
 /// DNS answers by outcome.
 fn outcomes(agent: &Agent<'_>) -> Result<BTreeMap<String, u64>> {
-    let out = agent.cli(&["status", "-o", "json"])?;
-    let status: Value = serde_json::from_slice(&out.stdout)?;
+    let status = agent.status()?;
     let counts = status["dns_answers"].as_object().context("no counts")?;
     Ok(counts.iter().map(|(outcome, count)| (outcome.clone(), count.as_u64().unwrap_or(0))).collect())
 }

@@ -1,11 +1,11 @@
 //! Every record that is made is delivered, waits, or is counted as lost at a place with a name: the sums, at each consumer.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use enforcer_tests::collector::Collector;
 use enforcer_tests::journal::PATIENCE;
+use enforcer_tests::status::count;
 use enforcer_tests::{Agent, Lab};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -44,16 +44,6 @@ fn begin(lab: &Lab, target: &str, number: u64) -> Result<()> {
     })
 }
 
-fn status(agent: &Agent) -> Result<Value> {
-    let said = agent.cli(&["status", "-o", "json"])?;
-    serde_json::from_slice(&said.stdout).context("the status is JSON")
-}
-
-/// A count of the status, 0 where it is left out.
-fn count(status: &Value, pointer: &str) -> u64 {
-    status.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
-}
-
 fn loss(status: &Value, kind: &str) -> u64 {
     count(status, &format!("/losses/{kind}"))
 }
@@ -66,18 +56,8 @@ fn told_or_lost(status: &Value) -> u64 {
 }
 
 /// Waits for a status that is as it is wanted.
-fn await_status(agent: &Agent, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let status = status(agent)?;
-        if wanted(&status) {
-            return Ok(status);
-        }
-        if Instant::now() > deadline {
-            bail!("the status stays: {}", serde_json::to_string_pretty(&status)?);
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+fn await_status(agent: &Agent, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+    agent.await_status(what, PATIENCE, |status| Ok(wanted(status).then(|| status.clone())))
 }
 
 /// What the exporter says of a place.
@@ -95,7 +75,7 @@ fn what_is_made_is_delivered_or_counted_at_every_consumer() -> Result<()> {
     // The ring of records is smaller than what one turn of the agent brings.
     let agent =
         lab.agent_with(&["--flow-log", "-", "--flow-capacity", "500", "--otlp", "http://127.0.0.1:4317"])?;
-    let before = told_or_lost(&status(&agent)?);
+    let before = told_or_lost(&agent.status()?);
     let process = Pid::from_raw(i32::try_from(agent.pid())?).context("a process")?;
     kill_process(process, Signal::STOP)?;
     begin(&lab, OPEN, PASSED)?;
@@ -104,13 +84,13 @@ fn what_is_made_is_delivered_or_counted_at_every_consumer() -> Result<()> {
 
     // The kernel: every flow was told, did not fit, or was beyond the budget of refusals.
     let all = before + PASSED + REFUSED;
-    let seen = await_status(&agent, |status| told_or_lost(status) >= all)?;
+    let seen = await_status(&agent, "every flow", |status| told_or_lost(status) >= all)?;
     assert_eq!(told_or_lost(&seen), all, "{:#}", seen["losses"]);
     assert!(loss(&seen, "events-ring-full") > 0, "the ring buffer was full");
 
     // The exporter: read or missed, then delivered, waiting or counted.
     let made = |status: &Value| count(status, "/flows/seen") + count(status, "/dns/seen");
-    let done = await_status(&agent, |status| {
+    let done = await_status(&agent, "the exporter's last record", |status| {
         count(status, "/exports/0/waiting") == 0 && {
             place(status, "read") + place(status, "missed") == made(status)
         }

@@ -142,10 +142,7 @@ fn the_hubble_client_learns_of_the_node_and_follows_until_the_agent_ends() -> Re
 fn the_port_wants_a_certificate_and_follows_new_ones() -> Result<()> {
     let lab = lab()?;
     let (own, strange) = (Certificates::new()?, Certificates::new()?);
-    let served = |agent: &Agent<'_>| -> Result<Value> {
-        let status: Value = serde_json::from_slice(&agent.cli(&["status", "-o", "json"])?.stdout)?;
-        Ok(status["observer"].clone())
-    };
+    let served = |agent: &Agent<'_>| -> Result<Value> { Ok(agent.status()?["observer"].clone()) };
     let [certificate, key, ca] = ["agent.pem", "agent.key", "ca.pem"].map(|name| own.file(name));
     let agent = lab.agent_with(&[
         "--observer-socket",
@@ -227,18 +224,16 @@ fn a_client_that_stops_reading_is_told_exactly_what_it_missed() -> Result<()> {
         told.with_context(|| format!("a flow to a port from {first} on has no record"))?;
     }
     listening.hold(false)?;
-    let status =
-        || -> Result<Value> { Ok(serde_json::from_slice(&agent.cli(&["status", "-o", "json"])?.stdout)?) };
     let mut given = Given::default();
     loop {
-        let seen = status()?["flows"]["seen"].as_u64().context("no count of flows")?;
+        let seen = agent.status()?["flows"]["seen"].as_u64().context("no count of flows")?;
         let all_given = listening.lines().wait(|lines| {
             given.count(lines);
             (given.flows + given.lost >= seen).then_some(())
         });
         all_given.with_context(|| format!("{} given, {} lost of {seen}", given.flows, given.lost))?;
         // More may have come meanwhile: ends of flows.
-        let status = status()?;
+        let status = agent.status()?;
         if status["flows"]["seen"] == json!(given.flows + given.lost) {
             assert_eq!(status["losses"]["observer-reader-missed"], json!(given.lost));
             break;

@@ -55,8 +55,7 @@ fn a_name_that_is_not_listed_is_refused_at_once_and_told() -> Result<()> {
         assert_eq!(lab.pod("app").visit("api.github.com", 443, family), Outcome::Connected);
         assert_eq!(asked(&lab, "pagerduty.com", family)?, ResponseCode::Refused);
     }
-    let status = agent.cli(&["status", "-o", "json"])?;
-    let status: serde_json::Value = serde_json::from_slice(&status.stdout)?;
+    let status = agent.status()?;
     assert_eq!(status["dns_answers"]["refused"], 2, "{status}");
     Ok(())
 }

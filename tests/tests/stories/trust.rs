@@ -2,9 +2,9 @@
 //! nobody restarting anything.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use enforcer_tests::{Agent, Family, Lab, Outcome, client};
 use serde_json::Value;
 
@@ -32,20 +32,11 @@ ports: [{port: 53, protocol: UDP}]
 
 /// Waits until these resolvers are trusted, and no others.
 fn await_resolvers(agent: &Agent<'_>, expected: &[&str]) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let out = agent.cli(&["status", "-o", "json"])?;
-        let status: Value = serde_json::from_slice(&out.stdout)?;
+    agent.await_status(&format!("trust in {expected:?}"), PATIENCE, |status| {
         let resolvers = status["resolvers"].as_array().context("no resolvers")?;
         let told: Vec<_> = resolvers.iter().filter_map(Value::as_str).collect();
-        if told == expected {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            bail!("{told:?} instead of {expected:?}");
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
+        Ok((told == expected).then_some(()))
+    })
 }
 
 /// What comes of asking the stranger for a name and connecting to what it says.

@@ -47,22 +47,15 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let mut tables = Vec::new();
-    let mut add = |table: String| {
-        println!("{table}");
-        tables.push(table);
-    };
+    let mut report = bench::Report::default();
     if arguments.column.is_none() {
         let kernel = kernel::measure(arguments.rounds)?;
-        add(figures::table("Programs alone", "empty program", &kernel));
+        report.add(figures::table("Programs alone", "empty program", &kernel));
     }
     if !arguments.programs_only {
         for (column, figures) in live::measure(arguments.rounds, arguments.column.as_deref())? {
-            add(figures::table(column, "nothing", &figures));
+            report.add(figures::table(column, "nothing", &figures));
         }
     }
-    if let Some(path) = arguments.write {
-        bench::write(&path, PREFACE, &tables)?;
-    }
-    Ok(())
+    report.write(PREFACE, arguments.write.as_deref())
 }

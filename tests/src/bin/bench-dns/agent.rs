@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use enforcer_tests::Agent;
 use enforcer_tests::bench::{MEASURED, REST, pin_to};
-use serde_json::Value;
+use enforcer_tests::status::count;
 
 use crate::live::{self, Ends};
 
@@ -58,13 +58,13 @@ fn time(log: Option<&str>) -> Result<[f64; 2]> {
     let ends = Ends::open(&lab)?;
     ask(&ends, 0..NAMES, NAMES)?;
     await_records(&agent, NAMES)?;
-    let before = processor_time(&agent)?;
+    let before = agent.processor_time()?;
     std::thread::sleep(Duration::from_secs(1) * QUERIES / RATE);
-    let between = processor_time(&agent)?;
+    let between = agent.processor_time()?;
     ask(&ends, 0..QUERIES, NAMES)?;
     await_records(&agent, NAMES + QUERIES)?;
-    let after = processor_time(&agent)?;
-    Ok([between - before, after - between].map(|time| time as f64 / f64::from(QUERIES)))
+    let after = agent.processor_time()?;
+    Ok([between - before, after - between].map(|time| time.as_nanos() as f64 / f64::from(QUERIES)))
 }
 
 /// Resident memory, octets, before and after so many queries for so many names.
@@ -97,28 +97,10 @@ fn ask(ends: &Ends, numbers: std::ops::Range<u32>, names: u32) -> Result<()> {
 }
 
 /// Waits until the agent has entered so many DNS records; none may be lost.
-fn await_records(agent: &Agent<'_>, count: u32) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let out = agent.cli(&["status", "-o", "json"])?;
-        let status: Value = serde_json::from_slice(&out.stdout).context("the status is no JSON")?;
-        let lost = status["losses"]["events-ring-full"].as_u64().unwrap_or(0);
+fn await_records(agent: &Agent<'_>, number: u32) -> Result<()> {
+    agent.await_status(&format!("{number} queries"), PATIENCE, |status| {
+        let lost = count(status, "/losses/events-ring-full");
         ensure!(lost == 0, "{lost} events were lost");
-        let seen = status["dns"]["seen"].as_u64().unwrap_or(0);
-        if seen >= u64::from(count) {
-            return Ok(());
-        }
-        ensure!(Instant::now() < deadline, "{seen} of {count} queries were entered");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// Nanoseconds of processor time that the threads of the agent took so far.
-fn processor_time(agent: &Agent<'_>) -> Result<u64> {
-    let mut sum = 0;
-    for task in std::fs::read_dir(format!("/proc/{}/task", agent.pid()))? {
-        let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
-        sum += text.split(' ').next().context("no figure")?.parse::<u64>()?;
-    }
-    Ok(sum)
+        Ok((count(status, "/dns/seen") >= u64::from(number)).then_some(()))
+    })
 }

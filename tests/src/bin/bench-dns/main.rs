@@ -47,29 +47,22 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let mut sections = Vec::new();
-    let mut add = |section: String| {
-        println!("{section}");
-        sections.push(section);
-    };
-    let is_wanted = |part: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == part);
+    let mut report = bench::Report::default();
+    let is_wanted = |part| bench::is_wanted(&arguments.only, part);
     if is_wanted("programs") {
         let figures = kernel::measure(arguments.rounds)?;
-        add(figures::table("Programs alone", "empty program", &figures));
+        report.add(figures::table("Programs alone", "empty program", &figures));
     }
     if is_wanted("live") {
         for (column, figures) in live::measure(arguments.rounds)? {
-            add(figures::table(column, "nothing", &figures));
+            report.add(figures::table(column, "nothing", &figures));
         }
     }
     if is_wanted("agent") {
-        add(agent::measure(arguments.full)?);
+        report.add(agent::measure(arguments.full)?);
     }
     if is_wanted("fresh") {
-        add(fresh::measure(arguments.full)?);
+        report.add(fresh::measure(arguments.full)?);
     }
-    if let Some(path) = arguments.write {
-        bench::write(&path, PREFACE, &sections)?;
-    }
-    Ok(())
+    report.write(PREFACE, arguments.write.as_deref())
 }

@@ -12,7 +12,7 @@ use enforcer_tests::agent::binary;
 use serde_json::Value;
 
 use crate::generate::Generator;
-use crate::station::{OPEN, PATIENCE, agent, processor_time, world};
+use crate::station::{OPEN, PATIENCE, agent, world};
 
 /// Flows that are measured.
 const FLOWS: usize = 2_000;
@@ -93,9 +93,9 @@ pub(crate) fn idle() -> Result<String> {
     let agent = agent(&lab, &["--flow-log", "none"])?;
     // What it does at its start is over.
     std::thread::sleep(Duration::from_secs(3));
-    let (before, start) = (processor_time(&agent)?, Instant::now());
+    let (before, start) = (agent.processor_time()?, Instant::now());
     std::thread::sleep(IDLE);
-    let part = (processor_time(&agent)? - before).as_secs_f64() / start.elapsed().as_secs_f64();
+    let part = (agent.processor_time()? - before).as_secs_f64() / start.elapsed().as_secs_f64();
     Ok(format!(
         "## An idle agent\n\n| what | figure |\n|---|---:|\n| processor time over {} s | {:.2} % of a CPU |\n\
          | resident memory | {:.1} MiB |\n",

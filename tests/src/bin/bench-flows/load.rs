@@ -6,13 +6,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use enforcer_tests::status::count;
 use enforcer_tests::{Agent, Lab};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::consume::{self, Got};
 use crate::generate::{Begun, Generator};
-use crate::station::{agent, await_status, count, processor_time, status, world};
+use crate::station::{PATIENCE, agent, world};
 
 /// Records that the agent keeps: two thirds of a second at 50,000 flows a second.
 const CAPACITY: &str = "65536";
@@ -109,9 +110,9 @@ fn load(
     let agent = agent(lab, &arguments)?;
     consumers.follow(wanted)?;
     let mut generator = Generator::open(lab)?;
-    let before = processor_time(&agent)?;
+    let before = agent.processor_time()?;
     let begun = generator.run(time, rate, closed_every)?;
-    let processor = processor_time(&agent)?.saturating_sub(before);
+    let processor = agent.processor_time()?.saturating_sub(before);
     let resident = agent.resident()?;
     let status = settle(&agent, consumers)?;
     Ok(Outcome { begun, status, processor, resident })
@@ -122,14 +123,14 @@ fn settle(agent: &Agent<'_>, consumers: &Consumers) -> Result<Value> {
     // Ends that found no room in the ring buffer are found by walks, which are two seconds apart.
     let mut seen = 0;
     loop {
-        let now = count(&status(agent)?, "/flows/seen");
+        let now = count(&agent.status()?, "/flows/seen");
         if now == seen {
             break;
         }
         seen = now;
         std::thread::sleep(Duration::from_secs(15));
     }
-    await_status(agent, "the end of what waits", |status| {
+    agent.await_status("the end of what waits", PATIENCE, |status| {
         let exported = consumers.otlp.as_ref().is_none_or(|got| {
             count(status, "/exports/0/waiting") == 0
                 && got.records() == count(status, "/exports/0/records/delivered")
@@ -138,7 +139,7 @@ fn settle(agent: &Agent<'_>, consumers: &Consumers) -> Result<Value> {
             consumers.json.as_ref().is_none_or(|got| got.records() + lost_lines(status) == made(status));
         let observed =
             consumers.observer.as_ref().is_none_or(|got| got.records() + got.missed() >= made(status));
-        exported && logged && observed
+        Ok((exported && logged && observed).then(|| status.clone()))
     })
 }
 

@@ -4,8 +4,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
+use enforcer_tests::bench;
 
 mod consume;
 mod generate;
@@ -51,27 +52,19 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let mut sections = Vec::new();
-    let mut add = |section: String| {
-        println!("{section}");
-        sections.push(section);
-    };
-    let is_wanted = |part: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == part);
+    let mut report = bench::Report::default();
+    let is_wanted = |part| bench::is_wanted(&arguments.only, part);
     if is_wanted("sustained") {
-        add(load::sustained(arguments.rate, arguments.seconds, &arguments.consumers)?);
+        report.add(load::sustained(arguments.rate, arguments.seconds, &arguments.consumers)?);
     }
     if is_wanted("beyond") {
-        add(load::beyond(&arguments.consumers)?);
+        report.add(load::beyond(&arguments.consumers)?);
     }
     if is_wanted("latency") {
-        add(latency::measure()?);
+        report.add(latency::measure()?);
     }
     if is_wanted("idle") {
-        add(latency::idle()?);
+        report.add(latency::idle()?);
     }
-    if let Some(path) = arguments.write {
-        let text = format!("{PREFACE}{}", sections.join("\n"));
-        std::fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
-    }
-    Ok(())
+    report.write(PREFACE, arguments.write.as_deref())
 }
