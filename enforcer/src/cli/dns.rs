@@ -1,7 +1,5 @@
 //! `enforcer dns`: asks for DNS records and prints them. Owns its flags and what lines look like; never filters: the agent does.
 
-use std::io::{self, Write};
-
 use anstyle::{AnsiColor, Style};
 use clap::Args;
 use enforcer_common::verdict::Verdict;
@@ -16,7 +14,7 @@ use jiff::tz::TimeZone;
 
 use super::{FlowOutput, SocketArgs, flows, print};
 use crate::api::dns::DnsRequest;
-use crate::api::{Request, Response, client};
+use crate::api::{Request, Response};
 
 /// Answers that a compact line shows.
 const SHOWN: usize = 4;
@@ -70,24 +68,12 @@ pub struct DnsArgs {
 /// # Errors
 /// When the agent cannot be asked or standard output breaks; a reader that closes the pipe is no error.
 pub fn run(args: &DnsArgs, now: Timestamp) -> anyhow::Result<()> {
-    let mut answer = client::ask(&args.socket.socket, Request::Dns(request(args, now)?))?;
-    let mut output = io::BufWriter::new(anstream::stdout());
     let zone = TimeZone::system();
-    while let Some(response) = answer.line()? {
-        let written = match response {
-            Response::Dns(record) => writeln!(output, "{}", line(&record, args.output, &zone)?),
-            Response::Lost(lost) => {
-                output.flush().and_then(|()| writeln!(anstream::stderr(), "{}", flows::lost_line(lost)))
-            }
-            _ => Ok(()),
-        };
-        let flushed = if answer.has_more() { Ok(()) } else { output.flush() };
-        match written.and(flushed) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            result => result?,
-        }
-    }
-    Ok(output.flush()?)
+    let request = Request::Dns(request(args, now)?);
+    flows::print_lines(&args.socket.socket, request, |response| match response {
+        Response::Dns(record) => Ok(Some(line(record, args.output, &zone)?)),
+        _ => Ok(None),
+    })
 }
 
 /// What is asked of the agent.

@@ -1,6 +1,7 @@
 //! `enforcer flows`: asks for records and prints them. Never filters: the agent does.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use enforcer_core::filter::{Filter, parse_since};
 use enforcer_core::record::Record;
@@ -18,15 +19,26 @@ const DEFAULT_LAST: usize = 20;
 /// # Errors
 /// When the agent cannot be asked or standard output breaks; a reader that closes the pipe is no error.
 pub fn run(args: &FlowsArgs, now: Timestamp) -> anyhow::Result<()> {
-    let request = request(args, now)?;
-    let mut answer = client::ask(&args.socket.socket, Request::Flows(request))?;
-    let mut output = io::BufWriter::new(anstream::stdout());
     let zone = TimeZone::system();
+    print_lines(&args.socket.socket, Request::Flows(request(args, now)?), |response| match response {
+        Response::Flow(record) => Ok(Some(line(record, args.output, &zone)?)),
+        _ => Ok(None),
+    })
+}
+
+/// Prints a line for each record of an answer as they come, and to standard error how many were lost.
+pub(super) fn print_lines(
+    socket: &Path,
+    request: Request,
+    line: impl Fn(&Response) -> anyhow::Result<Option<String>>,
+) -> anyhow::Result<()> {
+    let mut answer = client::ask(socket, request)?;
+    let mut output = io::BufWriter::new(anstream::stdout());
     while let Some(response) = answer.line()? {
-        let written = match response {
-            Response::Flow(record) => writeln!(output, "{}", line(&record, args.output, &zone)?),
-            Response::Lost(lost) => {
-                output.flush().and_then(|()| writeln!(anstream::stderr(), "{}", lost_line(lost)))
+        let written = match (&response, line(&response)?) {
+            (_, Some(line)) => writeln!(output, "{line}"),
+            (Response::Lost(lost), None) => {
+                output.flush().and_then(|()| writeln!(anstream::stderr(), "{}", lost_line(*lost)))
             }
             _ => Ok(()),
         };
@@ -74,7 +86,7 @@ fn line(record: &Record, output: FlowOutput, zone: &TimeZone) -> serde_json::Res
     }
 }
 
-pub(super) fn lost_line(lost: Lost) -> String {
+fn lost_line(lost: Lost) -> String {
     let why = match lost.by {
         LostBy::Reader => "this reader was slower than the agent",
         LostBy::Kernel => "the agent was slower than the kernel",
