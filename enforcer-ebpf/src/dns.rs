@@ -26,7 +26,6 @@ use enforcer_common::event::{DnsEvent, DnsOutcome};
 use enforcer_common::flow::FLAG_LISTED;
 use enforcer_common::packet::{Kind as PacketKind, UDP};
 use enforcer_common::policy::LearnedKey;
-use enforcer_common::question::QuestionKey;
 use enforcer_common::verdict::Reason;
 pub use refuse::{REFUSAL, dns_refusal};
 use tell::{count_answer, head, tell};
@@ -267,8 +266,7 @@ pub extern "C" fn dns_ask(skb: Context, at: u32, length: u32) -> u32 {
     if at != 0 && load(skb, message, at, length) != 0 {
         return UNREAD;
     }
-    let key = &work.key;
-    if RESOLVERS.get_ptr(&key.remote).is_none() {
+    if RESOLVERS.get_ptr(&work.key.remote).is_none() {
         return UNREAD;
     }
     // SAFETY: the map element of this CPU.
@@ -277,16 +275,9 @@ pub extern "C" fn dns_ask(skb: Context, at: u32, length: u32) -> u32 {
         return UNREAD;
     }
     let is_refused = work.flow.flags & FLAG_LISTED != 0 && !ask::may_ask_here(work, names::class_of());
-    let (flow, key) = (&work.flow, &work.key);
-    let protocol = key.protocol;
-    let key = QuestionKey {
-        resolver: key.remote,
-        endpoint: flow.endpoint,
-        local_port: key.local_port,
-        transaction: transaction.to_be(),
-    };
+    let key = question::key_of(work, transaction.to_be());
     // SAFETY: the map element of this CPU.
-    if !unsafe { question::remember(message, &key, protocol, is_refused) } {
+    if !unsafe { question::remember(message, &key, work.key.protocol, is_refused) } {
         count(Counter::QuestionInsertFailed as u32, 1);
     }
     if is_refused { REFUSED } else { ASKED }

@@ -1,10 +1,9 @@
 //! Puts questions back for benchmarks: an answer counts once, and `BPF_PROG_TEST_RUN` repeats one packet. Programs that
 //! the agent loads never come here.
 
-use super::question::remember;
+use super::question::{key_of, remember};
 use super::{message, number16};
 use crate::work::work;
-use enforcer_common::question::QuestionKey;
 
 /// Enters the question that was asked last on this CPU again; with `is_new`, under another number each time. False when it
 /// cannot be entered.
@@ -22,12 +21,7 @@ pub extern "C" fn dns_ask_again(is_new: u32) -> u32 {
             (number16(message, 0) as u16).to_be()
         }
     };
-    let question = QuestionKey {
-        resolver: work.key.remote,
-        endpoint: work.flow.endpoint,
-        local_port: work.key.local_port,
-        transaction,
-    };
+    let question = key_of(work, transaction);
     // SAFETY: as above; an answer has the name and type of its question.
     unsafe { remember(message, &question, work.key.protocol, false) as u32 }
 }

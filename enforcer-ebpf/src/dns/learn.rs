@@ -57,7 +57,8 @@ pub extern "C" fn dns_learn_some(first: u32) -> i32 {
     0
 }
 
-/// Learns a noted address once more where it answers to the name's class and to no other; false where it does not.
+/// Learns a noted address once more where its first slot is the name's class and valid, as nearly all are; false where it
+/// is not.
 ///
 /// # Safety
 ///

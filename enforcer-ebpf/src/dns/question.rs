@@ -6,11 +6,23 @@ use crate::atomic::exchange;
 use crate::events::count;
 use crate::maps::{ASKED, QUESTIONS};
 use crate::skb;
+use crate::work::Work;
 use enforcer_common::abi::{ANSWER_SECONDS, Counter};
 use enforcer_common::question::{BUSY, FREE, QUESTION_NAME, Question, QuestionKey, WAYS, first_place};
 
 /// Octets of a name that are copied in one go; few are longer.
 const USUAL: usize = 64;
+
+/// The key of a question that the packet in the work space asks under a number, network order.
+#[inline(always)]
+pub fn key_of(work: &Work, transaction: u16) -> QuestionKey {
+    QuestionKey {
+        resolver: work.key.remote,
+        endpoint: work.flow.endpoint,
+        local_port: work.key.local_port,
+        transaction,
+    }
+}
 
 /// Remembers the question of the message in memory. False when it cannot be.
 ///
