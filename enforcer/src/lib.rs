@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod causes;
 pub mod cli;
 pub mod complaints;
 pub mod socket;

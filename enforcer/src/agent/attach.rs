@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use enforcer_core::object::WorkloadId;
 
 use super::kernel::{Kernel, Links};
-use super::resolve::{Resolved, chain};
+use super::resolve::Resolved;
+use crate::causes::chain;
 
 /// Attaches every workload that was found and detaches those that are gone; returns what failed.
 ///

@@ -85,7 +85,7 @@ impl Host {
         let (tell, held) = mpsc::channel();
         let holding = dataplane.hold(tell).inspect_err(|error| {
             tracing::warn!(
-                error = super::resolve::chain(error),
+                error = crate::causes::chain(error),
                 "DNS answers that the kernel cannot read pass and open nothing"
             );
         });

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use enforcer_core::object::Workload;
 
 use super::kernel::Links;
+use crate::causes::chain;
 use crate::source::workload::{Place, WorkloadEntry};
 
 /// A workload as it is found on this host.
@@ -88,21 +89,6 @@ fn is_link_local(address: IpAddr) -> bool {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     }
-}
-
-/// An error with its causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

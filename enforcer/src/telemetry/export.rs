@@ -168,11 +168,11 @@ impl Exporter {
 
     /// Records lost at each place where any were, by the name of the loss.
     pub fn losses(&self) -> impl Iterator<Item = (String, u64)> {
-        let lost = Place::LOSSES.map(|place| (place, self.counts.at(place)));
-        lost.into_iter()
-            // Those that the ring overwrote are counted there, for all exporters.
-            .filter(|(place, count)| *place != Place::Missed && *count > 0)
-            .map(|(place, count)| (format!("{}-{}", self.name, place.text()), count))
+        // Those that the ring overwrote are counted there, for all exporters.
+        let places = Place::ALL.into_iter().filter(|place| place.is_loss());
+        places
+            .map(|place| (format!("{}-{}", self.name, place.text()), self.counts.at(place)))
+            .filter(|(_, count)| *count > 0)
     }
 
     /// How it stands.

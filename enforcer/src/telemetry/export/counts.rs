@@ -52,18 +52,10 @@ impl Place {
         Self::Unsent,
     ];
 
-    /// Places where records that were made are lost.
-    pub const LOSSES: [Self; 9] = [
-        Self::Missed,
-        Self::Shed,
-        Self::Rejected,
-        Self::QueueDropped,
-        Self::SpoolDropped,
-        Self::SpoolExpired,
-        Self::SpoolDamaged,
-        Self::SpoolFailed,
-        Self::Unsent,
-    ];
+    /// True where records that this exporter had are lost.
+    pub const fn is_loss(self) -> bool {
+        !matches!(self, Self::Read | Self::Found | Self::Missed | Self::Delivered)
+    }
 
     /// Its name in status and metrics.
     pub const fn text(self) -> &'static str {

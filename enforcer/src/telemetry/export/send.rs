@@ -117,18 +117,3 @@ async fn connect(authority: &Authority, tls: Option<Arc<ClientConfig>>) -> io::R
     let name = ServerName::try_from(authority.host.clone()).map_err(io::Error::other)?;
     Ok(Box::new(TlsConnector::from(tls).connect(name, stream).await?))
 }
-
-/// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
-}

@@ -22,7 +22,8 @@ use tonic_types::StatusExt;
 
 use super::headers::{Header, stamps};
 use super::response::Answer;
-use super::{Failure, Stream, Taken, chain, connect};
+use super::{Failure, Stream, Taken, connect};
+use crate::causes::chain;
 use crate::telemetry::export::batch::Batch;
 use crate::telemetry::export::target::{Authority, Collector};
 use crate::telemetry::export::tls::{Files, Stamp};

@@ -17,7 +17,8 @@ use prost::Message;
 
 use super::headers::{Header, stamps};
 use super::response::Answer;
-use super::{Failure, Taken, chain, connect};
+use super::{Failure, Taken, connect};
+use crate::causes::chain;
 use crate::telemetry::export::batch::Batch;
 use crate::telemetry::export::target::Collector;
 use crate::telemetry::export::tls::{Files, Stamp};
