@@ -20,24 +20,38 @@ pub fn tool(name: &str) -> Result<PathBuf> {
     let lock = File::create(directory.join(format!("{name}.lock")))?;
     flock(&lock, FlockOperation::LockExclusive)?;
     let program = directory.join(name);
-    let mut go = go(&source)?;
-    go.args(["build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags=-s -w", "-o"]);
-    let package = package(&source)?;
-    let built = go.arg(&program).arg(package).current_dir(&source).env("CGO_ENABLED", "0").output();
-    let built = built.context("failed to run go")?;
-    ensure!(built.status.success(), "failed to build {name}: {}", String::from_utf8_lossy(&built.stderr));
+    build(&source, &[&package(&source)?], "", &program)?;
     Ok(program)
 }
 
-/// A Go that builds a module. One before 1.21 does not fetch the version that a module asks for by itself, so it is
-/// told to: every version is a module too (go.dev/doc/toolchain).
+/// Builds packages of the module at `source` into a file, or, where that ends in a slash, into a directory. `flags` are more
+/// flags of the linker.
+///
+/// # Errors
+/// As [`tool`].
+pub fn build(source: &Path, packages: &[&str], flags: &str, into: &Path) -> Result<()> {
+    let mut go = go(source)?;
+    go.args(["build", "-trimpath", "-buildvcs=false", "-mod=readonly"]).arg(format!("-ldflags=-s -w{flags}"));
+    go.arg("-o").arg(into).args(packages).current_dir(source).env("CGO_ENABLED", "0");
+    let built = go.output().context("failed to run go")?;
+    let said = String::from_utf8_lossy(&built.stderr);
+    ensure!(built.status.success(), "failed to build {}: {said}", source.display());
+    Ok(())
+}
+
+/// A Go that builds a module: the installed one, unless it is too old to fetch by itself the version that a module asks for
+/// (before 1.21), or another minor version than the module's `toolchain` line has. Then that version is fetched, since every
+/// version is a module too (go.dev/doc/toolchain).
 fn go(source: &Path) -> Result<Command> {
     let [version, system, processor] = ["GOVERSION", "GOOS", "GOARCH"].map(|name| ask(&["env", name]));
-    if minor(&version?) >= Some(21) {
+    let version = version?;
+    let file = std::fs::read_to_string(source.join("go.mod"))?;
+    let line = |beginning: &str| file.lines().find_map(|line| line.strip_prefix(beginning));
+    let pinned = line("toolchain go");
+    if minor(&version) >= Some(21) && pinned.is_none_or(|pinned| number(pinned) == minor(&version)) {
         return Ok(Command::new("go"));
     }
-    let file = std::fs::read_to_string(source.join("go.mod"))?;
-    let wanted = file.lines().find_map(|line| line.strip_prefix("go ")).context("go.mod names no version")?;
+    let wanted = pinned.or_else(|| line("go ")).context("go.mod names no version")?;
     let module = format!("golang.org/toolchain@v0.0.1-go{wanted}.{}-{}", system?, processor?);
     let answer = ask(&["mod", "download", "-json", &module])?;
     let answer: serde_json::Value = serde_json::from_str(&answer)?;
@@ -66,7 +80,12 @@ fn ask(arguments: &[&str]) -> Result<String> {
 
 /// The 19 of go1.19.8.
 fn minor(version: &str) -> Option<u32> {
-    version.strip_prefix("go1.")?.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    number(version.strip_prefix("go")?)
+}
+
+/// The 19 of 1.19.8.
+fn number(version: &str) -> Option<u32> {
+    version.strip_prefix("1.")?.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// What is built of a module: the tool that its go.mod names, else its own program.
@@ -79,7 +98,7 @@ fn package(source: &Path) -> Result<String> {
 }
 
 /// Cargo's target directory: that of this program.
-fn target() -> Result<PathBuf> {
+pub(crate) fn target() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let is_profile = |name: &std::ffi::OsStr| name == "debug" || name == "release";
     let profile = own.ancestors().find(|directory| directory.file_name().is_some_and(is_profile));

@@ -27,6 +27,7 @@ pub mod hostile;
 pub mod hubble;
 pub mod internet;
 pub mod journal;
+pub mod kube;
 pub mod lab;
 pub mod namespace;
 pub mod packet;

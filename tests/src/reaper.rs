@@ -10,17 +10,25 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
-/// Processes first, since they hold namespaces; pins before the namespaces whose interfaces they hold.
+/// Cgroups and processes first, since they hold namespaces; pins before the namespaces whose interfaces they hold. A cgroup can
+/// be removed once the last of its processes has gone, which is soon after it was killed.
 const SCRIPT: &str = r#"
 declare -A left
 while read -r change kind name; do
   case $change in +) left["$kind $name"]=1 ;; -) unset "left[$kind $name]" ;; esac
 done
-for kind in process tree namespace directory; do
+for kind in cgroup process tree namespace directory; do
   for entry in "${!left[@]}"; do
     name=${entry#* }
     [ "${entry%% *}" = "$kind" ] || continue
     case $kind in
+      cgroup)
+        echo 1 > "$name/cgroup.kill"
+        for ((tries = 0; tries < 200; tries++)); do
+          find "$name" -depth -type d -exec rmdir -- {} \;
+          [ -d "$name" ] || break
+          sleep 0.05
+        done ;;
       process) kill -KILL "$name" ;;
       tree) rm -rf -- "$name" ;;
       namespace) ip netns del "$name" ;;
@@ -33,6 +41,8 @@ done
 /// What can be left behind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
+    /// A cgroup (version 2) with everything below it and every process in it.
+    Cgroup,
     /// A process, by its number.
     Process,
     /// A directory with everything below it.
@@ -63,6 +73,7 @@ impl Remnant {
     /// When the reaper cannot be started or has gone.
     pub fn new(kind: Kind, name: &str) -> Result<Self> {
         let kind = match kind {
+            Kind::Cgroup => "cgroup",
             Kind::Process => "process",
             Kind::Tree => "tree",
             Kind::Namespace => "namespace",

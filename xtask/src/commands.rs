@@ -34,22 +34,41 @@ pub(crate) fn demo(keep: bool) -> Result<()> {
     shell::run(Command::new(binary("demo", true)).args(keep).env("ENFORCER_BINARY", binary(ENFORCER, true)))
 }
 
-/// Runs every test of the default members; `arguments` go to `cargo test`.
+/// Runs every test of the default members, those in clusters included; `arguments` go to `cargo test`, and with any the
+/// clusters are left out.
 ///
 /// # Errors
 /// As [`build`]; also when a test fails.
 pub(crate) fn test(arguments: &[String]) -> Result<()> {
     need_root("test")?;
-    setup::run()?;
+    setup::run_for_clusters()?;
     let begun = Instant::now();
     build_binaries(&[ENFORCER], false)?;
     let mut tests = shell::cargo(&["test", "--no-fail-fast"]);
     shell::run(tests.args(arguments).env("ENFORCER_BINARY", binary(ENFORCER, false)))?;
     if arguments.is_empty() {
         properties()?;
+        clusters(&[])?;
     }
     println!("xtask test: all tests passed in {} s", begun.elapsed().as_secs());
     Ok(())
+}
+
+/// Runs the stories in clusters whose names contain what is asked for; `arguments` go to them.
+///
+/// # Errors
+/// As [`test`].
+pub(crate) fn e2e(arguments: &[String]) -> Result<()> {
+    need_root("e2e")?;
+    setup::run_for_clusters()?;
+    build_binaries(&[ENFORCER], false)?;
+    clusters(arguments)
+}
+
+/// Builds what clusters are made of, when it is not there, and runs the stories in them.
+fn clusters(arguments: &[String]) -> Result<()> {
+    let mut tests = shell::cargo(&["test", "--package", "enforcer-tests", "--test", "e2e", "--"]);
+    shell::run(tests.args(arguments).env("ENFORCER_BINARY", binary(ENFORCER, false)))
 }
 
 /// Runs the fuzzing tests of the data plane with as many messages.

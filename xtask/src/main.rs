@@ -44,6 +44,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Bring up real clusters on this machine and run the stories that happen in them (root)
+    E2e {
+        /// Which stories, by a part of their name, and what else the test program takes
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Read mutated DNS messages by the kernel programs and by a library until they disagree (root)
     Fuzz {
         /// Messages to try, of answers and of queries each
@@ -73,6 +79,7 @@ fn main() -> ExitCode {
         Command::Build { release } => commands::build(release),
         Command::Demo { keep } => commands::demo(keep),
         Command::Test { arguments } => commands::test(&arguments),
+        Command::E2e { arguments } => commands::e2e(&arguments),
         Command::Fuzz { runs, seed, keep } => commands::fuzz(runs, seed, keep),
         Command::Bench { what } => bench::run(what),
         Command::Lint => lint::run(),

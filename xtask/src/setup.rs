@@ -40,13 +40,29 @@ pub(crate) struct Tool {
     service: Option<&'static str>,
 }
 
-/// Needed by the benchmarks only.
+/// Needed by the benchmarks and by clusters only.
 pub(crate) const NFTABLES: Tool = Tool {
     program: "nft",
     package: "nftables",
-    why: "the packet filter the benchmarks compare with",
+    why: "the packet filter that the benchmarks compare with and kube-proxy can use",
     service: None,
 };
+
+/// Needed by clusters only, besides [`NFTABLES`].
+const CLUSTER: [Tool; 2] = [
+    Tool {
+        program: "runc",
+        package: "runc",
+        why: "runs the containers of a cluster under test",
+        service: None,
+    },
+    Tool {
+        program: "iptables",
+        package: "iptables",
+        why: "kube-proxy and CNI plugins rely on it",
+        service: None,
+    },
+];
 
 const TOOLS: &[Tool] = &[
     Tool {
@@ -96,6 +112,14 @@ const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
 /// When something is missing and cannot be installed; the text says what to do.
 pub(crate) fn run() -> Result<()> {
     run_with(&[])
+}
+
+/// As [`run`], with what clusters need.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_for_clusters() -> Result<()> {
+    run_with(&[&CLUSTER[..], &[NFTABLES]].concat())
 }
 
 /// As [`run`], with `more` programs.

@@ -1,0 +1,85 @@
+//! Pods as stories use them: made, waited for, and made to run something. Owns the plain shapes of pods; what they are for is
+//! the story's.
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::{AGNHOST, Kube, fill};
+
+/// A pod that does what it is told, in the plainest shape; `{{...}}` are filled in.
+const POD: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: {{name}}, namespace: {{namespace}}, labels: {app: {{name}}}}
+spec:
+  nodeName: {{node}}
+  terminationGracePeriodSeconds: 0
+  containers: [{name: main, image: \"{{image}}\", imagePullPolicy: Never, args: {{arguments}}}]
+";
+
+impl Kube {
+    /// Makes a namespace with labels, and waits for its service account.
+    ///
+    /// # Errors
+    /// When it is there already.
+    pub fn namespace(&self, name: &str, labels: &[(&str, &str)]) -> Result<()> {
+        let labels: Value = labels.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+        let object =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
+        self.apply(&object.to_string())?;
+        let there = || Ok(self.kubectl(&["-n", name, "get", "serviceaccount", "default"]).ok());
+        self.wait("the namespace's service account", there).map(drop)
+    }
+
+    /// Makes a pod of agnhost on a node, with these arguments, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not get ready; with what its events say.
+    pub fn pod(&self, namespace: &str, name: &str, node: &str, arguments: &[&str]) -> Result<()> {
+        let values = [
+            ("name", name),
+            ("namespace", namespace),
+            ("node", node),
+            ("image", AGNHOST),
+            ("arguments", &json!(arguments).to_string()),
+        ];
+        self.apply(&fill(POD, &values))?;
+        self.ready(namespace, &format!("pod/{name}"))
+    }
+
+    /// Waits until what is named (`pod/NAME`, `-l SELECTOR`) is ready.
+    ///
+    /// # Errors
+    /// When it does not get ready; with what the namespace's events say.
+    pub fn ready(&self, namespace: &str, what: &str) -> Result<()> {
+        let mut arguments = vec!["-n", namespace, "wait", "--for=condition=Ready", "--timeout=120s"];
+        arguments.extend(what.split(' '));
+        self.kubectl(&arguments).map(drop).with_context(|| self.events(namespace))
+    }
+
+    /// Addresses of a pod, in the order in which it has them.
+    ///
+    /// # Errors
+    /// When there is no such pod, or it has none yet.
+    pub fn addresses(&self, namespace: &str, pod: &str) -> Result<Vec<std::net::IpAddr>> {
+        let path = "jsonpath={.status.podIPs[*].ip}";
+        let text = self.kubectl(&["-n", namespace, "get", "pod", pod, "-o", path])?;
+        text.split_whitespace().map(|word| word.parse().context("a pod's address")).collect()
+    }
+
+    /// Runs a command in a pod. What it wrote, whether it ended well.
+    ///
+    /// # Errors
+    /// When kubectl cannot be started.
+    pub fn exec(&self, namespace: &str, pod: &str, command: &[&str]) -> Result<(bool, String)> {
+        let arguments = [&["-n", namespace, "exec", pod, "--"], command].concat();
+        let output = self.nodes[0].output("kubectl", &arguments)?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status.success(), String::from_utf8_lossy(&said).trim().to_owned()))
+    }
+
+    /// What happened in a namespace, as Kubernetes tells it.
+    pub fn events(&self, namespace: &str) -> String {
+        let events = self.kubectl(&["-n", namespace, "get", "events", "--sort-by=.lastTimestamp"]);
+        events.unwrap_or_else(|error| format!("{error:#}"))
+    }
+}

@@ -1,0 +1,80 @@
+//! Stories in real clusters. A cluster is made once for all of its stories, which run one after the other in the order they
+//! are listed. Owns which story happens in which cluster; `cargo xtask e2e` runs it.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Result;
+use enforcer_tests::kube::{Cni, Kube, Proxy, Setup};
+use enforcer_tests::{kube, reaper};
+use libtest_mimic::{Arguments, Trial};
+
+mod bare;
+
+/// A story: its name, and what happens.
+type Story = (&'static str, fn(&Kube) -> Result<()>);
+
+/// Clusters with their stories.
+const CLUSTERS: &[(&str, Setup, &[Story])] = &[
+    ("one_node", Setup { nodes: 1, proxy: Proxy::Iptables, cni: Cni::Ptp }, bare::ONCE),
+    ("two_nodes", Setup { nodes: 2, proxy: Proxy::Nftables, cni: Cni::Bridge }, bare::STORIES),
+];
+
+fn main() -> ExitCode {
+    if let Err(error) = kube::play() {
+        eprintln!("{error:#}");
+        return ExitCode::FAILURE;
+    }
+    if std::env::args().nth(1).is_some_and(|first| first == kube::HOLD) {
+        return hold();
+    }
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let mut all_passed = true;
+    for (name, setup, stories) in CLUSTERS {
+        all_passed &= run(&arguments, name, *setup, stories);
+    }
+    reaper::finish();
+    if all_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Makes a cluster and keeps it; says so once it is up.
+fn hold() -> ExitCode {
+    match Kube::start(CLUSTERS[0].1) {
+        Ok(_kept) => {
+            println!("{}", kube::HOLD);
+            loop {
+                std::thread::park();
+            }
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the stories of one cluster that were asked for; makes none when there are none.
+fn run(arguments: &Arguments, cluster: &str, setup: Setup, stories: &'static [Story]) -> bool {
+    let names = |(story, _): &Story| format!("{cluster}::{story}");
+    let is_wanted =
+        |name: String| arguments.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
+    if arguments.list || !stories.iter().map(names).any(is_wanted) {
+        let nothing = stories.iter().map(|story| Trial::test(names(story), || Ok(())));
+        return !libtest_mimic::run(arguments, nothing.collect()).has_failed();
+    }
+    let begun = std::time::Instant::now();
+    let made = match Kube::start(setup) {
+        Ok(made) => Arc::new(made),
+        Err(error) => {
+            eprintln!("{cluster} did not come up: {error:#}");
+            return false;
+        }
+    };
+    eprintln!("\n{cluster}: up in {:.1} s", begun.elapsed().as_secs_f64());
+    let trials = stories.iter().map(|story| {
+        let (made, happens) = (Arc::clone(&made), story.1);
+        Trial::test(names(story), move || happens(&made).map_err(|error| format!("{error:#}").into()))
+    });
+    !libtest_mimic::run(arguments, trials.collect()).has_failed()
+}
