@@ -4,7 +4,7 @@ use crate::address::Address;
 use crate::{event, flow, name, policy, question, stream, tls};
 
 /// Version of everything in this crate that lies in a map or a ring buffer. Bump with any change of layout or meaning.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// Names of the maps as they are in the object file and under the pin directory.
 pub mod map {
@@ -26,7 +26,7 @@ pub mod map {
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Trusted resolvers by address.
     pub const RESOLVERS: &str = "RESOLVERS";
-    /// Which places for questions are taken: [`crate::question::Place`]s, mapped into userspace.
+    /// Which places for questions are taken: [`crate::question::Places`], mapped into userspace.
     pub const ASKED: &str = "ASKED";
     /// Questions under way by their places: [`crate::question::Question`]s.
     pub const QUESTIONS: &str = "QUESTIONS";
@@ -133,7 +133,7 @@ pub mod program {
     pub const FRESH: &str = "fresh";
     /// Asks the last question of its CPU again, then does what `to_workload` does with the answer; benchmarks only.
     pub const ANSWERED: &str = "answered";
-    /// Asks it again under another number each time, and passes; benchmarks only.
+    /// Asks it again, and passes; benchmarks only.
     pub const ASKED: &str = "asked";
     /// Passes everything; the yardstick of the benchmarks.
     pub const EMPTY: &str = "empty";
@@ -145,8 +145,8 @@ pub mod program {
 pub struct Settings {
     /// [`ABI_VERSION`] of the programs that are attached.
     pub abi_version: u32,
-    /// Which half of the name automaton is in force: 0 or 1.
-    pub name_half: u32,
+    /// How often another name automaton came into force. The lowest bit is the half that the one in force lies in.
+    pub name_swaps: u32,
     /// Least lifetime of a learned address, seconds.
     pub min_ttl: u32,
     /// Added to every lifetime, seconds.
@@ -165,7 +165,7 @@ impl Settings {
     /// What a node starts with.
     pub const DEFAULT: Self = Self {
         abi_version: ABI_VERSION,
-        name_half: 0,
+        name_swaps: 0,
         min_ttl: 5,
         grace: 30,
         events_per_second: 100,
@@ -250,7 +250,7 @@ sizes! {
     Holder = 16,
     question::QuestionKey = 24,
     question::Place = 16,
-    question::Question = 296,
+    question::Question = 304,
     EventBudget = 8,
     event::FlowEvent = 160,
     event::DnsEvent = 64,

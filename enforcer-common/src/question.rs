@@ -89,6 +89,9 @@ impl Place {
     }
 }
 
+/// The places that a question may take, side by side.
+pub type Places = [Place; WAYS as usize];
+
 /// Room for a name on the wire.
 pub const QUESTION_NAME: usize = 256;
 
@@ -110,7 +113,12 @@ pub struct Question {
     pub is_refused: u8,
     /// Always 0.
     pub padding: [u8; 2],
-    /// The name on the wire (RFC 1035, section 3.1) without the zero at its end; what lies behind means nothing.
+    /// Class of the name under the automaton in force when it was asked.
+    pub name_class: u32,
+    /// [`crate::abi::Settings::name_swaps`] then.
+    pub name_swaps: u32,
+    /// The name on the wire (RFC 1035, section 3.1) without the zero at its end; what lies behind is what lay behind it
+    /// in the query.
     pub name: [u8; QUESTION_NAME],
 }
 

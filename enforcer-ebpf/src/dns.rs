@@ -14,7 +14,7 @@ mod stream;
 mod tell;
 
 use crate::events::count;
-use crate::maps::{MESSAGE, RESOLVERS};
+use crate::maps::{MESSAGE, RESOLVERS, SETTINGS};
 use crate::skb::{self, Context, hide};
 use crate::walk::{DROP, PASS};
 use crate::work::work;
@@ -27,6 +27,7 @@ use enforcer_common::flow::FLAG_LISTED;
 use enforcer_common::packet::{Kind as PacketKind, UDP};
 use enforcer_common::policy::LearnedKey;
 use enforcer_common::verdict::Reason;
+use question::Asked;
 pub use refuse::{REFUSAL, dns_refusal};
 use tell::{count_answer, head, tell};
 
@@ -60,6 +61,9 @@ pub struct Message {
     pub lowered: [u8; names::SPACE],
     /// Hash of the question.
     pub hash: u64,
+    /// Class of the name, and [`enforcer_common::abi::Settings::name_swaps`] when it was found.
+    pub name_class: u32,
+    pub name_swaps: u32,
     /// Octets in use.
     pub length: u32,
     /// Where the walk is.
@@ -84,13 +88,11 @@ pub struct Message {
     /// As in the settings, seconds.
     pub min_ttl: u32,
     pub grace: u32,
-    /// Number of the last question that a benchmark made up.
-    pub asked_last: u32,
     /// Type asked for.
     pub kind: u16,
     /// Whether the question it answers was refused.
     pub is_refused: u8,
-    pub padding: [u8; 5],
+    pub padding: [u8; 1],
     /// Addresses of the answer.
     pub found: [Found; MAX_FOUND],
 }
@@ -274,7 +276,8 @@ pub extern "C" fn dns_ask(skb: Context, at: u32, length: u32) -> u32 {
     if first & 0xf8 != 0 || !read_question(message) {
         return UNREAD;
     }
-    let is_refused = work.flow.flags & FLAG_LISTED != 0 && !ask::may_ask_here(work, names::class_of());
+    let class = names::class_of();
+    let is_refused = work.flow.flags & FLAG_LISTED != 0 && !ask::may_ask_here(work, class);
     let key = question::key_of(work, transaction.to_be());
     // SAFETY: the map element of this CPU.
     if !unsafe { question::remember(message, &key, work.key.protocol, is_refused) } {
@@ -327,13 +330,20 @@ pub extern "C" fn dns_tell(skb: Context, at: u32, length: u32) -> u32 {
 fn judge_answer(message: *mut Message) -> DnsOutcome {
     // SAFETY: the map element of this CPU.
     let (first, second) = unsafe { (octet(message, 2), octet(message, 3)) };
-    if first & 0xf8 != 0x80 || !read_question(message) {
+    if first & 0xf8 != 0x80 {
         return DnsOutcome::Malformed;
     }
-    if !was_asked(message) {
+    let asked = find(message);
+    // SAFETY: the map element of this CPU.
+    let is_repeated = asked.as_ref().is_some_and(|asked| unsafe { question::is_repeated(message, asked) });
+    if !is_repeated && !read_question(message) {
+        return DnsOutcome::Malformed;
+    }
+    // SAFETY: as above.
+    if !asked.is_some_and(|asked| unsafe { question::take(message, &asked, is_repeated) }) {
         return DnsOutcome::Unsolicited;
     }
-    // SAFETY: the map element of this CPU.
+    // SAFETY: as above.
     if unsafe { (*message).is_refused } != 0 {
         return DnsOutcome::Refused;
     }
@@ -345,8 +355,7 @@ fn judge_answer(message: *mut Message) -> DnsOutcome {
     }
     // SAFETY: the map element of this CPU.
     unsafe {
-        let class = names::class(message);
-        (*message).event.name_class = class;
+        (*message).event.name_class = class_now(message, is_repeated);
         (*message).records = number16(message, 6);
         if (*message).records == 0 {
             return DnsOutcome::Nothing;
@@ -363,9 +372,30 @@ fn judge_answer(message: *mut Message) -> DnsOutcome {
     }
 }
 
-/// True when this workload asked this very question from this port, and no answer to it came yet.
+/// The question with the number of the message in memory that this workload asked from this port, if it asked one.
 #[inline(always)]
-fn was_asked(message: *mut Message) -> bool {
+fn find(message: *mut Message) -> Option<Asked> {
     // SAFETY: the map element of this CPU.
-    unsafe { question::was_asked(message, (number16(message, 0) as u16).to_be()) }
+    unsafe { question::find(message, (number16(message, 0) as u16).to_be()) }
+}
+
+/// The class of the name that is answered: the one it had when it was asked, unless other names are in force now. A question
+/// that was only repeated has not been read.
+///
+/// # Safety
+///
+/// `message` is the map element of this CPU.
+#[inline(always)]
+unsafe fn class_now(message: *mut Message, is_repeated: bool) -> u32 {
+    let Some(settings) = SETTINGS.get(0) else { return 0 };
+    // SAFETY: by contract.
+    unsafe {
+        if (*message).name_swaps == settings.name_swaps {
+            return (*message).name_class;
+        }
+    }
+    if is_repeated {
+        names::read_name();
+    }
+    names::class_of()
 }

@@ -79,16 +79,16 @@ mod programs {
     /// Asks the last question again, then does what `to_workload` does with its answer; benchmarks only.
     #[classifier]
     pub fn answered(ctx: TcContext) -> i32 {
-        if dns_ask_again(0) == 0 {
+        if dns_ask_again() == 0 {
             return TC_ACT_SHOT as i32;
         }
         walk(ctx.skb.skb, false)
     }
 
-    /// Asks the last question again under another number, and passes: what `answered` does beside; benchmarks only.
+    /// Asks the last question again, and passes: what `answered` does beside; benchmarks only.
     #[classifier]
     pub fn asked(_: TcContext) -> i32 {
-        if dns_ask_again(1) == 0 { TC_ACT_SHOT as i32 } else { TC_ACT_OK as i32 }
+        if dns_ask_again() == 0 { TC_ACT_SHOT as i32 } else { TC_ACT_OK as i32 }
     }
 
     #[panic_handler]

@@ -8,7 +8,7 @@ use enforcer_common::address::Address;
 use enforcer_common::flow::{Flow, FlowKey, Fragment, FragmentKey};
 use enforcer_common::name::{Row, Symbols};
 use enforcer_common::policy::{Endpoint, IdentityKey, Learned, LearnedKey, Rule, RuleKey};
-use enforcer_common::question::{Place, Question};
+use enforcer_common::question::{Places, Question, WAYS};
 use enforcer_common::stream::{Part, Stream, StreamKey};
 use enforcer_common::tls::Hello;
 
@@ -34,7 +34,7 @@ pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment> =
 #[map]
 pub static RESOLVERS: HashMap<Address, u32> = HashMap::with_max_entries(capacity::RESOLVERS, 0);
 #[map]
-pub static ASKED: Array<Place> = Array::with_max_entries(capacity::QUESTIONS, BPF_F_MMAPABLE);
+pub static ASKED: Array<Places> = Array::with_max_entries(capacity::QUESTIONS / WAYS, BPF_F_MMAPABLE);
 #[map]
 pub static QUESTIONS: Array<Question> = Array::with_max_entries(capacity::QUESTIONS, 0);
 #[map]

@@ -139,25 +139,16 @@ const fn sum(octets: u64) -> u32 {
     (octets.wrapping_mul(ONES) >> 56) as u32
 }
 
-/// [`class`] where a call costs less than reading it once more.
+/// Runs the automaton in force over the name that was read. Returns its class, 0 when no pattern matches; notes it in the
+/// message beside which automaton that was.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn class_of() -> u32 {
+    let (Some(settings), Some(message)) = (SETTINGS.get(0), message()) else { return 0 };
     // SAFETY: the map element of this CPU.
-    message().map_or(0, |message| unsafe { class(message) })
-}
-
-/// Runs the automaton over the name that was read. Returns its class, 0 when no pattern matches.
-///
-/// # Safety
-///
-/// `message` is the map element of this CPU.
-#[inline(always)]
-pub unsafe fn class(message: *mut Message) -> u32 {
-    let Some(settings) = SETTINGS.get(0) else { return 0 };
-    let half = settings.name_half & 1;
-    // SAFETY: by contract.
     unsafe {
+        let swaps = (&raw const settings.name_swaps).read_volatile();
+        let half = swaps & 1;
         (&raw mut (*message).passed).write_volatile(START as u32);
         let mut goes_on = follow(message, half, 0);
         let mut first = STRIDE;
@@ -166,7 +157,10 @@ pub unsafe fn class(message: *mut Message) -> u32 {
             first = after(first, STRIDE);
         }
         let state = (&raw const (*message).passed).read_volatile();
-        NAME_CLASSES.get(half * capacity::NAME_STATES + state).copied().unwrap_or(0)
+        let class = NAME_CLASSES.get(half * capacity::NAME_STATES + state).copied().unwrap_or(0);
+        (*message).name_class = class;
+        (*message).name_swaps = swaps;
+        class
     }
 }
 

@@ -9,7 +9,8 @@ use crate::skb::{after, hide};
 use enforcer_common::abi::Counter;
 use enforcer_common::policy::{LEARNED_SLOTS, Learned, LearnedKey};
 
-/// Addresses that one function learns: most answers have fewer.
+/// Addresses that are learned in place, and those that one function learns.
+const FEW: u32 = 4;
 const STRIDE: u32 = 8;
 /// Tries to place a class while other CPUs place theirs.
 const MAX_TRIES: u32 = 4;
@@ -23,12 +24,9 @@ pub fn learn_all() -> bool {
     if found == 0 {
         return false;
     }
-    // Many answers are one address: it costs no call.
-    // SAFETY: as above.
-    if !unsafe { learn_again(message, 0) } {
-        dns_learn(0);
-    }
-    let mut first = 1;
+    // Many answers are few addresses: they cost no call.
+    learn_some(message, 0, FEW);
+    let mut first = FEW;
     while first < MAX_FOUND as u32 && first < found {
         dns_learn_some(first);
         first = after(first, STRIDE);
@@ -40,11 +38,19 @@ pub fn learn_all() -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn dns_learn_some(first: u32) -> i32 {
-    let Some(message) = message() else { return 0 };
+    if let Some(message) = message() {
+        learn_some(message, first, STRIDE);
+    }
+    0
+}
+
+/// Learns up to so many noted addresses.
+#[inline(always)]
+fn learn_some(message: *mut Message, first: u32, count: u32) {
     // SAFETY: the map element of this CPU.
     let found = unsafe { (&raw const (*message).found_count).read_volatile() };
     let mut i = 0;
-    while i < STRIDE {
+    while i < count {
         if first + i >= found {
             break;
         }
@@ -54,7 +60,6 @@ pub extern "C" fn dns_learn_some(first: u32) -> i32 {
         }
         i = after(i, 1);
     }
-    0
 }
 
 /// Learns a noted address once more where its first slot is the name's class and valid, as nearly all are; false where it

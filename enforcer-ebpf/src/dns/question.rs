@@ -1,17 +1,21 @@
 //! Questions under way: remembered when they are asked, taken out when they are answered. Owns their places; never reads
 //! a message.
 
-use super::{HEADER, Message, NANOSECONDS};
+use super::{HEADER, Message, NANOSECONDS, number16};
 use crate::atomic::exchange;
 use crate::events::count;
 use crate::maps::{ASKED, QUESTIONS};
-use crate::skb;
+use crate::skb::{self, after, hide};
 use crate::work::Work;
 use enforcer_common::abi::{ANSWER_SECONDS, Counter};
-use enforcer_common::question::{BUSY, FREE, QUESTION_NAME, Question, QuestionKey, WAYS, first_place};
+use enforcer_common::question::{
+    BUSY, FREE, Place, Places, QUESTION_NAME, Question, QuestionKey, WAYS, first_place,
+};
 
 /// Octets of a name that are copied in one go; few are longer.
 const USUAL: usize = 64;
+/// Octets of a question behind its name: the zero at its end, type and class.
+const BEHIND_NAME: u32 = 5;
 
 /// The key of a question that the packet in the work space asks under a number, network order.
 #[inline(always)]
@@ -34,10 +38,12 @@ pub unsafe fn remember(message: *mut Message, key: &QuestionKey, protocol: u8, i
     let mark = key.mark();
     // SAFETY: map elements. Whoever has exchanged the time of a place may write it and the question there.
     unsafe {
-        let best = best_place(message, mark);
-        let (Some(place), Some(question)) = (ASKED.get_ptr_mut(best), QUESTIONS.get_ptr_mut(best)) else {
-            return false;
-        };
+        let first = first_place(mark);
+        let Some(places) = ASKED.get_ptr_mut(first / WAYS) else { return false };
+        let way = best_way(message, places, mark);
+        let (place, question) =
+            (places.cast::<Place>().add(way as usize), QUESTIONS.get_ptr_mut(first + way));
+        let Some(question) = question else { return false };
         let seen = (&raw const (*place).time).read_volatile();
         let is_others = seen != FREE && (*place).mark != mark;
         if seen == BUSY || !exchange(&raw mut (*place).time, seen, BUSY) {
@@ -51,6 +57,8 @@ pub unsafe fn remember(message: *mut Message, key: &QuestionKey, protocol: u8, i
         (*question).protocol = protocol;
         (*question).is_refused = is_refused as u8;
         (*question).padding = [0; 2];
+        (*question).name_class = (*message).name_class;
+        (*question).name_swaps = (*message).name_swaps;
         write_name(message, question);
         if is_others {
             count(Counter::QuestionInsertFailed as u32, 1);
@@ -59,29 +67,38 @@ pub unsafe fn remember(message: *mut Message, key: &QuestionKey, protocol: u8, i
     }
 }
 
-/// The place that suits a question best.
+/// Which of the places suits a question best.
+///
+/// # Safety
+///
+/// As [`remember`]; `places` is a map element.
+#[inline(always)]
+unsafe fn best_way(message: *mut Message, places: *const Places, mark: u64) -> u32 {
+    let (mut best, mut best_suits) = (0, 0);
+    let mut way = 0;
+    while way < WAYS {
+        // SAFETY: within the array.
+        let suits = unsafe { (*places.cast::<Place>().add(way as usize)).suits(mark) };
+        if suits > best_suits {
+            (best, best_suits) = (way, suits);
+        }
+        way += 1;
+    }
+    // SAFETY: by contract.
+    unsafe { pass(message, best) }
+}
+
+/// The number of a place, through memory, so that the verifier sees one path.
 ///
 /// # Safety
 ///
 /// As [`remember`].
 #[inline(always)]
-unsafe fn best_place(message: *mut Message, mark: u64) -> u32 {
-    let first = first_place(mark);
-    let (mut best, mut best_suits) = (first, 0);
-    let mut way = 0;
-    while way < WAYS {
-        if let Some(place) = ASKED.get(first + way) {
-            let suits = place.suits(mark);
-            if suits > best_suits {
-                (best, best_suits) = (first + way, suits);
-            }
-        }
-        way += 1;
-    }
-    // SAFETY: by contract. Through memory, so that the verifier sees one path.
+unsafe fn pass(message: *mut Message, way: u32) -> u32 {
+    // SAFETY: by contract.
     unsafe {
-        (&raw mut (*message).passed).write_volatile(best);
-        (&raw const (*message).passed).read_volatile()
+        (&raw mut (*message).passed).write_volatile(way);
+        (&raw const (*message).passed).read_volatile() & (WAYS - 1)
     }
 }
 
@@ -98,64 +115,123 @@ unsafe fn write_name(message: *mut Message, question: *mut Question) {
         let from = (&raw const (*message).octets).cast::<u8>().add(HEADER as usize);
         let to = (&raw mut (*question).name).cast::<u8>();
         from.cast::<[u32; USUAL / 4]>().copy_to_nonoverlapping(to.cast(), 1);
-        if (*message).name_length > USUAL as u32 {
+        if (*message).name_length + BEHIND_NAME > USUAL as u32 {
             from.add(USUAL).cast::<[u32; REST / 4]>().copy_to_nonoverlapping(to.add(USUAL).cast(), 1);
         }
     }
 }
 
-/// True when this workload asked the question of the message in memory from this port, and no answer to it came yet.
+/// A question under way, and since when its place is taken.
+pub struct Asked {
+    place: *mut Place,
+    question: *const Question,
+    since: u64,
+}
+
+/// The question under a number that this workload asked from this port and nobody answered yet.
 ///
 /// # Safety
 ///
 /// As [`remember`]; the header of the event is written.
 #[inline(always)]
-pub unsafe fn was_asked(message: *mut Message, transaction: u16) -> bool {
-    // SAFETY: map elements. What was read of a question holds if its time is still the same at the exchange.
+pub unsafe fn find(message: *mut Message, transaction: u16) -> Option<Asked> {
+    // SAFETY: by contract; map elements. What is read of a question holds if its time is still the same at the exchange.
     unsafe {
-        let event = &raw mut (*message).event;
+        let event = &raw const (*message).event;
         let key = QuestionKey {
             resolver: (*event).resolver,
             endpoint: (*event).endpoint,
             local_port: (*event).local_port,
             transaction,
         };
-        let index = place_of(message, key.mark());
-        let (Some(place), Some(question)) = (ASKED.get_ptr_mut(index), QUESTIONS.get_ptr(index)) else {
-            return false;
-        };
-        let asked = (&raw const (*place).time).read_volatile();
-        let since = (*event).time.wrapping_sub(asked);
-        let is_it = (*question).key == key && (*question).hash == (*message).hash;
-        if asked == FREE || asked == BUSY || !is_it || since > ANSWER_SECONDS * NANOSECONDS {
-            return false;
-        }
-        (*event).latency = since;
-        (*message).is_refused = (*question).is_refused;
-        // Whoever takes it out has the answer.
-        exchange(&raw mut (*place).time, asked, FREE)
+        let mark = key.mark();
+        let first = first_place(mark);
+        let places = ASKED.get_ptr_mut(first / WAYS)?;
+        let way = way_of(message, places, mark);
+        let question = QUESTIONS.get_ptr(first + way)?;
+        let place = places.cast::<Place>().add(way as usize);
+        let since = (&raw const (*place).time).read_volatile();
+        let is_it = since != FREE && since != BUSY && (*question).key == key;
+        is_it.then_some(Asked { place, question, since })
     }
 }
 
-/// The place that the question with this mark has; any of those it may take when it has none.
+/// True when the message in memory repeats name, type and class as they were asked, octet by octet, as resolvers do. Then
+/// there is no need to read them again; [`Message::offset`] is behind them.
 ///
 /// # Safety
 ///
 /// As [`remember`].
 #[inline(always)]
-unsafe fn place_of(message: *mut Message, mark: u64) -> u32 {
-    let first = first_place(mark);
-    let mut index = first;
+pub unsafe fn is_repeated(message: *mut Message, asked: &Asked) -> bool {
+    // SAFETY: by contract; both arrays are longer than what is read.
+    unsafe {
+        let count = (*asked.question).length as u32 + BEHIND_NAME;
+        if count > QUESTION_NAME as u32 || HEADER + count > (*message).length || number16(message, 4) != 1 {
+            return false;
+        }
+        let one = (&raw const (*message).octets).cast::<u8>().add(HEADER as usize).cast::<u64>();
+        let other = (&raw const (*asked.question).name).cast::<u64>();
+        let mut at = 0;
+        while at < QUESTION_NAME as u32 / 8 {
+            let left = count.wrapping_sub(at * 8);
+            let place = (hide(at as u64) & (QUESTION_NAME as u64 / 8 - 1)) as usize;
+            let differ = *one.add(place) ^ *other.add(place);
+            if left <= 8 {
+                (*message).offset = HEADER + count;
+                // The first octets are the lowest.
+                return differ << (64 - left * 8) == 0;
+            }
+            if differ != 0 {
+                return false;
+            }
+            at = after(at, 1);
+        }
+    }
+    false
+}
+
+/// Takes the question out that the message in memory answers; false when it is another, somebody else did, or it was asked
+/// too long ago. Unless it [repeats](is_repeated) the question, name and type have been read.
+///
+/// # Safety
+///
+/// As [`find`].
+#[inline(always)]
+pub unsafe fn take(message: *mut Message, asked: &Asked, is_repeated: bool) -> bool {
+    // SAFETY: by contract; map elements.
+    unsafe {
+        let (event, question) = (&raw mut (*message).event, asked.question);
+        let since = (*event).time.wrapping_sub(asked.since);
+        let is_it = is_repeated || (*question).hash == (*message).hash;
+        if !is_it || since > ANSWER_SECONDS * NANOSECONDS {
+            return false;
+        }
+        (*event).latency = since;
+        (*message).is_refused = (*question).is_refused;
+        (*message).name_class = (*question).name_class;
+        (*message).name_swaps = (*question).name_swaps;
+        // Whoever takes it out has the answer.
+        exchange(&raw mut (*asked.place).time, asked.since, FREE)
+    }
+}
+
+/// Which of the places the question with this mark has; any of them when it has none.
+///
+/// # Safety
+///
+/// As [`best_way`].
+#[inline(always)]
+unsafe fn way_of(message: *mut Message, places: *const Places, mark: u64) -> u32 {
+    let mut found = 0;
     let mut way = 0;
     while way < WAYS {
-        if ASKED.get(first + way).is_some_and(|place| place.holds(mark)) {
-            index = first + way;
+        // SAFETY: within the array.
+        if unsafe { (*places.cast::<Place>().add(way as usize)).holds(mark) } {
+            found = way;
         }
         way += 1;
     }
-    // SAFETY: by contract. Through memory, so that the verifier sees one path.
-    unsafe {
-        (&raw mut (*message).passed).write_volatile(index);
-        (&raw const (*message).passed).read_volatile()
-    }
+    // SAFETY: by contract.
+    unsafe { pass(message, found) }
 }

@@ -1,6 +1,6 @@
 //! Tells userspace of DNS messages. Owns the header of their event and the counting of what became of them.
 
-use super::{MASK, NANOSECONDS, message, was_asked};
+use super::{MASK, NANOSECONDS, find, message, question};
 use crate::events::{QUIETLY, count};
 use crate::maps::{EVENTS, SETTINGS};
 use crate::skb::{self, hide};
@@ -16,7 +16,10 @@ use enforcer_common::event::{DnsEvent, DnsOutcome, Kind};
 pub extern "C" fn dns_tell_refused() -> u32 {
     head();
     let Some(message) = message() else { return 0 };
-    was_asked(message);
+    if let Some(asked) = find(message) {
+        // SAFETY: the map element of this CPU.
+        unsafe { question::take(message, &asked, false) };
+    }
     tell(DnsOutcome::Refused as u32);
     1
 }

@@ -124,9 +124,9 @@ impl Dataplane {
     /// Tells the programs what they are told apart from policy.
     fn write_settings(&mut self) -> Result<(), Error> {
         let (tick_ns, first_tick) = self.ticks()?.map_or((0, 0), |ticks| (ticks.tick_ns, ticks.first_tick));
-        let name_half = self.mirror.name_half;
+        let name_swaps = self.mirror.name_swaps;
         let settings =
-            Settings { abi_version: ABI_VERSION, name_half, tick_ns, first_tick, ..self.options.settings };
+            Settings { abi_version: ABI_VERSION, name_swaps, tick_ns, first_tick, ..self.options.settings };
         self.maps.settings.set(&0, &settings).map_err(Error::map("write", map::SETTINGS))
     }
 

@@ -9,7 +9,7 @@ use enforcer_common::address::Address;
 use enforcer_common::flow::{Flow, FlowKey, Fragment, FragmentKey};
 use enforcer_common::name;
 use enforcer_common::policy::{Endpoint, IdentityKey, Learned, LearnedKey, Rule, RuleKey};
-use enforcer_common::question::{Place, Question};
+use enforcer_common::question::{Places, Question, WAYS};
 use enforcer_common::stream::{Part, Stream, StreamKey};
 use enforcer_common::tls::Hello;
 use std::path::Path;
@@ -54,7 +54,7 @@ pub(crate) fn layouts(room: &Capacities) -> [Layout; 24] {
         Layout::of::<FlowKey, Flow>(map::REFUSALS, LruHash, room.refusals),
         Layout::of::<FragmentKey, Fragment>(map::FRAGMENTS, LruHash, room.fragments),
         Layout::of::<Address, u32>(map::RESOLVERS, Hash, room.resolvers),
-        Layout::of::<u32, Place>(map::ASKED, Array, capacity::QUESTIONS),
+        Layout::of::<u32, Places>(map::ASKED, Array, capacity::QUESTIONS / WAYS),
         Layout::of::<u32, Question>(map::QUESTIONS, Array, capacity::QUESTIONS),
         Layout::of::<StreamKey, Stream>(map::STREAMS, LruHash, capacity::STREAMS),
         Layout::of::<StreamKey, Part>(map::PARTS, LruHash, capacity::PARTS),

@@ -10,7 +10,7 @@ pub struct Options {
     pub pin_directory: PathBuf,
     /// Room in the maps. Pinned maps of another capacity are replaced, see [`crate::Dataplane::open`].
     pub capacities: Capacities,
-    /// What the programs are told apart from policy; `abi_version` and `name_half` are set by the data plane.
+    /// What the programs are told apart from policy; `abi_version` and `name_swaps` are set by the data plane.
     pub settings: Settings,
     /// Where programs are attached.
     pub hook: HookChoice,

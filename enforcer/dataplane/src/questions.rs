@@ -5,7 +5,9 @@ use crate::dataplane::Dataplane;
 use crate::error::Error;
 use crate::sys::{Mapped, Store};
 use enforcer_common::abi::map;
-use enforcer_common::question::{BUSY, FREE, Place, QUESTION_NAME, Question, QuestionKey, WAYS, first_place};
+use enforcer_common::question::{
+    BUSY, FREE, Place, Places, QUESTION_NAME, Question, QuestionKey, WAYS, first_place,
+};
 use std::io;
 use std::net::IpAddr;
 
@@ -15,12 +17,12 @@ pub(crate) struct Questions {
     pub(crate) store: Store<u32, Question>,
     /// The map of the places.
     #[expect(dead_code, reason = "held open: programs that are loaded later need it")]
-    asked: Store<u32, Place>,
+    asked: Store<u32, Places>,
 }
 
 impl Questions {
     /// The questions of a pair of maps.
-    pub(crate) fn new(asked: Store<u32, Place>, store: Store<u32, Question>) -> io::Result<Self> {
+    pub(crate) fn new(asked: Store<u32, Places>, store: Store<u32, Question>) -> io::Result<Self> {
         Ok(Self { places: asked.mapped()?, store, asked })
     }
 

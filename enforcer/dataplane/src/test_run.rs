@@ -27,7 +27,7 @@ pub enum Program {
     Fresh,
     /// [`Program::ToWorkload`] after the question asked last on the same CPU was asked again. Loaded when it is first run.
     Answered,
-    /// Only asks again, under another number each time. Loaded when it is first run.
+    /// Only asks again. Loaded when it is first run.
     Asked,
 }
 

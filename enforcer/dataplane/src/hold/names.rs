@@ -32,7 +32,7 @@ impl Names {
         if flips != self.flips || self.rows.len() > MOST_ROWS {
             *self = Self { flips, ..Self::default() };
         }
-        let half = settings.name_half & 1;
+        let half = settings.name_swaps & 1;
         let first_row = half * capacity::NAME_STATES;
         let symbols = match self.symbols {
             Some(symbols) => symbols,

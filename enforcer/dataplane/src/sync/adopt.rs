@@ -34,7 +34,7 @@ pub(crate) fn mirror(maps: &Maps) -> io::Result<Mirror> {
         generations,
         tables,
         endpoints,
-        name_half: settings.map_or(0, |settings| settings.name_half & 1),
+        name_swaps: settings.map_or(0, |settings| settings.name_swaps),
         idle_half_was_read: true,
         highest,
         ..Mirror::default()

@@ -65,7 +65,7 @@ impl Executor for &Maps {
             }
             Step::SetIdentities { generation, prefixes } => set_identities(self, *generation, prefixes),
             Step::WriteNames { half, names } => write_names(self, *half, names),
-            Step::FlipNames { half, .. } => flip_names(self, *half),
+            Step::FlipNames { swaps, .. } => flip_names(self, *swaps),
             Step::WriteEndpoint { interface, endpoint, .. } => write_endpoint(self, *interface, endpoint),
             Step::DeleteEndpoint { interface, slot, revision } => {
                 self.endpoints.delete(interface)?;
@@ -111,9 +111,9 @@ fn write_names(maps: &Maps, half: u32, names: &Automaton) -> io::Result<()> {
     maps.name_classes.set_all(&states, &names.classes)
 }
 
-fn flip_names(maps: &Maps, half: u32) -> io::Result<()> {
+fn flip_names(maps: &Maps, swaps: u32) -> io::Result<()> {
     let mut settings = maps.settings.get(&0)?.ok_or_else(|| io::Error::other("no settings"))?;
-    settings.name_half = half;
+    settings.name_swaps = swaps;
     maps.settings.set(&0, &settings)?;
     maps.flips.fetch_add(1, Ordering::Release);
     Ok(())
@@ -148,7 +148,9 @@ impl fmt::Display for Step<'_> {
             Self::WriteNames { half, names } => {
                 write!(f, "write {} states of the name automaton into half {half}", names.rows.len())
             }
-            Self::FlipNames { half, .. } => write!(f, "put half {half} of the name automaton in force"),
+            Self::FlipNames { swaps, .. } => {
+                write!(f, "put half {} of the name automaton in force", swaps & 1)
+            }
             Self::WriteEndpoint { interface, owner, .. } => {
                 write!(f, "switch workload {owner} at interface {interface}")
             }

@@ -24,8 +24,8 @@ pub(crate) struct Mirror {
     pub(crate) owners: BTreeMap<u32, WorkloadId>,
     /// The automaton in force; `None` when an earlier process wrote it.
     pub(crate) names: Option<Automaton>,
-    /// The half it lies in, 0 or 1.
-    pub(crate) name_half: u32,
+    /// How often another came into force; the lowest bit is the half it lies in.
+    pub(crate) name_swaps: u32,
     /// True when the idle half was in force in the life of this process.
     pub(crate) idle_half_was_read: bool,
     /// Highest numbers seen or given.
@@ -148,8 +148,8 @@ impl Mirror {
                 }
             }
             Step::WriteNames { .. } | Step::Quiesce => {}
-            Step::FlipNames { half, names } => {
-                self.name_half = *half;
+            Step::FlipNames { swaps, names } => {
+                self.name_swaps = *swaps;
                 self.names = Some((*names).clone());
             }
             Step::WriteEndpoint { interface, owner, .. } => {

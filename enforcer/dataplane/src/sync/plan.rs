@@ -27,7 +27,7 @@ pub(crate) enum Step<'a> {
     /// Write the automaton into the half that is not in force.
     WriteNames { half: u32, names: &'a Automaton },
     /// Put that half in force.
-    FlipNames { half: u32, names: &'a Automaton },
+    FlipNames { swaps: u32, names: &'a Automaton },
     /// Replace an endpoint whole, then its revision.
     WriteEndpoint { interface: u32, endpoint: Endpoint, owner: &'a WorkloadId },
     /// Take an endpoint away: its packets are dropped from then on. Its slot gets a revision nobody has.
@@ -252,11 +252,11 @@ fn names<'a>(mirror: &Mirror, names: &'a Automaton, steps: &mut Vec<Step<'a>>) -
         }
         .into());
     }
-    let half = 1 - mirror.name_half;
+    let swaps = mirror.name_swaps.wrapping_add(1);
     if mirror.idle_half_was_read {
         steps.push(Step::Quiesce);
     }
-    steps.extend([Step::WriteNames { half, names }, Step::FlipNames { half, names }]);
+    steps.extend([Step::WriteNames { half: swaps & 1, names }, Step::FlipNames { swaps, names }]);
     Ok(())
 }
 

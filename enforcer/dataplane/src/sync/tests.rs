@@ -103,9 +103,9 @@ impl Executor for Model {
             Step::FlipNames { .. } if fails => {}
             Step::WriteEndpoint { endpoint, .. } if fails && endpoint.revision % 2 == 0 => {}
             Step::DeleteEndpoint { revision, .. } if fails && revision % 2 == 0 => {}
-            Step::FlipNames { half, names } => {
-                assert_eq!(self.halves[*half as usize].as_ref(), Some(*names));
-                self.half = *half;
+            Step::FlipNames { swaps, names } => {
+                self.half = *swaps & 1;
+                assert_eq!(self.halves[self.half as usize].as_ref(), Some(*names));
             }
             Step::WriteEndpoint { interface, endpoint, .. } => {
                 self.endpoints.insert(*interface, *endpoint);

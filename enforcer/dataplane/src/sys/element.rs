@@ -67,8 +67,8 @@ impl<K: Pod, V: Pod> Store<K, V> {
         Self::new(MapData::from_fd(descriptor).map_err(io::Error::other)?)
     }
 
-    /// The map as this process' memory.
-    pub(crate) fn mapped(&self) -> io::Result<Mapped<V>> {
+    /// The map as this process' memory: a `T`, or several in a row, are one of its values.
+    pub(crate) fn mapped<T: Pod>(&self) -> io::Result<Mapped<T>> {
         Mapped::new(&self.data)
     }
 

@@ -24,14 +24,16 @@ unsafe impl<T: Pod> Send for Mapped<T> {}
 unsafe impl<T: Pod> Sync for Mapped<T> {}
 
 impl<T: Pod> Mapped<T> {
-    /// Maps a map, which must have been made for it and hold values of this size. It stays mapped when `data` is closed.
+    /// Maps a map, which must have been made for it and hold values of this size, or of several in a row. It stays mapped
+    /// when `data` is closed.
     pub(crate) fn new(data: &MapData) -> io::Result<Self> {
         let info = data.info().map_err(io::Error::other)?;
+        let size = info.value_size();
         // An element takes whole words of eight octets.
-        if info.value_size() as usize != size_of::<T>() || !size_of::<T>().is_multiple_of(8) {
-            return Err(io::Error::other(format!("values have {} octets", info.value_size())));
+        if !(size as usize).is_multiple_of(size_of::<T>()) || !size_of::<T>().is_multiple_of(8) {
+            return Err(io::Error::other(format!("values have {size} octets")));
         }
-        let count = info.max_entries();
+        let count = info.max_entries() * (size / size_of::<T>() as u32);
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let length = count as usize * size_of::<T>();
         // SAFETY: a new mapping, wherever there is room.

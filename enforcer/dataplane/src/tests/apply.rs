@@ -24,7 +24,7 @@ fn assert_mirrored(dataplane: &Dataplane) {
     assert_eq!(read.endpoints, dataplane.mirror.endpoints);
     assert_eq!(read.tables, dataplane.mirror.tables);
     assert_eq!(read.generations, dataplane.mirror.generations);
-    assert_eq!(read.name_half, dataplane.mirror.name_half);
+    assert_eq!(read.name_swaps, dataplane.mirror.name_swaps);
     for endpoint in dataplane.mirror.endpoints.values() {
         let revision = dataplane.maps.revisions.get(&endpoint.slot).expect("maps can be read");
         assert_eq!(revision, Some(endpoint.revision));
@@ -113,12 +113,13 @@ fn names_go_into_the_idle_half() {
         let state = half * enforcer_common::abi::capacity::NAME_STATES + 2;
         dataplane.maps.name_classes.get(&state).expect("maps can be read")
     };
-    let half = dataplane.mirror.name_half;
+    let swaps = dataplane.mirror.name_swaps;
+    let half = swaps & 1;
     assert_eq!(class(&dataplane, half), Some(5 | 1 << 30));
     plan.names.classes[2] = 6 | 1 << 30;
     let applied = dataplane.apply(&plan).expect("the plan fits");
     assert_eq!(counts(&applied), (0, 0, 0, 0));
-    assert_eq!(dataplane.mirror.name_half, 1 - half);
+    assert_eq!(dataplane.mirror.name_swaps, swaps + 1);
     assert_eq!(class(&dataplane, half), Some(5 | 1 << 30));
     assert_eq!(class(&dataplane, 1 - half), Some(6 | 1 << 30));
     assert_mirrored(&dataplane);

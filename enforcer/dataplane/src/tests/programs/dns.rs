@@ -35,18 +35,21 @@ pub(super) fn resolver(v4: bool) -> IpAddr {
 }
 
 pub(super) fn names() -> Names {
-    let patterns: BTreeSet<_> = PATTERNS.iter().map(|text| text.parse().expect("a pattern")).collect();
+    compiled(&PATTERNS)
+}
+
+fn compiled(patterns: &[&str]) -> Names {
+    let patterns: BTreeSet<_> = patterns.iter().map(|text| text.parse().expect("a pattern")).collect();
     automaton::compile(&patterns, 1 << 14).expect("they fit")
 }
 
-/// Everything passes; names have classes.
-fn named() -> Plan {
-    let Names { automaton, patterns } = names();
+/// Everything passes; these names have classes.
+fn with_names(Names { automaton, patterns }: Names) -> Plan {
     Plan { names: automaton, patterns, ..ruled(Mode::Policy, &[], &[]) }
 }
 
 pub(super) fn lab() -> Lab {
-    let mut lab = Lab::with(&named());
+    let mut lab = Lab::with(&with_names(names()));
     lab.dataplane.set_resolvers(&[resolver(true), resolver(false)]).expect("they fit");
     lab
 }
@@ -221,6 +224,50 @@ fn what_was_not_asked_teaches_nothing() {
 }
 
 #[test]
+fn an_answer_may_repeat_the_question_in_other_letters() {
+    let mut lab = lab();
+    let given = (address("203.0.113.1"), 60);
+    // The last two do not fit the room for questions with what is behind them, and are not compared as they were asked.
+    for length in [1, 7, 8, 9, 44, 45, 46, 47, 101, 236, 237, 238, 240] {
+        let text: String = (1..=length).map(|at| if at % 50 == 0 { '.' } else { 'a' }).collect();
+        let name = format!("{text}.wild.example.");
+        let class = names().automaton.class_of(&name);
+        let asked = question(7, &name, RecordType::A);
+        for shown in [name.clone(), name.to_ascii_uppercase()] {
+            let shown = question(7, &shown, RecordType::A);
+            let reply = octets(&answer(&shown, vec![record(&name, given.1, given.0)]));
+            assert_eq!(exchange(&mut lab, &asked, &reply), Some(DnsOutcome::Learned), "{length}");
+            assert_learned(&lab, std::slice::from_ref(&given), class);
+            lab.forget();
+        }
+    }
+}
+
+#[test]
+fn an_answer_counts_under_the_names_in_force_when_it_comes() {
+    let mut lab = lab();
+    let asked = question(7, NAMED, RecordType::A);
+    let given = (address("203.0.113.1"), 60);
+    let reply = octets(&answer(&asked, vec![record(NAMED, given.1, given.0)]));
+    // One automaton later, and two, which lies where the one lay that was asked under.
+    for later in [&[&["*.example"][..]][..], &[&PATTERNS[..], &["exact.*"][..]][..]] {
+        workload_asks(&mut lab, &octets(&asked));
+        for patterns in later {
+            lab.dataplane.apply(&with_names(compiled(patterns))).expect("the plan fits");
+        }
+        assert_eq!(tell(&mut lab, &reply), Some(DnsOutcome::Learned));
+        let class = compiled(later[later.len() - 1]).automaton.class_of("exact.example");
+        assert_learned(&lab, std::slice::from_ref(&given), class);
+        clear(&lab.dataplane.maps.learned);
+    }
+    // And under none.
+    workload_asks(&mut lab, &octets(&asked));
+    lab.dataplane.apply(&with_names(compiled(&["other.example"]))).expect("the plan fits");
+    assert_eq!(tell(&mut lab, &reply), Some(DnsOutcome::Nothing));
+    assert!(learned(&lab).is_empty());
+}
+
+#[test]
 fn an_answer_must_come_in_time() {
     let mut lab = lab();
     let asked = question(7, "exact.example.", RecordType::A);
@@ -364,7 +411,7 @@ fn only_the_one_who_asked_learns() {
     run("ip link add name b up type veth peer name b-peer");
     let b = crate::link::by_name("b").expect("it was made").index;
     lab.dataplane.attach(&workload("b"), b).expect("b is attached");
-    let mut plan = named();
+    let mut plan = with_names(names());
     let mut endpoint = plan.endpoints[&workload("a")].clone();
     endpoint.addresses = vec![address("10.0.0.2")];
     plan.endpoints.insert(workload("b"), endpoint);
