@@ -90,7 +90,7 @@ impl Toolchain {
             .current_dir(root)
             .env("RUSTC", &self.rustc)
             .env("RUSTC_BOOTSTRAP", "1")
-            .env("CARGO_ENCODED_RUSTFLAGS", self.flags())
+            .env("CARGO_ENCODED_RUSTFLAGS", self.flags(root))
             .args(["build", "--release", "--package", "enforcer-ebpf", "-Z", "build-std=core"])
             .args(["--target", TARGET])
             .arg("--target-dir")
@@ -98,11 +98,20 @@ impl Toolchain {
         command
     }
 
-    /// Flags as cargo wants them encoded: separated by 0x1f, so that paths may hold spaces.
-    fn flags(&self) -> OsString {
+    /// Flags as cargo wants them encoded: separated by 0x1f, so that paths may hold spaces. Names of this machine's
+    /// directories stay out of the object, so that the same sources give the same octets everywhere.
+    fn flags(&self, root: &Path) -> OsString {
         let mut flags = OsString::from(FLAGS.join("\x1f"));
         flags.push("\x1f-C\x1flinker=");
         flags.push(&self.linker);
+        for (path, name) in [(Some(root.to_owned()), "enforcer"), (cargo_home(), "cargo")] {
+            if let Some(path) = path {
+                flags.push("\x1f--remap-path-prefix=");
+                flags.push(path);
+                flags.push("=");
+                flags.push(name);
+            }
+        }
         flags
     }
 }
@@ -176,8 +185,11 @@ fn on_path(program: impl AsRef<OsStr>) -> Option<PathBuf> {
 }
 
 fn in_cargo_home(program: &str) -> Option<PathBuf> {
-    let home = std::env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")))?;
-    Some(home.join("bin").join(program)).filter(|file| file.is_file())
+    Some(cargo_home()?.join("bin").join(program)).filter(|file| file.is_file())
+}
+
+/// Where cargo keeps its things.
+fn cargo_home() -> Option<PathBuf> {
+    let set = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    set.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")))
 }

@@ -18,10 +18,10 @@ pub mod simulate;
 pub mod status;
 pub mod top;
 pub mod tree;
+pub mod uninstall;
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use enforcer_common::decide::Direction;
 use enforcer_common::policy::Mode;
@@ -72,7 +72,7 @@ pub enum Command {
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Remove everything from the kernel: nothing is enforced afterwards.
-    Uninstall(UninstallArgs),
+    Uninstall(uninstall::UninstallArgs),
     /// Print what a shell needs to complete this program's commands and flags.
     Completion(help::CompletionArgs),
     /// Write the manual pages, one a command.
@@ -261,17 +261,6 @@ pub struct SimulateArgs {
     pub output: Output,
 }
 
-/// Flags of `enforcer uninstall`.
-#[derive(Args, Debug)]
-pub struct UninstallArgs {
-    /// Directory that the agent was given.
-    #[arg(long, default_value = "/sys/fs/bpf/enforcer", value_name = "PATH")]
-    pub pin_directory: PathBuf,
-    /// How the answer looks.
-    #[arg(long, short, value_enum, default_value_t = Output::Text)]
-    pub output: Output,
-}
-
 /// Forms of log lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum LogFormat {
@@ -365,7 +354,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Policy(PolicyCommand::Check(args)) => check::run(args).map(code),
         Command::Policy(PolicyCommand::Simulate(args)) => simulate::run(args).map(code),
         Command::Top(args) => top::run(args, Timestamp::now()).map(|()| exit::SUCCESS),
-        Command::Uninstall(args) => uninstall(args).map(|()| exit::SUCCESS),
+        Command::Uninstall(args) => uninstall::run(args).map(|()| exit::SUCCESS),
         Command::Completion(args) => help::completion(args).map(|()| exit::SUCCESS),
         Command::Man(args) => help::man(args).map(|()| exit::SUCCESS),
     }
@@ -381,26 +370,6 @@ const fn mode(mode: ModeArg) -> Mode {
         ModeArg::Policy => Mode::Policy,
         ModeArg::Enforce => Mode::Enforce,
     }
-}
-
-fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
-    let options = enforcer_dataplane::Options {
-        pin_directory: args.pin_directory.clone(),
-        ..enforcer_dataplane::Options::default()
-    };
-    let was_there = args.pin_directory.exists();
-    enforcer_dataplane::Dataplane::uninstall(&options).context("failed to remove what is enforced")?;
-    let place = args.pin_directory.display();
-    match args.output {
-        Output::Json => {
-            println!("{}", serde_json::json!({"pin_directory": args.pin_directory, "removed": was_there}));
-        }
-        Output::Text if was_there => {
-            println!("removed all programs and maps of {place}; nothing is enforced")
-        }
-        Output::Text => println!("nothing is pinned at {place}; nothing was enforced from it"),
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -21,8 +21,9 @@ use crate::reaper::Tree;
 pub use images::AGNHOST;
 pub use machine::Machine;
 pub use parts::Parts;
-pub use role::{HOLD, play};
+pub use role::{GEN, HOLD, play};
 
+pub mod chart;
 mod control;
 mod debian;
 mod images;
@@ -176,7 +177,11 @@ impl Kube {
             data: &data,
             plugins: &self.parts.plugins(),
             path: self.parts.path(),
-            environment: vec![("KUBECONFIG".to_owned(), self.pki.file("administrator.kubeconfig"))],
+            environment: vec![
+                ("KUBECONFIG".to_owned(), self.pki.file("administrator.kubeconfig")),
+                // Clients keep caches at home: this one goes with the machine.
+                ("HOME".to_owned(), "/run".to_owned()),
+            ],
         })?;
         self.internet.namespace.ip(&format!(
             "link add n{index} type veth peer name eth0 netns {}\nlink set n{index} master nodes up\n",

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
@@ -15,12 +15,13 @@ use crate::reaper::{Kind, Remnant};
 /// `ip netns` prepares /run/netns on first use, and two at once get in each other's way.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// A named network namespace; removed on drop.
+/// A network namespace; a named one that was made here is removed on drop.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
     handle: File,
-    _remnant: Remnant,
+    /// None when somebody else made it and will remove it.
+    remnant: Option<Remnant>,
 }
 
 impl Namespace {
@@ -39,12 +40,21 @@ impl Namespace {
         let remnant = Remnant::new(Kind::Namespace, name)?;
         let path = PathBuf::from("/run/netns").join(name);
         let handle = File::open(&path).with_context(|| format!("failed to open {}", path.display()))?;
-        let namespace = Self { name: name.to_owned(), handle, _remnant: remnant };
+        let namespace = Self { name: name.to_owned(), handle, remnant: Some(remnant) };
         namespace.sysctl("ipv6/conf/default/accept_dad", "0")?;
         namespace.sysctl("ipv4/conf/all/rp_filter", "0")?;
         namespace.sysctl("ipv4/conf/default/rp_filter", "0")?;
         namespace.ip("link set lo up")?;
         Ok(namespace)
+    }
+
+    /// One that somebody else made, by the file that stands for it; it stays on drop.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn open(name: &str, path: &Path) -> Result<Self> {
+        let handle = File::open(path).with_context(|| format!("failed to open {}", path.display()))?;
+        Ok(Self { name: name.to_owned(), handle, remnant: None })
     }
 
     /// Its name, as `ip netns exec` takes it.
@@ -119,7 +129,9 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // What fails here is left to the reaper.
-        let _ = Command::new("ip").args(["netns", "del", &self.name]).stderr(Stdio::null()).status();
+        if self.remnant.is_some() {
+            // What fails here is left to the reaper.
+            let _ = Command::new("ip").args(["netns", "del", &self.name]).stderr(Stdio::null()).status();
+        }
     }
 }

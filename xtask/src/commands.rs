@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{setup, shell};
+use crate::{image, setup, shell};
 
 /// The product's binary.
 pub(crate) const ENFORCER: &str = "enforcer";
@@ -61,14 +61,23 @@ pub(crate) fn test(arguments: &[String]) -> Result<()> {
 pub(crate) fn e2e(arguments: &[String]) -> Result<()> {
     need_root("e2e")?;
     setup::run_for_clusters()?;
-    build_binaries(&[ENFORCER], false)?;
     clusters(arguments)
 }
 
-/// Builds what clusters are made of, when it is not there, and runs the stories in them.
+/// Writes the files of the tree that are made from others.
+///
+/// # Errors
+/// When something is missing and cannot be installed, or a file cannot be written.
+pub(crate) fn generate() -> Result<()> {
+    setup::run()?;
+    shell::run(&mut shell::cargo(&["test", "--package", "enforcer-tests", "--test", "e2e", "--", "gen"]))
+}
+
+/// Builds the image, and what clusters are made of when it is not there, and runs the stories in them.
 fn clusters(arguments: &[String]) -> Result<()> {
+    image::run(image::NAME)?;
     let mut tests = shell::cargo(&["test", "--package", "enforcer-tests", "--test", "e2e", "--"]);
-    shell::run(tests.args(arguments).env("ENFORCER_BINARY", binary(ENFORCER, false)))
+    shell::run(tests.args(arguments).env("ENFORCER_IMAGE", image::archive()))
 }
 
 /// Runs the fuzzing tests of the data plane with as many messages.

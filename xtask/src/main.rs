@@ -3,6 +3,7 @@
 
 mod bench;
 mod commands;
+mod image;
 mod lint;
 mod setup;
 mod shell;
@@ -31,6 +32,12 @@ enum Command {
         /// Optimise
         #[arg(long)]
         release: bool,
+    },
+    /// Build the container image, an archive in OCI layout, and its bill of materials; no container engine is needed
+    Image {
+        /// The image's name without its tag, which is the version
+        #[arg(long, default_value = image::NAME)]
+        name: String,
     },
     /// Play the three workloads of deploy/examples/egress on this machine and check every verdict (root)
     Demo {
@@ -67,6 +74,8 @@ enum Command {
         #[command(subcommand)]
         what: bench::What,
     },
+    /// Write what is made from other files of the tree: the plain manifests from the chart
+    Gen,
     /// Check format, clippy, sizes, headers, module edges and dead references
     Lint,
     /// Lint, then test
@@ -77,11 +86,13 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Setup => setup::run().map(|()| println!("xtask setup: everything is in place")),
         Command::Build { release } => commands::build(release),
+        Command::Image { name } => image::run(&name),
         Command::Demo { keep } => commands::demo(keep),
         Command::Test { arguments } => commands::test(&arguments),
         Command::E2e { arguments } => commands::e2e(&arguments),
         Command::Fuzz { runs, seed, keep } => commands::fuzz(runs, seed, keep),
         Command::Bench { what } => bench::run(what),
+        Command::Gen => commands::generate(),
         Command::Lint => lint::run(),
         Command::Ci => lint::run().and_then(|()| commands::test(&[])),
     };

@@ -1,10 +1,11 @@
 //! Pods as stories use them: made, waited for, and made to run something. Owns the plain shapes of pods; what they are for is
 //! the story's.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::{AGNHOST, Kube, fill};
+use crate::Namespace;
 
 /// A pod that does what it is told, in the plainest shape; `{{...}}` are filled in.
 const POD: &str = "apiVersion: v1
@@ -75,6 +76,28 @@ impl Kube {
         let output = self.nodes[0].output("kubectl", &arguments)?;
         let said = [output.stdout, output.stderr].concat();
         Ok((output.status.success(), String::from_utf8_lossy(&said).trim().to_owned()))
+    }
+
+    /// The network namespace of a pod, wherever it runs, as CNI has kept it.
+    ///
+    /// # Errors
+    /// When there is no such pod, or CNI has not connected it.
+    pub fn network(&self, namespace: &str, pod: &str) -> Result<Namespace> {
+        let wanted =
+            [("K8S_POD_NAMESPACE", namespace), ("K8S_POD_NAME", pod)].map(|(key, value)| json!([key, value]));
+        for node in &self.nodes {
+            for entry in std::fs::read_dir(node.seen("/var/lib/cni/results"))? {
+                let result: Value = serde_json::from_str(&std::fs::read_to_string(entry?.path())?)?;
+                let is_of = |word: &Value| result["cniArgs"].as_array().is_some_and(|all| all.contains(word));
+                if result["ifName"] == "eth0" && wanted.iter().all(is_of) {
+                    let path = result["netns"].as_str().context("a result with a network namespace")?;
+                    // A link of the node's leads elsewhere when it is followed from outside.
+                    let path = node.seen(&path.replacen("/var/run/", "/run/", 1));
+                    return Namespace::open(&format!("{namespace}/{pod}"), &path);
+                }
+            }
+        }
+        bail!("CNI knows no pod {namespace}/{pod}")
     }
 
     /// What happened in a namespace, as Kubernetes tells it.

@@ -22,6 +22,8 @@ use super::runtime;
 pub(super) const INTO: &str = "into-cgroup";
 /// First argument of a node's first process: `NAME PLUGINS DATA`.
 pub(super) const NODE: &str = "be-node";
+/// First argument of a process that writes what is made from the chart into the tree.
+pub const GEN: &str = "gen";
 /// First argument of a process that makes a cluster of one node and keeps it until it is killed.
 pub const HOLD: &str = "hold";
 /// Name under which it is the container runtime.

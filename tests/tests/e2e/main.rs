@@ -5,19 +5,20 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
-use enforcer_tests::kube::{Cni, Kube, Proxy, Setup};
+use enforcer_tests::kube::{Cni, Kube, Parts, Proxy, Setup, chart};
 use enforcer_tests::{kube, reaper};
 use libtest_mimic::{Arguments, Trial};
 
 mod bare;
+mod charts;
 
 /// A story: its name, and what happens.
 type Story = (&'static str, fn(&Kube) -> Result<()>);
 
 /// Clusters with their stories.
-const CLUSTERS: &[(&str, Setup, &[Story])] = &[
-    ("one_node", Setup { nodes: 1, proxy: Proxy::Iptables, cni: Cni::Ptp }, bare::ONCE),
-    ("two_nodes", Setup { nodes: 2, proxy: Proxy::Nftables, cni: Cni::Bridge }, bare::STORIES),
+const CLUSTERS: &[(&str, Setup, &[&[Story]])] = &[
+    ("one_node", Setup { nodes: 1, proxy: Proxy::Iptables, cni: Cni::Ptp }, &[bare::ONCE, charts::STORIES]),
+    ("two_nodes", Setup { nodes: 2, proxy: Proxy::Nftables, cni: Cni::Bridge }, &[bare::STORIES]),
 ];
 
 fn main() -> ExitCode {
@@ -25,37 +26,45 @@ fn main() -> ExitCode {
         eprintln!("{error:#}");
         return ExitCode::FAILURE;
     }
-    if std::env::args().nth(1).is_some_and(|first| first == kube::HOLD) {
-        return hold();
+    let outcome = match std::env::args().nth(1).as_deref() {
+        Some(kube::HOLD) => hold(),
+        Some(kube::GEN) => write_manifests(),
+        _ => return stories(),
+    };
+    if let Err(error) = &outcome {
+        eprintln!("{error:#}");
     }
+    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn stories() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let mut all_passed = true;
     for (name, setup, stories) in CLUSTERS {
-        all_passed &= run(&arguments, name, *setup, stories);
+        all_passed &= run(&arguments, name, *setup, &stories.concat());
     }
     reaper::finish();
     if all_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Makes a cluster and keeps it; says so once it is up.
-fn hold() -> ExitCode {
-    match Kube::start(CLUSTERS[0].1) {
-        Ok(_kept) => {
-            println!("{}", kube::HOLD);
-            loop {
-                std::thread::park();
-            }
-        }
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
+fn hold() -> Result<()> {
+    let _kept = Kube::start(CLUSTERS[0].1)?;
+    println!("{}", kube::HOLD);
+    loop {
+        std::thread::park();
     }
 }
 
+fn write_manifests() -> Result<()> {
+    let file = chart::manifests();
+    std::fs::create_dir_all(file.parent().expect("a file of the tree"))?;
+    Ok(std::fs::write(file, chart::plain(&Parts::ready()?)?)?)
+}
+
 /// Runs the stories of one cluster that were asked for; makes none when there are none.
-fn run(arguments: &Arguments, cluster: &str, setup: Setup, stories: &'static [Story]) -> bool {
+fn run(arguments: &Arguments, cluster: &str, setup: Setup, stories: &[Story]) -> bool {
     let names = |(story, _): &Story| format!("{cluster}::{story}");
     let is_wanted =
         |name: String| arguments.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
