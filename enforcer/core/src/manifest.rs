@@ -138,6 +138,12 @@ impl Kind {
             .ok_or_else(|| UnknownKind { api_version: api_version.to_owned(), kind: kind.to_owned() })
     }
 
+    /// Its group and version, and its name, as documents write them.
+    pub fn written(self) -> (&'static str, &'static str) {
+        let known = Self::ALL.iter().find(|(_, _, kind)| *kind == self);
+        known.map_or(("", ""), |(api_version, name, _)| (*api_version, *name))
+    }
+
     /// Reads a document of this kind.
     ///
     /// # Errors

@@ -1,0 +1,148 @@
+//! What the index makes of what it is told.
+
+use std::net::IpAddr;
+
+use enforcer_core::object::Namespace;
+use serde_json::json;
+
+use super::*;
+
+const PODS: Watched = Watched::Pods;
+const POLICIES: Watched = Watched::Objects(Kind::NetworkPolicy);
+
+fn pod(name: &str, uid: &str, node: &str, address: &str) -> Pod {
+    let value = json!({
+        "metadata": {"name": name, "namespace": "n", "uid": uid, "labels": {"app": "x"}},
+        "spec": {"nodeName": node},
+        "status": {"phase": "Running", "podIP": address},
+    });
+    serde_json::from_value(value).expect("a pod")
+}
+
+fn policy(name: &str, port: u32) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": "n", "generation": port},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"ports": [{"port": port}]}]},
+    })
+}
+
+fn names(changes: &Changes) -> Vec<(String, bool)> {
+    let pods = changes.pods.iter().map(|(id, pod)| (id.to_string(), pod.is_some()));
+    let objects = changes.objects.iter().map(|(key, object)| (key.to_string(), object.is_some()));
+    pods.chain(objects).collect()
+}
+
+fn told(name: &str, is_there: bool) -> (String, bool) {
+    (name.to_owned(), is_there)
+}
+
+#[test]
+fn a_new_listing_takes_away_what_it_does_not_name() {
+    let mut index = Index::new("here");
+    index.begin(PODS);
+    index.put_pod(&pod("a", "1", "here", "10.0.0.1"));
+    index.put_pod(&pod("b", "2", "there", "10.0.0.2"));
+    index.end(PODS);
+    assert_eq!(names(&index.take()), [told("n/a", true), told("n/b", true)]);
+    let uids = ["a", "b"].map(|name| index.pods()[&WorkloadId::new("n", name)].uid.to_string());
+    assert_eq!(uids, ["1", ""], "only this node's pods are told apart by it");
+
+    index.begin(PODS);
+    index.put_pod(&pod("b", "2", "there", "10.0.0.2"));
+    assert!(!index.has_changes(), "until it is whole, nothing is gone");
+    index.end(PODS);
+    assert_eq!(names(&index.take()), [told("n/a", false)]);
+}
+
+#[test]
+fn what_says_nothing_new_is_no_change_and_a_pod_that_ends_is_gone() {
+    let mut index = Index::new("here");
+    index.put_pod(&pod("a", "1", "here", "10.0.0.1"));
+    drop(index.take());
+    index.put_pod(&pod("a", "1", "here", "10.0.0.1"));
+    assert!(!index.has_changes());
+    index.put_pod(&pod("a", "9", "here", "10.0.0.1"));
+    assert_eq!(names(&index.take()), [told("n/a", true)], "another pod of that name");
+    let mut ended = json!({"metadata": {"name": "a", "namespace": "n"}, "status": {"phase": "Succeeded"}});
+    index.put_pod(&serde_json::from_value(ended.take()).expect("a pod"));
+    assert_eq!(names(&index.take()), [told("n/a", false)]);
+}
+
+#[test]
+fn pods_with_the_same_labels_share_them() {
+    let mut index = Index::new("here");
+    index.put_pod(&pod("a", "1", "here", "10.0.0.1"));
+    index.put_pod(&pod("b", "2", "here", "10.0.0.2"));
+    let labels = ["a", "b"].map(|name| Arc::clone(&index.pods()[&WorkloadId::new("n", name)].workload.labels));
+    assert!(Arc::ptr_eq(&labels[0], &labels[1]));
+}
+
+#[test]
+fn an_object_that_is_refused_keeps_its_last_good_state() {
+    let mut index = Index::new("here");
+    index.put(Kind::NetworkPolicy, &policy("p", 80));
+    assert_eq!(names(&index.take()), [told("NetworkPolicy n/p", true)]);
+    let edition = index.edition();
+    index.put(Kind::NetworkPolicy, &policy("p", 70_000));
+    assert!(!index.has_changes());
+    assert_ne!(index.edition(), edition);
+    let entry = index.objects().values().next().expect("one");
+    assert_eq!((entry.refusals.len(), entry.good.is_some(), entry.generation), (1, true, 70_000));
+    assert!(entry.refusals[0].field.contains("ports[0].port"), "{:?}", entry.refusals);
+    index.put(Kind::NetworkPolicy, &policy("p", 80));
+    assert!(!index.has_changes(), "the state in force never changed");
+    assert!(index.objects().values().all(|entry| entry.refusals.is_empty()));
+}
+
+#[test]
+fn a_kind_that_is_not_served_counts_as_listed_only_where_the_cluster_may_do_without() {
+    let mut index = Index::new("here");
+    for kind in Watched::ALL {
+        index.fail(kind, Trouble::Absent);
+    }
+    let fault = [Watched::Pods].into_iter().chain(
+        [Kind::Namespace, Kind::Node, Kind::Service, Kind::EndpointSlice, Kind::NetworkPolicy]
+            .map(Watched::Objects),
+    );
+    assert_eq!(index.unsynced().collect::<Vec<_>>(), fault.collect::<Vec<_>>());
+    assert!(index.troubles().all(|(kind, _)| kind != Watched::Objects(Kind::ClusterNetworkPolicy)));
+}
+
+#[test]
+fn trouble_leaves_what_is_known_and_ends_with_the_next_event() {
+    let mut index = Index::new("here");
+    index.begin(POLICIES);
+    index.put(Kind::NetworkPolicy, &policy("p", 80));
+    index.end(POLICIES);
+    drop(index.take());
+    index.fail(POLICIES, Trouble::Away("no route".to_owned()));
+    assert!(!index.has_changes());
+    let told: Vec<_> = index.troubles().map(|(kind, trouble)| (kind, trouble.clone())).collect();
+    assert_eq!(told, [(POLICIES, Trouble::Away("no route".to_owned()))]);
+    index.begin(POLICIES);
+    index.end(POLICIES);
+    assert_eq!(names(&index.take()), [told_gone()]);
+    assert_eq!(index.troubles().count(), 0);
+}
+
+fn told_gone() -> (String, bool) {
+    told("NetworkPolicy n/p", false)
+}
+
+#[test]
+fn other_kinds_become_the_core_s_values() {
+    let mut index = Index::new("here");
+    let namespace = json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": "n", "namespace": null, "labels": {"a": "b"}}, "spec": {"finalizers": ["kubernetes"]},
+    });
+    index.put(Kind::Namespace, &namespace);
+    let objects: Vec<_> = index.take().objects.into_values().flatten().collect();
+    let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+    let expected = Object::Namespace(Namespace { name: "n".to_owned(), labels });
+    assert_eq!(objects.iter().map(|object| &**object).collect::<Vec<_>>(), [&expected]);
+    let address: IpAddr = "10.0.0.1".parse().expect("an address");
+    index.put_pod(&pod("a", "1", "here", "10.0.0.1"));
+    assert_eq!(index.pods()[&WorkloadId::new("n", "a")].workload.addresses, [address]);
+}

@@ -1,0 +1,12 @@
+//! Kubernetes as a source: watches of the API server, trimmed at the edge, become the core's values. The only crate
+//! that knows the API's client; never compiles policy or touches the kernel.
+//!
+//! [`watch`] follows every kind of [`kinds`] and feeds the [`index::Index`], which knows what changed since it was asked
+//! last; [`pod`] reads pods, all other kinds are read by the core's manifests.
+
+pub mod client;
+pub mod index;
+pub mod kinds;
+pub mod pod;
+pub mod trouble;
+pub mod watch;

@@ -1,0 +1,45 @@
+//! Objects on their way from the API into the index.
+
+use super::*;
+
+fn object(value: Value) -> DynamicObject {
+    serde_json::from_value(value).expect("an object")
+}
+
+#[test]
+fn an_item_of_a_list_is_written_as_a_document() {
+    let item = object(json!({
+        "metadata": {
+            "name": "p", "namespace": "n", "uid": "u", "generation": 3, "annotations": {"a": "b"},
+            "managedFields": [{"manager": "kubectl", "fieldsV1": {"f:spec": {}}}],
+        },
+        "spec": {"podSelector": {}},
+    }));
+    let expected = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "p", "namespace": "n", "generation": 3, "labels": {}, "annotations": {"a": "b"}},
+        "spec": {"podSelector": {}},
+    });
+    assert_eq!(written(&item, Kind::NetworkPolicy), expected);
+}
+
+#[test]
+fn events_enter_the_index_in_their_order() {
+    let kind = Watched::Objects(Kind::Namespace);
+    let namespace = |name: &str| object(json!({"metadata": {"name": name}, "spec": {}}));
+    let mut index = Index::new("here");
+    for event in [
+        Event::Init,
+        Event::InitApply(namespace("a")),
+        Event::InitApply(namespace("b")),
+        Event::InitDone,
+        Event::Delete(namespace("a")),
+        Event::Apply(namespace("c")),
+    ] {
+        enter(kind, &Ok(event), &mut index);
+    }
+    let known: Vec<_> = index.objects().keys().map(|key| key.name.as_str()).collect();
+    assert_eq!(known, ["b", "c"]);
+    enter::<DynamicObject>(kind, &Err(watcher::Error::NoResourceVersion), &mut index);
+    assert_eq!(index.troubles().map(|(kind, _)| kind).collect::<Vec<_>>(), [kind]);
+}
