@@ -14,30 +14,36 @@ pub mod dns;
 pub mod explain;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod find;
+pub mod follow;
 pub mod kernel;
 pub mod log;
 pub mod metrics;
 pub mod moment;
 pub mod names;
+pub mod pods;
 pub mod resolve;
 pub mod resolvers;
 pub mod rules;
 pub mod server_names;
 pub mod settle;
+pub mod source;
 pub mod tally;
 pub mod view;
 pub mod watch;
 pub mod worker;
 
 use std::cell::RefCell;
+use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context;
 use enforcer_common::policy::Mode;
-use tokio::sync::mpsc;
+use enforcer_k8s::index::Index;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, timeout};
 
@@ -45,11 +51,13 @@ use crate::api::server::Listener;
 use crate::telemetry::export;
 use crate::telemetry::observer::{self, Observer};
 use bounds::Bounds;
+use find::Finder;
 use kernel::{Kernel, Links};
 use moment::Moment;
 use resolvers::Trust;
+use source::Source;
 use watch::Wake;
-use worker::{Source, Worker};
+use worker::Worker;
 
 /// Pause between two polls of the ring buffer while events come.
 const BUSY: Duration = Duration::from_millis(10);
@@ -70,10 +78,8 @@ const LAST_BATCHES: Duration = Duration::from_secs(5);
 /// What the agent is told.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// Directory of objects.
-    pub source: PathBuf,
-    /// List of workloads, when it is not the directory's own.
-    pub workloads: Option<PathBuf>,
+    /// Where objects come from.
+    pub source: Origin,
     /// Whose DNS answers count; empty for [`Trust::DEFAULT`].
     pub resolvers: Vec<Trust>,
     /// The node's own list of name servers.
@@ -106,6 +112,44 @@ pub struct Options {
     pub observer: observer::Options,
 }
 
+/// Where objects come from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// Files of a directory.
+    Directory {
+        /// The directory.
+        root: PathBuf,
+        /// List of workloads, when it is not the directory's own.
+        workloads: Option<PathBuf>,
+    },
+    /// The API server.
+    Kubernetes {
+        /// How to reach it; the account of this pod when not given.
+        kubeconfig: Option<PathBuf>,
+        /// Ways to the pods of this node.
+        find: find::Options,
+    },
+}
+
+impl Origin {
+    /// The directory that is watched, if it is one.
+    fn root(&self) -> Option<&Path> {
+        match self {
+            Self::Directory { root, .. } => Some(root),
+            Self::Kubernetes { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory { root, .. } => write!(f, "dir:{}", root.display()),
+            Self::Kubernetes { .. } => f.write_str("kubernetes"),
+        }
+    }
+}
+
 /// Runs the agent until it is told to end.
 ///
 /// # Errors
@@ -130,12 +174,12 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
         None => None,
     };
     let observer = Observer::bind(&options.observer)?;
-    let mut source = Source::new(options);
+    let mut source = source(options, &wake).await?;
     let expected = source.interfaces(&kernel::HostLinks);
     let kernel =
         kernel::Host::open(&options.pin_directory, expected).context("failed to take hold of the kernel")?;
     let mut worker = Worker::new(options, source, kernel, kernel::HostLinks, Moment::now())?;
-    let tree = watch::start(&wake, &options.source)?;
+    let tree = watch::start(&wake, options.source.root())?;
     tree.watch(worker.reload(&Moment::now()));
     announce(&worker);
     let worker = Rc::new(RefCell::new(worker));
@@ -164,6 +208,21 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     }
     tracing::info!("ended; what was enforced stays in force");
     Ok(())
+}
+
+/// The source that the options name; one that tells of changes by itself does so from now on.
+async fn source(options: &Options, wake: &mpsc::Sender<Wake>) -> anyhow::Result<Source> {
+    match &options.source {
+        Origin::Directory { root, workloads } => Ok(Source::directory(root, workloads.clone())),
+        Origin::Kubernetes { kubeconfig, find } => {
+            let client = enforcer_k8s::client::connect(kubeconfig.as_deref()).await?;
+            let index = Rc::new(RefCell::new(Index::new(options.node.as_str())));
+            let news = Rc::new(Notify::new());
+            enforcer_k8s::watch::start(&client, &index, &news);
+            watch::cluster(news, wake);
+            Ok(Source::cluster(index, Finder::new(find.clone())))
+        }
+    }
 }
 
 /// The ready line.

@@ -106,7 +106,7 @@ pub struct Service {
 }
 
 /// A part of the endpoints of a service.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct EndpointSlice {
     /// Namespace of the slice and its service.
     pub namespace: String,

@@ -12,7 +12,8 @@ use crate::manifest::Object;
 use crate::object::{
     EndpointSlice, ExternalNetwork, Namespace, Node, ServiceEndpoints, Workload, WorkloadId,
 };
-use crate::policy::{Policy, PolicyId, Tier};
+use crate::policy::{Policy, PolicyId, PolicyKind, Tier};
+use crate::refusal::ObjectRef;
 
 /// Everything known at one moment. Policies in it are valid; only what depends on other objects (does the tier
 /// exist?) is still to be checked.
@@ -86,6 +87,38 @@ impl Snapshot {
             Object::Tier(tier) => {
                 self.tiers.insert(tier.name.clone(), tier);
             }
+        }
+    }
+
+    /// Takes an object away. One that is not there, or of a kind that is none of the snapshot's, is no matter.
+    pub fn remove(&mut self, object: &ObjectRef) {
+        let ObjectRef { kind, namespace, name } = object;
+        let in_namespace = || (namespace.clone().unwrap_or_default(), name.clone());
+        let policy = match kind.as_str() {
+            "Namespace" => return drop(self.namespaces.remove(name)),
+            "Node" => return drop(self.nodes.remove(name)),
+            "ExternalNetwork" => return drop(self.external_networks.remove(name)),
+            "Tier" => return drop(self.tiers.remove(name)),
+            "Service" => return self.remove_service(in_namespace()),
+            "EndpointSlice" => {
+                let (namespace, name) = in_namespace();
+                return self.apply_slice(EndpointSlice { namespace, name, ..EndpointSlice::default() });
+            }
+            "NetworkPolicy" => PolicyKind::Network,
+            "ClusterNetworkPolicy" => PolicyKind::ClusterNetwork,
+            "SegmentPolicy" => PolicyKind::Segment,
+            "ClusterSegmentPolicy" => PolicyKind::ClusterSegment,
+            _ => return,
+        };
+        self.policies.remove(&PolicyId { namespace: namespace.clone(), name: name.clone(), kind: policy });
+    }
+
+    /// Its slices stay, for as long as they are there themselves.
+    fn remove_service(&mut self, key: (String, String)) {
+        let Some(known) = self.services.remove(&key) else { return };
+        if !known.slices.is_empty() {
+            self.services
+                .insert(key, ServiceEndpoints { slices: known.slices, ..ServiceEndpoints::default() });
         }
     }
 

@@ -96,7 +96,8 @@ mod tests {
         };
         let owned = |(a, b, c): (&str, &str, &str)| (a.to_owned(), b.to_owned(), c.to_owned());
         assert_eq!(place(Kind::Service), owned(("v1", "Service", "services")));
-        let policies = ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies");
+        let policies =
+            ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies");
         assert_eq!(place(Kind::ClusterNetworkPolicy), owned(policies));
         assert_eq!(Watched::Objects(Kind::Tier).group(), "enforcer.dev");
     }

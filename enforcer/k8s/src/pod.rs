@@ -113,7 +113,15 @@ fn trimmed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::
     }
     let Trimmed { name, namespace, uid, resource_version, labels, owner_references } =
         Trimmed::deserialize(deserializer)?;
-    Ok(ObjectMeta { name, namespace, uid, resource_version, labels, owner_references, ..ObjectMeta::default() })
+    Ok(ObjectMeta {
+        name,
+        namespace,
+        uid,
+        resource_version,
+        labels,
+        owner_references,
+        ..ObjectMeta::default()
+    })
 }
 
 impl Pod {

@@ -8,18 +8,23 @@ use super::kernel::{Kernel, Links};
 use super::resolve::Resolved;
 use crate::causes::chain;
 
-/// Attaches every workload that was found and detaches those that are gone; returns what failed.
+/// What was done.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Attached {
+    /// Workloads that have programs now and had none.
+    pub new: Vec<WorkloadId>,
+    /// What failed.
+    pub problems: Vec<(WorkloadId, String)>,
+}
+
+/// Attaches every workload that was found and detaches those that are gone.
 ///
 /// A workload that cannot be found now, but whose interface is still there, stays attached: not finding it is no
 /// reason to stop enforcing.
-pub fn attach(
-    kernel: &mut impl Kernel,
-    links: &impl Links,
-    resolved: &[Resolved],
-) -> Vec<(WorkloadId, String)> {
+pub fn attach(kernel: &mut impl Kernel, links: &impl Links, resolved: &[Resolved]) -> Attached {
     let wanted: BTreeMap<&WorkloadId, &Resolved> =
         resolved.iter().filter(|r| r.workload.local).map(|r| (&r.workload.id, r)).collect();
-    let mut problems = Vec::new();
+    let (mut new, mut problems) = (Vec::new(), Vec::new());
     for attachment in kernel.attached() {
         let stays = wanted.get(&attachment.workload).is_some_and(|resolved| match &resolved.interface {
             Some((index, _)) => *index == attachment.interface,
@@ -42,7 +47,10 @@ pub fn attach(
             continue;
         }
         match kernel.attach(id, *index) {
-            Ok(()) => tracing::info!(workload = %id, interface = name, index, "attached"),
+            Ok(()) => {
+                tracing::info!(workload = %id, interface = name, index, "attached");
+                new.push(id.clone());
+            }
             Err(error) => {
                 let problem = chain(&error);
                 tracing::error!(workload = %id, interface = name, error = problem, "not enforced");
@@ -50,5 +58,5 @@ pub fn attach(
             }
         }
     }
-    problems
+    Attached { new, problems }
 }

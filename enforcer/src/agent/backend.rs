@@ -31,7 +31,7 @@ impl<K: Kernel, L: Links> Backend for Worker<K, L> {
             Request::Names(request) => self.names(request, &Moment::now()),
             Request::Explain(request) => {
                 let scene = explain::Scene {
-                    snapshot: self.accepted.snapshot(),
+                    snapshot: self.policy.snapshot(),
                     plan: &self.books.plan,
                     names: self.names_known(&Moment::now()),
                 };
@@ -152,10 +152,6 @@ impl<K: Kernel, L: Links> Worker<K, L> {
 
     fn policy(&self) -> PolicyStatus {
         let plan = &self.books.plan;
-        let mut objects = BTreeMap::new();
-        for key in self.found.objects.keys() {
-            *objects.entry(key.kind.clone()).or_insert(0) += 1;
-        }
         let rows = plan.tables.iter().flat_map(|table| &table.stages).map(Vec::len).sum();
         let size = [
             ("tables", plan.tables.len()),
@@ -166,14 +162,14 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         ];
         let applied = self.force.applied;
         PolicyStatus {
-            source: format!("dir:{}", self.options.source.display()),
+            source: self.options.source.to_string(),
             read: self.looked.map(|looked| looked.last),
             changed: self.looked.map(|looked| looked.changed),
             revision: self.revision(),
             applied: applied.map(|(at, _)| at),
             apply_microseconds: applied
                 .map_or(0, |(_, applied)| u64::try_from(applied.in_force.as_micros()).unwrap_or(u64::MAX)),
-            objects,
+            objects: self.source.counts(&self.found),
             size: size.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
             problems: self.found.problems.iter().chain(&self.force.refused).cloned().collect(),
             problems_seen: self.problems_seen,
@@ -227,7 +223,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         let attached = self.kernel.attached();
         let held = attached.iter().find(|held| held.workload.to_string() == request.workload);
         let scene = rules::Scene {
-            snapshot: self.accepted.snapshot(),
+            snapshot: self.policy.snapshot(),
             plan: &self.books.plan,
             tally: &self.books.tally,
             endpoint: held.and_then(|held| held.endpoint),

@@ -151,6 +151,7 @@ impl Kernel for FakeKernel {
 pub(crate) struct FakeLinks {
     pub(crate) host: RefCell<Vec<IpAddr>>,
     pub(crate) sides: RefCell<BTreeMap<PathBuf, HostSide>>,
+    pub(crate) routes: RefCell<BTreeMap<IpAddr, u32>>,
 }
 
 impl FakeLinks {
@@ -174,8 +175,8 @@ fn interface(index: u32) -> Interface {
         link_layer: "Ether".into(),
         is_ethernet: true,
         is_up: true,
-        link: None,
-        link_namespace: None,
+        link: Some(2),
+        link_namespace: Some(1),
     }
 }
 
@@ -189,6 +190,9 @@ impl Links for FakeLinks {
     }
     fn by_index(&self, index: u32) -> Result<Option<Interface>, LinkError> {
         Ok(self.sides.borrow().values().any(|side| side.interface.index == index).then(|| interface(index)))
+    }
+    fn route_to(&self, address: IpAddr) -> Result<Option<u32>, LinkError> {
+        Ok(self.routes.borrow().get(&address).copied())
     }
     fn host_addresses(&self) -> Result<Vec<IpAddr>, LinkError> {
         Ok(self.host.borrow().clone())

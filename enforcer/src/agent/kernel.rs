@@ -46,6 +46,7 @@ pub trait Links {
     fn host_side(&self, namespace: &Path, interface: &str) -> Result<HostSide, LinkError>;
     fn by_name(&self, name: &str) -> Result<Interface, LinkError>;
     fn by_index(&self, index: u32) -> Result<Option<Interface>, LinkError>;
+    fn route_to(&self, address: IpAddr) -> Result<Option<u32>, LinkError>;
     fn host_addresses(&self) -> Result<Vec<IpAddr>, LinkError>;
 }
 
@@ -174,6 +175,9 @@ impl Links for HostLinks {
     }
     fn by_index(&self, index: u32) -> Result<Option<Interface>, LinkError> {
         link::by_index(index)
+    }
+    fn route_to(&self, address: IpAddr) -> Result<Option<u32>, LinkError> {
+        link::route_to(address)
     }
     fn host_addresses(&self) -> Result<Vec<IpAddr>, LinkError> {
         link::host_addresses()

@@ -84,7 +84,8 @@ pub fn host_addresses(links: &impl Links) -> Result<Vec<IpAddr>, String> {
     Ok(addresses)
 }
 
-fn is_link_local(address: IpAddr) -> bool {
+/// True for addresses that mean something on one link only.
+pub(super) fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),

@@ -9,6 +9,7 @@ use anyhow::Context;
 use enforcer_dataplane::link;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::Sender;
 use tokio::task::spawn_local;
 
@@ -34,13 +35,16 @@ pub enum Wake {
 #[derive(Debug)]
 pub struct Tree {
     watcher: Rc<Watcher>,
-    root: PathBuf,
+    root: Option<PathBuf>,
 }
 
 impl Tree {
     /// Watches these directories as well.
     pub fn watch(&self, directories: Vec<PathBuf>) {
-        self.watcher.watch(&self.root, &directories);
+        let root = self.root.as_deref().or(directories.first().map(PathBuf::as_path));
+        if let Some(root) = root {
+            self.watcher.watch(root, &directories);
+        }
     }
 }
 
@@ -73,9 +77,9 @@ pub fn signals(wake: &Sender<Wake>) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When the kernel refuses a watch.
-pub fn start(wake: &Sender<Wake>, root: &Path) -> anyhow::Result<Tree> {
+pub fn start(wake: &Sender<Wake>, root: Option<&Path>) -> anyhow::Result<Tree> {
     let watcher = Rc::new(Watcher::new().context("failed to watch files")?);
-    let tree = Tree { watcher: Rc::clone(&watcher), root: root.to_owned() };
+    let tree = Tree { watcher: Rc::clone(&watcher), root: root.map(Path::to_owned) };
     tree.watch(Vec::new());
     spawn_local(files(watcher, wake.clone()));
     let links = link::Watch::open().context("failed to watch interfaces")?;
@@ -84,6 +88,20 @@ pub fn start(wake: &Sender<Wake>, root: &Path) -> anyhow::Result<Tree> {
     let readable = AsyncFd::new(readable).context("failed to watch interfaces")?;
     spawn_local(interfaces(links, readable, wake.clone()));
     Ok(tree)
+}
+
+/// Wakes the loop for what the API server tells: for the first of it at once, for what follows at intervals.
+pub fn cluster(news: Rc<Notify>, wake: &Sender<Wake>) {
+    let wake = wake.clone();
+    spawn_local(async move {
+        loop {
+            news.notified().await;
+            if wake.send(Wake::Source).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+    });
 }
 
 async fn files(watcher: Rc<Watcher>, wake: Sender<Wake>) {

@@ -19,22 +19,18 @@ use super::assess;
 use super::books::Books;
 use super::bounds::Room;
 use super::dns::Ends;
+use super::follow::{Changed, Follower, Here, Workloads};
 use super::kernel::{Kernel, Links};
 use super::log::FlowLog;
 use super::moment::Moment;
 use super::names::{self, Names};
-use super::resolve::{self, Resolved};
 use super::server_names::ServerNames;
-use super::settle::{Accepted, Objects, Settled, Surroundings};
+use super::source::{Found, Look, Source};
 use super::tally::Tally;
 use super::view::View;
 use super::{attach, resolvers};
 use crate::causes::chain;
-use crate::source::object::Object;
 use crate::source::problem::Problem;
-use crate::source::scan::Scanner;
-use crate::source::store::Store;
-use crate::source::workload::WorkloadEntry;
 use crate::telemetry::export::Exporter;
 use crate::telemetry::records::records;
 
@@ -49,40 +45,13 @@ const GIVEN_UP: u64 = ANSWER_SECONDS * 1_000_000_000;
 /// Turns that are enough for everything in a full ring buffer.
 const CATCH_UP_TURNS: usize = 16;
 
-/// What the agent is told by files: where they are, and what they held when they were read last.
-#[derive(Debug)]
-pub struct Source {
-    scanner: Scanner,
-    store: Store,
-}
-
-impl Source {
-    /// The source of these options, which was not read yet.
-    pub fn new(options: &Options) -> Self {
-        Self { scanner: Scanner::new(&options.source, options.workloads.clone()), store: Store::default() }
-    }
-
-    /// Reads what is new; the directories that were read, and whether anything was new.
-    fn scan(&mut self) -> (Vec<PathBuf>, bool) {
-        self.scanner.scan(&mut self.store)
-    }
-
-    /// Reads it, and finds the interfaces of its workloads, by index and name.
-    pub fn interfaces(&mut self, links: &impl Links) -> Vec<(u32, String)> {
-        self.scan();
-        let (objects, _) = self.store.settle();
-        let resolved = resolve::resolve(entries(&objects), links, &[]);
-        resolved.into_iter().filter_map(|resolved| resolved.interface).collect()
-    }
-}
-
 /// The agent's state.
 #[derive(Debug)]
 pub struct Worker<K, L> {
     pub(super) kernel: K,
     links: L,
-    source: Source,
-    pub(super) accepted: Accepted,
+    pub(super) source: Source,
+    pub(super) policy: Follower,
     pub(super) options: Options,
     pub(super) started: Timestamp,
     /// What the latest reload found.
@@ -104,16 +73,6 @@ pub struct Worker<K, L> {
     pub(super) problems_seen: u64,
     pub(super) sweeps: u32,
     is_released: bool,
-}
-
-/// Everything policy is made from, as last seen.
-#[derive(Clone, PartialEq, Default, Debug)]
-pub(super) struct Found {
-    pub(super) objects: Objects,
-    pub(super) problems: Vec<Problem>,
-    pub(super) resolved: Vec<Resolved>,
-    pub(super) hosts: Vec<IpAddr>,
-    servers: Vec<IpAddr>,
 }
 
 /// When the source was looked at.
@@ -145,7 +104,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             FlowLog::open(path, options.flow_log_rotation)
                 .with_context(|| format!("failed to open the flow log {}", path.display()))
         });
-        let accepted = Accepted::new(options.default_mode);
+        let policy = Follower::new(options.default_mode, &options.cluster_domain);
         let books = Books {
             node: options.node.as_str().into(),
             records: records(options.flow_capacity),
@@ -154,7 +113,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             names: Names::new(names::CAPACITY),
             server_names: ServerNames::default(),
             view: View::default(),
-            plan: accepted.plan().clone(),
+            plan: policy.plan().clone(),
             settings: Settings::DEFAULT,
             tally: Tally::default(),
             log: log.transpose()?,
@@ -171,7 +130,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             kernel,
             links,
             source,
-            accepted,
+            policy,
             options: options.clone(),
             started: now.wall,
             found: Found::default(),
@@ -208,69 +167,52 @@ impl<K: Kernel, L: Links> Worker<K, L> {
     }
 
     fn bring(&mut self, now: &Moment, with_links: bool) -> Vec<PathBuf> {
-        let (mut directories, _) = self.source.scan();
-        directories.extend(self.source.scanner.workloads().parent().map(PathBuf::from));
-        directories.extend(resolvers::directories(&self.options.resolv_conf));
-        let found = self.look(with_links);
-        let before = self.looked.filter(|_| found == self.found);
+        let Look { found, workloads, objects, directories, is_whole } =
+            self.source.look(&self.found, &self.links, &self.options, with_links);
+        let is_same = found == self.found && workloads.is_empty() && objects.is_empty();
+        let before = self.looked.filter(|_| is_same);
         let changed = before.map_or(now.wall, |before| before.changed);
         self.looked = Some(Looked { last: now.wall, changed });
         let is_settled = self.force.applied.is_some() && self.force.failure.is_none();
-        if found == self.found && is_settled && self.force.attach_problems.is_empty() {
+        if is_same && (!is_whole || is_settled && self.force.attach_problems.is_empty()) {
             return directories;
         }
         self.problems_seen += assess::tell_problems(&self.found.problems, &found.problems);
         assess::tell_workloads(&self.found.resolved, &found.resolved);
         self.found = found;
-        self.enforce(now);
-        self.release_unclaimed();
+        if is_whole {
+            self.enforce(workloads, objects, now);
+            self.release_unclaimed();
+        }
         directories
     }
 
-    /// What the source says now, and the links where they are asked.
-    fn look(&mut self, with_links: bool) -> Found {
-        let (objects, problems) = self.source.store.settle();
-        let servers = resolvers::of_node(&self.options.resolv_conf);
-        let is_found = self.found.resolved.iter().all(|resolved| resolved.problem.is_none());
-        if !with_links && is_found && entries(&objects).eq(entries(&self.found.objects)) {
-            let (resolved, hosts) = (self.found.resolved.clone(), self.found.hosts.clone());
-            return Found { objects, problems, resolved, hosts, servers };
-        }
-        let resolved = resolve::resolve(entries(&objects), &self.links, &self.found.resolved);
-        let hosts = resolve::host_addresses(&self.links).unwrap_or_else(|error| {
-            tracing::warn!(error, "this node's addresses cannot be read; the last known ones are used");
-            self.found.hosts.clone()
-        });
-        Found { objects, problems, resolved, hosts, servers }
-    }
-
-    /// Compiles what was found and hands it to the kernel: programs first, then names that change class and whose
+    /// Compiles what changed and hands it to the kernel: programs first, then names that change class and whose
     /// answers count, then policy: the first flow that it lets ask is read as DNS.
-    fn enforce(&mut self, now: &Moment) {
-        self.force.attach_problems = attach::attach(&mut self.kernel, &self.links, &self.found.resolved);
-        let surroundings = Surroundings {
-            workloads: &self.found.resolved,
-            node: &self.options.node,
-            hosts: &self.found.hosts,
-            default_mode: self.options.default_mode,
-            cluster_domain: &self.options.cluster_domain,
-        };
-        let settled = self.accepted.settle(&self.found.objects, &surroundings);
-        self.problems_seen += assess::tell_problems(&self.force.refused, &settled.problems);
+    fn enforce(&mut self, workloads: Workloads, objects: Changed, now: &Moment) {
+        let attached = attach::attach(&mut self.kernel, &self.links, &self.found.resolved);
+        self.force.attach_problems = attached.problems;
+        let here = Here { node: self.options.node.clone(), hosts: self.found.hosts.clone() };
+        let mut settled = self.policy.follow(workloads, objects, &here);
+        if let Update::Delta(delta) = &mut settled.update {
+            delta.endpoints.extend(attached.new);
+        }
+        let refused = self.source.problems(&settled.refused, &self.found);
+        self.problems_seen += assess::tell_problems(&self.force.refused, &refused);
+        self.force.refused = refused;
         self.learn(now);
         let distrust = self.trust();
-        let plan = self.accepted.plan();
+        let plan = self.policy.plan();
         let applied = match &settled.update {
             Update::Delta(delta) => self.kernel.follow(plan, delta),
             Update::Whole => self.kernel.apply(plan),
         };
         match applied {
-            Ok(applied) => self.note_applied(settled, applied, now),
+            Ok(applied) => self.note_applied(&settled.update, applied, now),
             Err(error) => {
                 let failure = chain(&error);
                 tracing::error!(error = failure, "policy is not in force; what was in force before stays");
                 self.force.failure = Some(failure);
-                self.force.refused = settled.problems;
             }
         }
         if let Some(distrust) = distrust {
@@ -280,7 +222,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
 
     /// Gives valid names the class they have in the plan to come, before it comes.
     fn learn(&mut self, now: &Moment) {
-        let automaton = &self.accepted.plan().names;
+        let automaton = &self.policy.plan().names;
         let changed = self.books.names.classify(now.seconds(), |name| automaton.class_of(name));
         for (endpoint, address, lookup) in changed {
             let Some(workload) = self.books.view.workload_of(endpoint).cloned() else { continue };
@@ -290,7 +232,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         }
     }
 
-    fn note_applied(&mut self, settled: Settled, applied: Applied, now: &Moment) {
+    fn note_applied(&mut self, update: &Update, applied: Applied, now: &Moment) {
         tracing::debug!(?applied, "policy applied");
         if self.force.applied.is_some() && applied.endpoints > 0 {
             tracing::info!(
@@ -300,12 +242,12 @@ impl<K: Kernel, L: Links> Worker<K, L> {
                 "policy changed"
             );
         }
-        let plan = self.accepted.plan();
+        let plan = self.policy.plan();
         let attached = self.kernel.attached();
         let endpoints = attached.iter().filter_map(|attachment| attachment.endpoint).collect();
         self.books.tally.renumber(&self.books.plan.rules, &plan.rules, &endpoints);
-        self.books.view.update(self.accepted.snapshot(), plan, &attached);
-        match &settled.update {
+        self.books.view.update(self.policy.snapshot(), plan, &attached);
+        match update {
             Update::Delta(delta) if self.force.failure.is_none() => delta.bring(&mut self.books.plan, plan),
             _ => self.books.plan = plan.clone(),
         }
@@ -313,7 +255,6 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         let view = &self.books.view;
         self.books.dns_tally.retain(|endpoint| view.workload_of(endpoint).is_some());
         self.books.names.retain(|endpoint| view.workload_of(endpoint).is_some());
-        self.force.refused = settled.problems;
         let since =
             self.force.applied.filter(|_| applied.endpoints == 0).map_or(now.wall, |(since, _)| since);
         self.force.applied = Some((since, applied));
@@ -323,7 +264,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
     /// Tells the kernel whose answers count; returns why it could not be told.
     fn trust(&mut self) -> Option<String> {
         let trusted =
-            resolvers::trusted(&self.options.resolvers, self.accepted.snapshot(), &self.found.servers);
+            resolvers::trusted(&self.options.resolvers, self.policy.snapshot(), &self.found.servers);
         if trusted == self.force.resolvers {
             return None;
         }
@@ -343,10 +284,8 @@ impl<K: Kernel, L: Links> Worker<K, L> {
     /// Gives up what an earlier agent attached and nobody claimed, once every workload of a readable list was found:
     /// before that it may still be somebody's protection.
     fn release_unclaimed(&mut self) {
-        let list = self.source.scanner.workloads();
-        let is_list_whole = self.found.problems.iter().all(|problem| problem.file != list);
-        let is_complete =
-            is_list_whole && self.found.resolved.iter().all(|resolved| resolved.problem.is_none());
+        let is_complete = self.source.is_complete(&self.found)
+            && self.found.resolved.iter().all(|resolved| resolved.problem.is_none());
         if self.is_released || !is_complete || self.force.failure.is_some() {
             return;
         }
@@ -465,14 +404,6 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             }
         }
     }
-}
-
-/// The workloads that the source lists.
-fn entries(objects: &Objects) -> impl Iterator<Item = &WorkloadEntry> {
-    objects.values().filter_map(|(_, loaded)| match &*loaded.object {
-        Object::Workload(entry) => Some(entry),
-        Object::Policy(_) => None,
-    })
 }
 
 /// A mode as labels write it.

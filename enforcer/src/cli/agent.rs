@@ -12,18 +12,41 @@ use super::observer::ObserverArgs;
 use super::{ModeArg, mode};
 use crate::agent;
 use crate::agent::bounds::{self, Bounds};
+use crate::agent::find;
 use crate::agent::resolvers::Trust;
 use crate::api::DEFAULT_SOCKET;
+
+/// Where objects come from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SourceArg {
+    /// Files of a directory.
+    Directory(PathBuf),
+    /// The API server.
+    Kubernetes,
+}
 
 /// Flags of `enforcer agent`.
 #[derive(Args, Debug)]
 pub struct AgentArgs {
-    /// Where objects come from: `dir:PATH`, a directory of YAML files that is watched.
-    #[arg(long, value_name = "dir:PATH", value_parser = source)]
-    pub source: PathBuf,
+    /// Where objects come from: `dir:PATH`, a directory of YAML files that is watched, or `kubernetes`, the API server of the
+    /// cluster that this node is part of.
+    #[arg(long, value_name = "SOURCE", value_parser = origin)]
+    pub source: SourceArg,
     /// The list of workloads; `workloads.yaml` of the source directory when not given.
     #[arg(long, value_name = "FILE")]
     pub workloads: Option<PathBuf>,
+    /// How to reach the API server; by the account of the agent's pod when not given.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Directory in which CNI keeps the results of the pods it has set up: one of the ways to their interfaces.
+    #[arg(long, default_value = "/var/lib/cni/results", value_name = "PATH")]
+    pub cni_results: PathBuf,
+    /// Where this node's control groups are: another of the ways.
+    #[arg(long, default_value = "/sys/fs/cgroup", value_name = "PATH")]
+    pub cgroup_root: PathBuf,
+    /// Where this node's processes are.
+    #[arg(long, default_value = "/proc", value_name = "PATH")]
+    pub process_root: PathBuf,
     /// Whose DNS answers count; repeatable: an address, `cluster` (the service labelled `k8s-app=kube-dns` in
     /// `kube-system`, its endpoints and pods), `node-local` (169.254.20.10 where an interface of the node has it, and the
     /// node's pods labelled `k8s-app=node-local-dns`) or `node` (its resolv.conf). All but addresses when not given;
@@ -75,8 +98,19 @@ pub struct AgentArgs {
 pub(super) fn options(args: &AgentArgs) -> agent::Options {
     let host_name = || rustix::system::uname().nodename().to_string_lossy().into_owned();
     agent::Options {
-        source: args.source.clone(),
-        workloads: args.workloads.clone(),
+        source: match &args.source {
+            SourceArg::Directory(root) => {
+                agent::Origin::Directory { root: root.clone(), workloads: args.workloads.clone() }
+            }
+            SourceArg::Kubernetes => agent::Origin::Kubernetes {
+                kubeconfig: args.kubeconfig.clone(),
+                find: find::Options {
+                    cni_results: args.cni_results.clone(),
+                    cgroups: args.cgroup_root.clone(),
+                    processes: args.process_root.clone(),
+                },
+            },
+        },
         resolvers: args.trusted_resolvers.clone(),
         resolv_conf: args.resolv_conf.clone(),
         pin_directory: args.pin_directory.clone(),
@@ -92,6 +126,17 @@ pub(super) fn options(args: &AgentArgs) -> agent::Options {
         flow_capacity: args.flow_capacity,
         bounds: Bounds { per_workload: args.learned_per_workload, per_name: args.learned_per_name },
         observer: args.observer.options(&args.socket),
+    }
+}
+
+/// Reads `dir:PATH` or `kubernetes`.
+fn origin(text: &str) -> Result<SourceArg, String> {
+    match text {
+        "kubernetes" => Ok(SourceArg::Kubernetes),
+        _ => match source(text) {
+            Ok(path) => Ok(SourceArg::Directory(path)),
+            Err(_) => Err("a source is written dir:PATH, or kubernetes".to_owned()),
+        },
     }
 }
 

@@ -10,8 +10,9 @@ use enforcer_core::object::{Workload, WorkloadId};
 use enforcer_core::plan::Plan;
 use enforcer_core::snapshot::Snapshot;
 
+use crate::agent::follow::{Follower, Here};
 use crate::agent::resolve::Resolved;
-use crate::agent::settle::{Accepted, Objects, Settled, Surroundings};
+use crate::agent::settle::{self, Objects};
 use crate::source::object::Object;
 use crate::source::problem::Problem;
 use crate::source::scan;
@@ -40,12 +41,13 @@ pub fn read(paths: &[PathBuf], workloads: Option<&Path>, default_mode: Mode) -> 
     let (objects, invalid) = store.settle();
     let workloads = listed(&objects);
     let cluster_domain = Snapshot::CLUSTER_DOMAIN;
-    let surroundings =
-        Surroundings { workloads: &workloads, node: "", hosts: &[], default_mode, cluster_domain };
-    let mut accepted = Accepted::new(surroundings.default_mode);
-    let Settled { problems, .. } = accepted.settle(&objects, &surroundings);
-    let (snapshot, plan) = accepted.into_parts();
-    Tree { objects, invalid, refused: problems, snapshot, plan }
+    let mut follower = Follower::new(default_mode, cluster_domain);
+    let here = Here { node: String::new(), hosts: Vec::new() };
+    let changed = settle::objects(&Objects::new(), &objects);
+    let refused = follower.follow(settle::workloads(&[], &workloads), changed, &here).refused;
+    let refused = refused.iter().map(|refusal| settle::problem(&objects, refusal)).collect();
+    let (snapshot, plan) = follower.into_parts();
+    Tree { objects, invalid, refused, snapshot, plan }
 }
 
 /// The listed workloads without a look at the host; one whose addresses are read there has none.

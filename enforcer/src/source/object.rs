@@ -25,7 +25,7 @@ pub enum Object {
     /// An entry of the workload list.
     Workload(WorkloadEntry),
     /// An object of policy.
-    Policy(manifest::Object),
+    Policy(Arc<manifest::Object>),
 }
 
 /// One object of a document.
@@ -66,7 +66,8 @@ pub fn decode(path: &Path, document: &Document) -> Vec<Decoded> {
     };
     let refused =
         |refusals: Vec<Refusal>| refusals.iter().map(|r| problem(path, &document.lines, r)).collect();
-    let outcome = manifest::read_value(&document.value).map(Object::Policy).map_err(refused);
+    let outcome =
+        manifest::read_value(&document.value).map(|object| Object::Policy(object.into())).map_err(refused);
     vec![Decoded::Named { key, line: document.line, lines: Arc::clone(&document.lines), outcome }]
 }
 

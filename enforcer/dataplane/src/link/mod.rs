@@ -7,6 +7,7 @@ mod watch;
 
 pub use query::{
     HostSide, Interface, by_index, by_name, host_addresses, host_side, interfaces, namespace_addresses,
+    route_to,
 };
 pub use watch::{Change, Watch};
 

@@ -5,6 +5,7 @@ use super::socket::{ask, dump};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::fs::File;
 use std::net::IpAddr;
@@ -97,6 +98,37 @@ pub fn host_side(path: &Path, name: &str) -> Result<HostSide, LinkError> {
 pub fn namespace_addresses(path: &Path) -> Result<Vec<IpAddr>, LinkError> {
     let found = addresses(Some(namespace_number(path)?))?;
     Ok(found.into_iter().map(|(_, address)| address).filter(|address| !address.is_loopback()).collect())
+}
+
+/// Index of the interface that packets to an address leave by; `None` where no route leads there.
+///
+/// # Errors
+/// When rtnetlink fails.
+pub fn route_to(address: IpAddr) -> Result<Option<u32>, LinkError> {
+    let mut request = RouteMessage::default();
+    let (family, length, destination) = match address {
+        IpAddr::V4(v4) => (AddressFamily::Inet, 32, RouteAddress::Inet(v4)),
+        IpAddr::V6(v6) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(v6)),
+    };
+    request.header.address_family = family;
+    request.header.destination_prefix_length = length;
+    request.attributes.push(RouteAttribute::Destination(destination));
+    let answers = match ask("find a route", RouteNetlinkMessage::GetRoute(request)) {
+        Err(LinkError::Netlink { source, .. })
+            if matches!(source.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) =>
+        {
+            return Ok(None);
+        }
+        answers => answers?,
+    };
+    let attributes = answers.into_iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewRoute(message) => Some(message.attributes),
+        _ => None,
+    });
+    Ok(attributes.flatten().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(index),
+        _ => None,
+    }))
 }
 
 /// The number this namespace knows the one at `path` by; one is given to it when it has none.

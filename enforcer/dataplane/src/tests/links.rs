@@ -1,7 +1,9 @@
 //! Interfaces and addresses of this namespace and of another.
 
 use super::{World, run};
-use crate::link::{Change, LinkError, Watch, by_name, host_addresses, host_side, namespace_addresses};
+use crate::link::{
+    Change, LinkError, Watch, by_name, host_addresses, host_side, namespace_addresses, route_to,
+};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -49,6 +51,20 @@ fn the_host_side_of_a_workload_is_found_by_its_namespace() {
     assert_eq!(found.addresses.into_iter().collect::<BTreeSet<_>>(), addresses(&["10.1.0.2", "2001:db8::2"]));
     let all = namespace_addresses(&namespace.path()).expect("they can be read");
     assert_eq!(all.into_iter().collect::<BTreeSet<_>>(), addresses(&["10.1.0.2", "2001:db8::2"]));
+}
+
+#[test]
+fn a_route_leads_to_the_interface_that_packets_leave_by() {
+    let _world = World::enter();
+    let namespace = Namespace::new("route");
+    let name = &namespace.name;
+    run(&format!("ip link add pod0 up type veth peer name eth0 netns {name}"));
+    run("ip route add 10.2.0.7/32 dev pod0");
+    run("ip -6 route add 2001:db8::7/128 dev pod0");
+    let index = by_name("pod0").expect("it was made").index;
+    let route = |address: &str| route_to(address.parse().expect("an address")).expect("it is answered");
+    assert_eq!([route("10.2.0.7"), route("2001:db8::7")], [Some(index), Some(index)]);
+    assert_eq!(route("10.2.0.8"), None);
 }
 
 #[test]

@@ -74,7 +74,8 @@ fn pods_with_the_same_labels_share_them() {
     let mut index = Index::new("here");
     index.put_pod(&pod("a", "1", "here", "10.0.0.1"));
     index.put_pod(&pod("b", "2", "here", "10.0.0.2"));
-    let labels = ["a", "b"].map(|name| Arc::clone(&index.pods()[&WorkloadId::new("n", name)].workload.labels));
+    let labels =
+        ["a", "b"].map(|name| Arc::clone(&index.pods()[&WorkloadId::new("n", name)].workload.labels));
     assert!(Arc::ptr_eq(&labels[0], &labels[1]));
 }
 

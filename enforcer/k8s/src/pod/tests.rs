@@ -59,7 +59,8 @@ fn a_pod_of_another_node_is_not_local_and_its_controller_may_be_any() {
     let elsewhere = pod(|pod| pod["spec"]["nodeName"] = json!("there")).expect("a workload");
     assert!(!elsewhere.local);
     let owner = |kind: &str, name: &str| {
-        let owners = json!([{"apiVersion": "v1", "kind": kind, "name": name, "uid": "u", "controller": true}]);
+        let owners =
+            json!([{"apiVersion": "v1", "kind": kind, "name": name, "uid": "u", "controller": true}]);
         pod(|pod| pod["metadata"]["ownerReferences"] = owners).expect("a workload").controller
     };
     assert_eq!(owner("StatefulSet", "db"), Some("StatefulSet/db".to_owned()));

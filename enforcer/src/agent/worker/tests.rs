@@ -14,10 +14,10 @@ use enforcer_dataplane::{End, Event, Sweep};
 use jiff::Timestamp;
 
 use super::{Moment, Source, Worker};
-use crate::agent::Options;
 use crate::agent::bounds::Bounds;
 use crate::agent::fake::{FakeKernel, FakeLinks};
 use crate::agent::log::Rotation;
+use crate::agent::{Options, Origin};
 use crate::api::rules::Total;
 use crate::api::server::{Backend, Stream};
 use crate::api::{ExplainRequest, FlowsRequest, NamesRequest, Request, Response, RulesRequest};
@@ -50,6 +50,13 @@ workloads:
 const ANSWER: &[u8] = b"\0\x01\x81\x80\0\x01\0\x01\0\0\0\0\x06github\x03com\0\0\x01\0\x01\
     \xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc6\x33\x64\x07";
 
+fn source(options: &Options) -> Source {
+    match &options.source {
+        Origin::Directory { root, workloads } => Source::directory(root, workloads.clone()),
+        Origin::Kubernetes { .. } => panic!("no directory"),
+    }
+}
+
 struct Node {
     directory: tempfile::TempDir,
     worker: Worker<FakeKernel, FakeLinks>,
@@ -59,8 +66,7 @@ impl Node {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let options = Options {
-            source: directory.path().to_owned(),
-            workloads: None,
+            source: Origin::Directory { root: directory.path().to_owned(), workloads: None },
             resolvers: vec!["10.0.0.53".parse().expect("an address")],
             resolv_conf: "/nowhere".into(),
             pin_directory: "/nowhere".into(),
@@ -79,8 +85,8 @@ impl Node {
         };
         let links = FakeLinks::default();
         links.set("/run/netns/update", Some((5, &["10.0.0.3", "fe80::1"])));
-        let worker = Worker::new(&options, Source::new(&options), FakeKernel::default(), links, at(0))
-            .expect("a worker");
+        let worker =
+            Worker::new(&options, source(&options), FakeKernel::default(), links, at(0)).expect("a worker");
         let node = Self { directory, worker };
         node.write("namespace.yaml", &NAMESPACE.replace("MODE", "enforce"));
         node.write("policy.yaml", &POLICY.replace("FQDN", "github.com"));
@@ -460,9 +466,8 @@ fn names_can_be_asked_for() {
 fn a_missing_flow_log_directory_is_an_error_that_names_it() {
     let node = Node::new();
     let options = Options { flow_log: Some("/nowhere/flows".into()), ..node.worker.options.clone() };
-    let error =
-        Worker::new(&options, Source::new(&options), FakeKernel::default(), FakeLinks::default(), at(0))
-            .expect_err("no directory");
+    let error = Worker::new(&options, source(&options), FakeKernel::default(), FakeLinks::default(), at(0))
+        .expect_err("no directory");
     assert!(format!("{error:#}").contains(&Path::new("/nowhere/flows").display().to_string()));
 }
 

@@ -1,0 +1,161 @@
+//! The pods of this node, as the API server tells of them and as they are found here. Owns when one is looked for; the
+//! ways to it are [`super::find`]'s.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use enforcer_core::object::{Workload, WorkloadId};
+use enforcer_core::refusal::Refusal;
+use enforcer_k8s::index::{Changes, Index, Known};
+
+use super::find::Finder;
+use super::follow::Workloads;
+use super::kernel::Links;
+use super::resolve::Resolved;
+use super::settle;
+use super::source::{Found, Look, hosts};
+use crate::source::problem::Problem;
+
+/// What stands for the file in problems of objects that the API server holds.
+pub const SOURCE: &str = "kubernetes";
+
+/// What the API server told, and the way to the pods of this node.
+#[derive(Debug)]
+pub struct Pods {
+    index: Rc<RefCell<Index>>,
+    finder: Finder,
+    /// The index's edition when its problems were read, and what they were.
+    problems: Option<(u64, Vec<Problem>)>,
+    /// Pods of this node.
+    local: BTreeMap<WorkloadId, Known>,
+}
+
+impl Pods {
+    /// Those of an index.
+    pub fn new(index: Rc<RefCell<Index>>, finder: Finder) -> Self {
+        Self { index, finder, problems: None, local: BTreeMap::new() }
+    }
+
+    /// True when all of the API server's objects are known.
+    pub fn is_synced(&self) -> bool {
+        self.index.borrow().is_synced()
+    }
+
+    /// Objects by kind.
+    pub fn count(&self, mut count: impl FnMut(&str, usize)) {
+        let index = self.index.borrow();
+        count("Pod", index.pods().len());
+        let good = index.objects().iter().filter(|(_, entry)| entry.good.is_some());
+        good.for_each(|(key, _)| count(&key.kind, 1));
+    }
+
+    pub(super) fn look(
+        &mut self,
+        before: &Found,
+        links: &impl Links,
+        servers: Vec<IpAddr>,
+        with_links: bool,
+    ) -> Look {
+        let problems = self.problems();
+        let index = Rc::clone(&self.index);
+        let mut index = index.borrow_mut();
+        if !index.is_synced() {
+            let found = Found { problems, ..before.clone() };
+            let (workloads, objects) = Default::default();
+            return Look { found, workloads, objects, directories: Vec::new(), is_whole: false };
+        }
+        let Changes { pods, objects } = index.take();
+        let mut workloads = Workloads::new();
+        let mut changed = BTreeSet::new();
+        for (id, known) in pods {
+            match known {
+                Some(known) if known.workload.local => {
+                    changed.insert(id.clone());
+                    self.local.insert(id, known);
+                }
+                other => {
+                    // One of this node that went is told of by what is no longer resolved.
+                    self.local.remove(&id);
+                    workloads.insert(id, other.map(|known| known.workload));
+                }
+            }
+        }
+        let resolved = self.resolve(&before.resolved, &changed, links, with_links);
+        workloads.extend(settle::workloads(&before.resolved, &resolved));
+        let hosts =
+            if with_links || before.hosts.is_empty() { hosts(links, before) } else { before.hosts.clone() };
+        let found = Found { objects: Default::default(), problems, resolved, hosts, servers };
+        Look { found, workloads, objects, directories: Vec::new(), is_whole: true }
+    }
+
+    /// Finds the pods that changed, those that could not be found before, and, `with_links`, those whose interface is no
+    /// longer there.
+    fn resolve(
+        &mut self,
+        before: &[Resolved],
+        changed: &BTreeSet<WorkloadId>,
+        links: &impl Links,
+        with_links: bool,
+    ) -> Vec<Resolved> {
+        let uids = self.local.values().map(|known| &*known.uid).collect();
+        self.finder.retain(&uids);
+        let known: BTreeMap<_, _> = before.iter().map(|resolved| (&resolved.workload.id, resolved)).collect();
+        let stays = |resolved: &Resolved| match &resolved.interface {
+            Some((index, _)) => !with_links || !matches!(links.by_index(*index), Ok(None)),
+            None => false,
+        };
+        let one = |(id, pod): (&WorkloadId, &Known)| match known.get(id) {
+            Some(resolved) if !changed.contains(id) && resolved.problem.is_none() && stays(resolved) => {
+                Resolved::clone(resolved)
+            }
+            _ => self.find(pod, links),
+        };
+        self.local.iter().map(one).collect()
+    }
+
+    fn find(&self, pod: &Known, links: &impl Links) -> Resolved {
+        let told = &pod.workload.addresses;
+        match self.finder.find(&pod.uid, told, links) {
+            Ok(found) => {
+                let addresses = if told.is_empty() { found.addresses } else { told.clone() };
+                let nameless = "its interface has no address yet; it may send nothing until it has one";
+                let problem = addresses.is_empty().then(|| nameless.to_owned());
+                let workload = match *told == addresses {
+                    true => Arc::clone(&pod.workload),
+                    false => Workload { addresses, ..Workload::clone(&pod.workload) }.into(),
+                };
+                Resolved { workload, interface: Some(found.interface), problem }
+            }
+            Err(problem) => {
+                Resolved { workload: Arc::clone(&pod.workload), interface: None, problem: Some(problem) }
+            }
+        }
+    }
+
+    /// What is wrong with objects and with following them.
+    fn problems(&mut self) -> Vec<Problem> {
+        let index = self.index.borrow();
+        if let Some((_, problems)) = self.problems.as_ref().filter(|(edition, _)| *edition == index.edition())
+        {
+            return problems.clone();
+        }
+        let refused = index.objects().values().flat_map(|entry| &entry.refusals).map(problem);
+        let troubles = index.troubles().map(|(kind, trouble)| {
+            let (reason, remedy) = trouble.told(kind);
+            Problem::of_file(SOURCE, reason, remedy)
+        });
+        let mut problems: Vec<Problem> = refused.chain(troubles).collect();
+        problems.sort();
+        self.problems = Some((index.edition(), problems.clone()));
+        problems
+    }
+}
+
+/// A refusal of an object that the API server holds.
+pub fn problem(refusal: &Refusal) -> Problem {
+    let remedy = "correct the field; what was in force of this object stays until then";
+    Problem::of_file(SOURCE, refusal.reason.clone(), remedy).about(&refusal.object).in_field(&refusal.field)
+}
