@@ -48,6 +48,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, timeout};
 
 use crate::api::server::Listener;
+use crate::cni::install;
 use crate::telemetry::export;
 use crate::telemetry::observer::{self, Observer};
 use bounds::Bounds;
@@ -128,6 +129,8 @@ pub enum Origin {
         kubeconfig: Option<PathBuf>,
         /// Ways to the pods of this node.
         find: find::Options,
+        /// Where the network plugin belongs, if the agent puts it there.
+        plugin: Option<install::Options>,
     },
 }
 
@@ -214,13 +217,17 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
 async fn source(options: &Options, wake: &mpsc::Sender<Wake>) -> anyhow::Result<Source> {
     match &options.source {
         Origin::Directory { root, workloads } => Ok(Source::directory(root, workloads.clone())),
-        Origin::Kubernetes { kubeconfig, find } => {
+        Origin::Kubernetes { kubeconfig, find, plugin } => {
+            if let Some(plugin) = plugin {
+                let own = std::env::current_exe().context("failed to find the own program")?;
+                install::put(&own, &plugin.plugins)?;
+            }
             let client = enforcer_k8s::client::connect(kubeconfig.as_deref()).await?;
             let index = Rc::new(RefCell::new(Index::new(options.node.as_str())));
             let news = Rc::new(Notify::new());
             enforcer_k8s::watch::start(&client, &index, &news);
             watch::cluster(news, wake);
-            Ok(Source::cluster(index, Finder::new(find.clone())))
+            Ok(Source::cluster(index, Finder::new(find.clone()), plugin.clone()))
         }
     }
 }

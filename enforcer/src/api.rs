@@ -56,6 +56,8 @@ pub enum Request {
     Names(NamesRequest),
     /// The rules of a workload and what each decided about: one `rules` line.
     Rules(RulesRequest),
+    /// A pod that the network plugin has set up: one `attach` line.
+    Attach(AttachRequest),
 }
 
 /// Which flow records.
@@ -102,6 +104,30 @@ pub struct RulesRequest {
     pub workload: String,
 }
 
+/// A pod and where it was set up.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttachRequest {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Its network namespace.
+    pub sandbox: PathBuf,
+    /// Its interface in there.
+    pub interface: String,
+}
+
+/// Whether policy is in force at a pod's interface.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Attached {
+    /// Why not yet; absent once it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
+}
+
 /// A response line. `end` closes every answer, `error` stands in for one.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -124,6 +150,8 @@ pub enum Response {
     Error(Failure),
     /// The answer is complete.
     End {},
+    /// Whether a pod's policy is in force.
+    Attach(Attached),
 }
 
 /// Why a request failed.

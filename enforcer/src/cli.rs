@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod check;
+pub mod crds;
 pub mod dns;
 pub mod exit;
 pub mod explain;
@@ -75,6 +76,8 @@ pub enum Command {
     Uninstall(uninstall::UninstallArgs),
     /// Print what a shell needs to complete this program's commands and flags.
     Completion(help::CompletionArgs),
+    /// Print the CustomResourceDefinitions of the kinds of `enforcer.dev`.
+    Crds,
     /// Write the manual pages, one a command.
     Man(help::ManArgs),
 }
@@ -356,6 +359,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Top(args) => top::run(args, Timestamp::now()).map(|()| exit::SUCCESS),
         Command::Uninstall(args) => uninstall::run(args).map(|()| exit::SUCCESS),
         Command::Completion(args) => help::completion(args).map(|()| exit::SUCCESS),
+        Command::Crds => crds::run().map(|()| exit::SUCCESS),
         Command::Man(args) => help::man(args).map(|()| exit::SUCCESS),
     }
 }

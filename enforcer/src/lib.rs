@@ -4,6 +4,7 @@ pub mod agent;
 pub mod api;
 pub mod causes;
 pub mod cli;
+pub mod cni;
 pub mod complaints;
 pub mod socket;
 pub mod source;

@@ -1,8 +1,10 @@
 //! Name patterns: what they look like and which names they match. Never DNS messages.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
 pub mod automaton;
@@ -81,6 +83,20 @@ impl FromStr for Pattern {
 impl<'de> Deserialize<'de> for Pattern {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Pattern {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Pattern".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let text =
+            "A name such as example.com, *.example.com (one or more labels in front) or api-*.example.com.";
+        json_schema!({"type": "string", "minLength": 1, "maxLength": 253, "description": text})
     }
 }
 

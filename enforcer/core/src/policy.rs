@@ -8,6 +8,7 @@ use std::fmt;
 
 use enforcer_common::policy::Action;
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::plan::RuleKind;
@@ -214,7 +215,7 @@ pub enum ExternalNetworks {
 }
 
 /// Kinds of addresses. `Internet` and `Cluster` divide all addresses between them.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Deserialize, JsonSchema)]
 pub enum Entity {
     /// Whatever is not `Cluster`.
     Internet,

@@ -1,9 +1,11 @@
 //! IP protocol numbers and their names in policies. Never ports.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use enforcer_common::packet;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -83,6 +85,21 @@ impl Serialize for Protocol {
 impl<'de> Deserialize<'de> for Protocol {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ProtocolVisitor)
+    }
+}
+
+impl JsonSchema for Protocol {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Protocol".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "x-kubernetes-int-or-string": true,
+            "description": "TCP, UDP, SCTP, ICMP, ICMPv6, or a number from 0 to 255.",
+        })
     }
 }
 

@@ -5,6 +5,7 @@
 //! last; [`pod`] reads pods, all other kinds are read by the core's manifests.
 
 pub mod client;
+pub mod crd;
 pub mod index;
 pub mod kinds;
 pub mod pod;

@@ -12,13 +12,14 @@ use super::dns;
 use super::kernel::{Kernel, Links};
 use super::moment::Moment;
 use super::resolve::Resolved;
+use super::source::Source;
 use super::worker::{Worker, mode_text};
 use super::{assess, explain, rules};
 use crate::api::dns::DnsRequest;
 use crate::api::server::{Backend, Stream};
 use crate::api::{
-    FlowsRequest, FlowsStatus, Lost, LostBy, MapStatus, NameEntry, NamesRequest, PolicyStatus, Request,
-    Response, RulesRequest, Status, WorkloadStatus, failure,
+    AttachRequest, Attached, FlowsRequest, FlowsStatus, Lost, LostBy, MapStatus, NameEntry, NamesRequest,
+    PolicyStatus, Request, Response, RulesRequest, Status, WorkloadStatus, failure,
 };
 use crate::complaints::Complaints;
 use crate::telemetry::export::Exporter;
@@ -46,6 +47,7 @@ impl<K: Kernel, L: Links> Backend for Worker<K, L> {
                 }
             }
             Request::Rules(request) => vec![self.rules(request, &Moment::now())],
+            Request::Attach(request) => vec![self.attach(request, &Moment::now())],
             Request::Flows(_) | Request::Dns(_) => vec![failure("records are a stream")],
         }
     }
@@ -200,6 +202,32 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             mode: mode.filter(|_| is_enforced),
             enforced: is_enforced,
             problem: failed.map(|(_, problem)| problem.clone()).or_else(|| resolved.problem.clone()),
+        }
+    }
+
+    /// Brings policy into force at the interface of a pod that was just set up, or says what is missing.
+    fn attach(&mut self, request: &AttachRequest, now: &Moment) -> Response {
+        let Source::Cluster(pods) = &mut self.source else {
+            return failure("pods are none of this agent's: its workloads are listed in files");
+        };
+        if pods.tell(request) {
+            self.reread(now);
+        }
+        let Source::Cluster(pods) = &self.source else { return failure("the source is gone") };
+        let missing = pods.missing(request);
+        Response::Attach(Attached { waiting: missing.or_else(|| self.missing(request)) })
+    }
+
+    /// Why a pod that is known is not enforced.
+    fn missing(&self, request: &AttachRequest) -> Option<String> {
+        let id = WorkloadId::new(request.namespace.as_str(), request.name.as_str());
+        let held = self.kernel.attached().into_iter().find(|held| held.workload == id);
+        let resolved = self.found.resolved.iter().find(|resolved| resolved.workload.id == id);
+        let status = resolved.map(|resolved| self.workload(resolved, held.as_ref()));
+        match status {
+            Some(status) if status.enforced && status.problem.is_none() => self.force.failure.clone(),
+            Some(status) => Some(status.problem.unwrap_or_else(|| "its policy is being compiled".to_owned())),
+            None => Some("it is not found on this node yet".to_owned()),
         }
     }
 

@@ -70,9 +70,10 @@ impl Finder {
         Self { options, told: BTreeMap::new() }
     }
 
-    /// Notes where a pod was set up.
-    pub fn tell(&mut self, uid: &str, sandbox: Sandbox) {
-        self.told.insert(uid.to_owned(), sandbox);
+    /// Notes where a pod was set up; true when that is new.
+    pub fn tell(&mut self, uid: &str, sandbox: Sandbox) -> bool {
+        let before = self.told.insert(uid.to_owned(), sandbox.clone());
+        before != Some(sandbox)
     }
 
     /// Forgets what was told of pods that are no longer there.

@@ -11,12 +11,14 @@ use enforcer_core::object::{Workload, WorkloadId};
 use enforcer_core::refusal::Refusal;
 use enforcer_k8s::index::{Changes, Index, Known};
 
-use super::find::Finder;
+use super::find::{Finder, Sandbox};
 use super::follow::Workloads;
 use super::kernel::Links;
 use super::resolve::Resolved;
 use super::settle;
 use super::source::{Found, Look, hosts};
+use crate::api::AttachRequest;
+use crate::cni::install;
 use crate::source::problem::Problem;
 
 /// What stands for the file in problems of objects that the API server holds.
@@ -31,12 +33,39 @@ pub struct Pods {
     problems: Option<(u64, Vec<Problem>)>,
     /// Pods of this node.
     local: BTreeMap<WorkloadId, Known>,
+    /// Those of which the network plugin told something new.
+    told: BTreeSet<WorkloadId>,
+    /// Where the network plugin belongs, if this agent puts it there.
+    plugin: Option<install::Options>,
 }
 
 impl Pods {
     /// Those of an index.
-    pub fn new(index: Rc<RefCell<Index>>, finder: Finder) -> Self {
-        Self { index, finder, problems: None, local: BTreeMap::new() }
+    pub fn new(index: Rc<RefCell<Index>>, finder: Finder, plugin: Option<install::Options>) -> Self {
+        let (local, told) = Default::default();
+        Self { index, finder, problems: None, local, told, plugin }
+    }
+
+    /// Notes where the network plugin has set up a pod; true when that, or anything else, is to be looked at.
+    pub fn tell(&mut self, request: &AttachRequest) -> bool {
+        let sandbox = Sandbox { path: request.sandbox.clone(), interface: request.interface.clone() };
+        let id = WorkloadId::new(request.namespace.as_str(), request.name.as_str());
+        if self.finder.tell(&request.uid, sandbox) {
+            self.told.insert(id);
+        }
+        !self.told.is_empty() || self.index.borrow().has_changes()
+    }
+
+    /// Why the pod of a request cannot be enforced yet, as far as it is known here.
+    pub fn missing(&self, request: &AttachRequest) -> Option<String> {
+        let index = self.index.borrow();
+        let unsynced: Vec<&str> = index.unsynced().map(|kind| kind.plural()).collect();
+        if !unsynced.is_empty() {
+            return Some(format!("the API server has not told of all {} yet", unsynced.join(", ")));
+        }
+        let id = WorkloadId::new(request.namespace.as_str(), request.name.as_str());
+        let is_known = self.local.get(&id).is_some_and(|known| *known.uid == *request.uid);
+        (!is_known).then(|| "the API server has not told of this pod yet".to_owned())
     }
 
     /// True when all of the API server's objects are known.
@@ -59,7 +88,7 @@ impl Pods {
         servers: Vec<IpAddr>,
         with_links: bool,
     ) -> Look {
-        let problems = self.problems();
+        let mut problems = self.problems();
         let index = Rc::clone(&self.index);
         let mut index = index.borrow_mut();
         if !index.is_synced() {
@@ -67,9 +96,10 @@ impl Pods {
             let (workloads, objects) = Default::default();
             return Look { found, workloads, objects, directories: Vec::new(), is_whole: false };
         }
+        problems.extend(self.install());
         let Changes { pods, objects } = index.take();
         let mut workloads = Workloads::new();
-        let mut changed = BTreeSet::new();
+        let mut changed = std::mem::take(&mut self.told);
         for (id, known) in pods {
             match known {
                 Some(known) if known.workload.local => {
@@ -88,10 +118,27 @@ impl Pods {
         let hosts =
             if with_links || before.hosts.is_empty() { hosts(links, before) } else { before.hosts.clone() };
         let found = Found { objects: Default::default(), problems, resolved, hosts, servers };
-        Look { found, workloads, objects, directories: Vec::new(), is_whole: true }
+        let directories = self.plugin.iter().map(|plugin| plugin.configurations.clone()).collect();
+        Look { found, workloads, objects, directories, is_whole: true }
     }
 
-    /// Finds the pods that changed, those that could not be found before, and, `with_links`, those whose interface is no
+    /// Puts the network plugin in its place, or says why it is not there.
+    fn install(&self) -> Option<Problem> {
+        let plugin = self.plugin.as_ref()?;
+        match install::chain(plugin) {
+            Ok(false) => None,
+            Ok(true) => {
+                tracing::info!(directory = %plugin.configurations.display(), "pods wait for their policy from now on");
+                None
+            }
+            Err(error) => {
+                let remedy = "until then pods start without waiting for their policy";
+                Some(Problem::of_file(&plugin.configurations, crate::causes::chain(&error), remedy))
+            }
+        }
+    }
+
+    /// Finds the pods that changed and, `with_links`, those that could not be found before and those whose interface is no
     /// longer there.
     fn resolve(
         &mut self,
@@ -104,11 +151,14 @@ impl Pods {
         self.finder.retain(&uids);
         let known: BTreeMap<_, _> = before.iter().map(|resolved| (&resolved.workload.id, resolved)).collect();
         let stays = |resolved: &Resolved| match &resolved.interface {
-            Some((index, _)) => !with_links || !matches!(links.by_index(*index), Ok(None)),
+            Some((index, _)) => !matches!(links.by_index(*index), Ok(None)),
             None => false,
         };
         let one = |(id, pod): (&WorkloadId, &Known)| match known.get(id) {
-            Some(resolved) if !changed.contains(id) && resolved.problem.is_none() && stays(resolved) => {
+            Some(resolved)
+                if !changed.contains(id)
+                    && (!with_links || resolved.problem.is_none() && stays(resolved)) =>
+            {
                 Resolved::clone(resolved)
             }
             _ => self.find(pod, links),

@@ -17,6 +17,7 @@ use super::pods::{self, Pods};
 use super::resolve::{self, Resolved};
 use super::settle::{self, Objects};
 use super::{Options, resolvers};
+use crate::cni::install;
 use crate::source::object::Object;
 use crate::source::problem::Problem;
 use crate::source::scan::Scanner;
@@ -70,8 +71,8 @@ impl Source {
     }
 
     /// What the API server told.
-    pub fn cluster(index: Rc<RefCell<Index>>, finder: Finder) -> Self {
-        Self::Cluster(Pods::new(index, finder))
+    pub fn cluster(index: Rc<RefCell<Index>>, finder: Finder, plugin: Option<install::Options>) -> Self {
+        Self::Cluster(Pods::new(index, finder, plugin))
     }
 
     /// The interfaces of workloads that are known without asking anybody, by index and name.

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use enforcer_core::snapshot::Snapshot;
 
 use super::export::ExportArgs;
@@ -15,6 +15,25 @@ use crate::agent::bounds::{self, Bounds};
 use crate::agent::find;
 use crate::agent::resolvers::Trust;
 use crate::api::DEFAULT_SOCKET;
+use crate::cni::{FailurePolicy, install};
+
+/// What becomes of pods while the agent is away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum FailurePolicyArg {
+    /// They wait.
+    Closed,
+    /// They start.
+    Open,
+}
+
+impl From<FailurePolicyArg> for FailurePolicy {
+    fn from(policy: FailurePolicyArg) -> Self {
+        match policy {
+            FailurePolicyArg::Closed => Self::Closed,
+            FailurePolicyArg::Open => Self::Open,
+        }
+    }
+}
 
 /// Where objects come from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,6 +63,16 @@ pub struct AgentArgs {
     /// Where this node's control groups are: another of the ways.
     #[arg(long, default_value = "/sys/fs/cgroup", value_name = "PATH")]
     pub cgroup_root: PathBuf,
+    /// Directory of the node's network configurations: the agent adds its plugin to the first of them, so that pods start
+    /// once their policy is in force; not touched when not given.
+    #[arg(long, value_name = "PATH")]
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Directory of the node's network plugins.
+    #[arg(long, default_value = "/opt/cni/bin", value_name = "PATH")]
+    pub cni_bin_dir: PathBuf,
+    /// What becomes of a pod that starts while the agent is away or cannot enforce it: `closed`, it waits; `open`, it starts.
+    #[arg(long, value_enum, default_value_t = FailurePolicyArg::Closed, value_name = "POLICY")]
+    pub failure_policy: FailurePolicyArg,
     /// Where this node's processes are.
     #[arg(long, default_value = "/proc", value_name = "PATH")]
     pub process_root: PathBuf,
@@ -109,6 +138,12 @@ pub(super) fn options(args: &AgentArgs) -> agent::Options {
                     cgroups: args.cgroup_root.clone(),
                     processes: args.process_root.clone(),
                 },
+                plugin: args.cni_conf_dir.clone().map(|configurations| install::Options {
+                    configurations,
+                    plugins: args.cni_bin_dir.clone(),
+                    socket: args.socket.clone(),
+                    failure_policy: args.failure_policy.into(),
+                }),
             },
         },
         resolvers: args.trusted_resolvers.clone(),

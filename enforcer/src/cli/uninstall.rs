@@ -9,6 +9,7 @@ use enforcer_dataplane::{Dataplane, Options};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Output;
+use crate::cni::install;
 
 /// Flags of `enforcer uninstall`.
 #[derive(Args, Debug)]
@@ -16,6 +17,12 @@ pub struct UninstallArgs {
     /// Directory that the agent was given.
     #[arg(long, default_value = "/sys/fs/bpf/enforcer", value_name = "PATH")]
     pub pin_directory: PathBuf,
+    /// Directory of network configurations that the agent was given: its own is removed.
+    #[arg(long, value_name = "PATH")]
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Directory of the node's network plugins: its own is removed.
+    #[arg(long, default_value = "/opt/cni/bin", value_name = "PATH")]
+    pub cni_bin_dir: PathBuf,
     /// How the answer looks.
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -30,6 +37,10 @@ pub struct UninstallArgs {
 /// While an agent runs, and without the privileges of one.
 pub(super) fn run(args: &UninstallArgs) -> anyhow::Result<()> {
     let options = Options { pin_directory: args.pin_directory.clone(), ..Options::default() };
+    // First of all: a pod that starts in between would wait for an agent that is gone.
+    if let Some(configurations) = &args.cni_conf_dir {
+        install::remove(configurations, &args.cni_bin_dir)?;
+    }
     let was_there = args.pin_directory.exists();
     Dataplane::uninstall(&options).context("failed to remove what is enforced")?;
     let place = args.pin_directory.display();

@@ -1,5 +1,6 @@
 //! ExternalNetwork objects: named sets of addresses and names outside the cluster.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Document;
@@ -10,8 +11,9 @@ use crate::fqdn::Pattern;
 use crate::object::ExternalNetwork;
 
 /// Spec of an ExternalNetwork; at least one of the lists is given, and none is empty.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("anyOf" = [{"required": ["cidrs"]}, {"required": ["fqdns"]}]))]
 pub struct ExternalNetworkSpec {
     /// Its addresses.
     #[serde(default)]

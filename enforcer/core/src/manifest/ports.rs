@@ -1,5 +1,6 @@
 //! Port lists of all kinds of policies.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::report::Report;
@@ -23,7 +24,7 @@ pub struct PortSpec {
 }
 
 /// One entry of a segment policy's port list.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct SegmentPortSpec {
     /// TCP when absent and `port` is given.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Document;
@@ -19,8 +20,14 @@ use crate::policy::{
 const DEFAULT_ORDER: u32 = 1000;
 
 /// Spec of a SegmentPolicy.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[schemars(extend("required" = ["subject"], "x-kubernetes-validations" = [
+    {"rule": "has(self.ingress) || has(self.egress) || (has(self.mode) && self.mode == 'Stage')",
+     "message": "has neither ingress nor egress: it would do nothing"},
+    {"rule": "!has(self.tier) || self.tier != 'kubernetes'",
+     "message": "tier kubernetes holds NetworkPolicy objects only"},
+]))]
 pub struct SegmentPolicySpec {
     /// Name of the tier; `default` when absent.
     #[serde(default)]
@@ -39,15 +46,23 @@ pub struct SegmentPolicySpec {
     pub subject: Option<SelectorSpec>,
     /// Rules for flows towards the subject. Absent: none of its business; empty: no flow is matched.
     #[serde(default)]
+    #[schemars(length(max = 1024))]
     pub ingress: Option<Vec<IngressRule>>,
     /// Rules for flows the subject begins; as `ingress`.
     #[serde(default)]
+    #[schemars(length(max = 1024))]
     pub egress: Option<Vec<EgressRule>>,
 }
 
 /// Spec of a ClusterSegmentPolicy.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[schemars(extend("required" = ["subject"], "x-kubernetes-validations" = [
+    {"rule": "has(self.ingress) || has(self.egress) || (has(self.mode) && self.mode == 'Stage')",
+     "message": "has neither ingress nor egress: it would do nothing"},
+    {"rule": "!has(self.tier) || self.tier != 'kubernetes'",
+     "message": "tier kubernetes holds NetworkPolicy objects only"},
+]))]
 pub struct ClusterSegmentPolicySpec {
     /// Name of the tier; `default` when absent.
     #[serde(default)]
@@ -63,15 +78,18 @@ pub struct ClusterSegmentPolicySpec {
     pub subject: Option<ClusterSubjectSpec>,
     /// Rules for flows towards the subject. Absent: none of its business; empty: no flow is matched.
     #[serde(default)]
+    #[schemars(length(max = 1024))]
     pub ingress: Option<Vec<IngressRule>>,
     /// Rules for flows the subject begins; as `ingress`.
     #[serde(default)]
+    #[schemars(length(max = 1024))]
     pub egress: Option<Vec<EgressRule>>,
 }
 
 /// Whom a ClusterSegmentPolicy selects.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[schemars(extend("required" = ["namespaceSelector"]))]
 pub struct ClusterSubjectSpec {
     /// Namespaces by label; required, `{}` selects all.
     #[serde(default)]

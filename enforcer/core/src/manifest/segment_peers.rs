@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::report::Report;
@@ -13,8 +14,16 @@ use crate::policy::{
 };
 
 /// One peer; exactly one form is given.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[schemars(extend("oneOf" = [
+    {"required": ["pods"]}, {"required": ["zones"]}, {"required": ["cidr"]}, {"required": ["fqdns"]},
+    {"required": ["externalNetworks"]}, {"required": ["services"]}, {"required": ["serviceAccounts"]},
+    {"required": ["entities"]},
+], "x-kubernetes-validations" = [
+    {"rule": "!has(self.except) || has(self.cidr)", "message": "except needs the cidr it is an exception from"},
+    {"rule": "!has(self.verifySNI) || has(self.fqdns)", "message": "verifySNI needs the fqdns it is about"},
+]))]
 pub struct PeerSpec {
     /// Workloads by tags and namespaces.
     #[serde(default)]
@@ -49,7 +58,7 @@ pub struct PeerSpec {
 }
 
 /// Workloads by tags and namespaces.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct PodsSpec {
     /// Workloads by tags; all when absent.
@@ -61,7 +70,7 @@ pub struct PodsSpec {
 }
 
 /// ExternalNetwork objects by exactly one of the forms.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExternalNetworksSpec {
     /// By name.
@@ -73,7 +82,7 @@ pub struct ExternalNetworksSpec {
 }
 
 /// A namespaced object by name.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NameSpec {
     /// Its name.

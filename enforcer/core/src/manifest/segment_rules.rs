@@ -1,6 +1,7 @@
 //! Rules of segment policies.
 
 use enforcer_common::policy::Action;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::ports::{self, SegmentPortSpec};
@@ -11,7 +12,7 @@ use crate::policy::{PortMatch, Ports, Rule};
 use crate::protocol::Protocol;
 
 /// A rule for flows towards the subject.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IngressRule {
     /// Name of the rule.
@@ -21,15 +22,21 @@ pub struct IngressRule {
     pub action: ActionSpec,
     /// Sources; all when absent.
     #[serde(default)]
+    #[schemars(length(min = 1, max = 1024))]
     pub from: Option<Vec<PeerSpec>>,
     /// Ports; all when absent.
     #[serde(default)]
+    #[schemars(length(min = 1, max = 256))]
     pub ports: Option<Vec<SegmentPortSpec>>,
 }
 
 /// A rule for flows the subject begins.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "!has(self.dns) || self.action == 'Allow'",
+     "message": "dns limits what a rule admits: it goes with the action Allow"},
+]))]
 pub struct EgressRule {
     /// Name of the rule.
     #[serde(default)]
@@ -38,9 +45,11 @@ pub struct EgressRule {
     pub action: ActionSpec,
     /// Destinations; all when absent.
     #[serde(default)]
+    #[schemars(length(min = 1, max = 1024))]
     pub to: Option<Vec<PeerSpec>>,
     /// Ports; all when absent.
     #[serde(default)]
+    #[schemars(length(min = 1, max = 256))]
     pub ports: Option<Vec<SegmentPortSpec>>,
     /// Limits the DNS queries that the rule admits.
     #[serde(default)]
@@ -48,7 +57,7 @@ pub struct EgressRule {
 }
 
 /// Which names a workload may ask a resolver for.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DnsSpec {
     /// Names that match one of these; another is answered with REFUSED.
@@ -56,7 +65,7 @@ pub struct DnsSpec {
 }
 
 /// What a rule does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 pub enum ActionSpec {
     /// Admit.
     Allow,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::metadata::is_name;
@@ -10,7 +11,7 @@ use crate::object::ZONE_LABEL;
 use crate::policy::{LabelSelector, Requirement, Selector, Tag, TagSelector, Test};
 
 /// A label selector; without any requirement it matches everything.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct SelectorSpec {
     /// Keys that must have these values.
@@ -22,7 +23,7 @@ pub struct SelectorSpec {
 }
 
 /// One requirement.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Expression {
     /// The key.
@@ -35,7 +36,7 @@ pub struct Expression {
 }
 
 /// Tests of requirements.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 pub enum Operator {
     /// Present and one of the values.
     In,

@@ -1,6 +1,7 @@
 //! Whether a policy is in force or staged, and what a staged one stands in for. Written in the spec where the kind is
 //! ours, in an annotation where it is not.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::metadata::{Metadata, is_name};
@@ -15,7 +16,7 @@ pub(crate) const REPLACES: &str = "enforcer.dev/replaces";
 pub(crate) const REMOVES: &str = "enforcer.dev/removes";
 
 /// Whether a policy is in force.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 pub enum StageMode {
     /// It is.
     Enforce,

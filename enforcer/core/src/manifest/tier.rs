@@ -1,5 +1,6 @@
 //! Tier objects.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Document;
@@ -8,7 +9,7 @@ use super::report::Report;
 use crate::policy::{DefaultAction, Tier};
 
 /// Spec of a Tier.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TierSpec {
     /// Place among the tiers, lower first.
@@ -22,7 +23,7 @@ pub struct TierSpec {
 }
 
 /// Default actions of tiers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 pub enum DefaultActionSpec {
     /// Drop.
     Deny,
