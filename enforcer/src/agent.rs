@@ -55,6 +55,7 @@ use bounds::Bounds;
 use find::Finder;
 use kernel::{Kernel, Links};
 use moment::Moment;
+use pods::Pods;
 use resolvers::Trust;
 use source::Source;
 use watch::Wake;
@@ -227,7 +228,10 @@ async fn source(options: &Options, wake: &mpsc::Sender<Wake>) -> anyhow::Result<
             let news = Rc::new(Notify::new());
             enforcer_k8s::watch::start(&client, &index, &news);
             watch::cluster(news, wake);
-            Ok(Source::cluster(index, Finder::new(find.clone()), plugin.clone()))
+            let pods = Pods::new(Rc::clone(&index), Finder::new(find.clone()), plugin.clone());
+            let (verdicts, telling) = pods.verdicts();
+            enforcer_k8s::status::start(&client, &options.node, &index, &verdicts, &telling);
+            Ok(Source::Cluster(pods))
         }
     }
 }

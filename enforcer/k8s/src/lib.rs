@@ -2,12 +2,14 @@
 //! that knows the API's client; never compiles policy or touches the kernel.
 //!
 //! [`watch`] follows every kind of [`kinds`] and feeds the [`index::Index`], which knows what changed since it was asked
-//! last; [`pod`] reads pods, all other kinds are read by the core's manifests.
+//! last; [`pod`] reads pods, all other kinds are read by the core's manifests. [`status`]
+//! tells the cluster what became of our objects, whose definitions are [`crd`]'s.
 
 pub mod client;
 pub mod crd;
 pub mod index;
 pub mod kinds;
 pub mod pod;
+pub mod status;
 pub mod trouble;
 pub mod watch;

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use enforcer_core::object::{Workload, WorkloadId};
 use enforcer_core::refusal::Refusal;
 use enforcer_k8s::index::{Changes, Index, Known};
+use enforcer_k8s::status::Verdicts;
+use tokio::sync::Notify;
 
 use super::find::{Finder, Sandbox};
 use super::follow::Workloads;
@@ -37,13 +39,32 @@ pub struct Pods {
     told: BTreeSet<WorkloadId>,
     /// Where the network plugin belongs, if this agent puts it there.
     plugin: Option<install::Options>,
+    /// What the cluster is told of the objects, and whoever tells it.
+    verdicts: Rc<RefCell<Verdicts>>,
+    telling: Rc<Notify>,
 }
 
 impl Pods {
     /// Those of an index.
     pub fn new(index: Rc<RefCell<Index>>, finder: Finder, plugin: Option<install::Options>) -> Self {
-        let (local, told) = Default::default();
-        Self { index, finder, problems: None, local, told, plugin }
+        let (local, told, verdicts, telling) = Default::default();
+        Self { index, finder, problems: None, local, told, plugin, verdicts, telling }
+    }
+
+    /// What the cluster is told of the objects, and who is woken when that changes.
+    pub fn verdicts(&self) -> (Rc<RefCell<Verdicts>>, Rc<Notify>) {
+        (Rc::clone(&self.verdicts), Rc::clone(&self.telling))
+    }
+
+    /// Notes what became of the objects.
+    pub fn judge(&mut self, refused: &[Refusal], failure: Option<&String>, is_in_force: bool) {
+        let mut verdicts = Verdicts { failure: failure.cloned(), is_in_force, ..Verdicts::default() };
+        for refusal in refused {
+            let reason = format!("{}: {}", refusal.field, refusal.reason);
+            verdicts.refused.entry(refusal.object.clone()).or_default().push(reason);
+        }
+        self.verdicts.replace(verdicts);
+        self.telling.notify_one();
     }
 
     /// Notes where the network plugin has set up a pod; true when that, or anything else, is to be looked at.

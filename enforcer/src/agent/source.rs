@@ -1,23 +1,18 @@
 //! Where the agent's objects and workloads come from: the files of a directory, or the API server. Owns what is known of
 //! them now and what changed since the last look; never compiles or enforces any of it.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 use enforcer_core::refusal::Refusal;
-use enforcer_k8s::index::Index;
 
-use super::find::Finder;
 use super::follow::{Changed, Workloads};
 use super::kernel::Links;
 use super::pods::{self, Pods};
 use super::resolve::{self, Resolved};
 use super::settle::{self, Objects};
 use super::{Options, resolvers};
-use crate::cni::install;
 use crate::source::object::Object;
 use crate::source::problem::Problem;
 use crate::source::scan::Scanner;
@@ -68,11 +63,6 @@ impl Source {
     /// The files that these options name, which were not read yet.
     pub fn directory(root: &Path, workloads: Option<PathBuf>) -> Self {
         Self::Directory(Directory { scanner: Scanner::new(root, workloads), store: Store::default() })
-    }
-
-    /// What the API server told.
-    pub fn cluster(index: Rc<RefCell<Index>>, finder: Finder, plugin: Option<install::Options>) -> Self {
-        Self::Cluster(Pods::new(index, finder, plugin))
     }
 
     /// The interfaces of workloads that are known without asking anybody, by index and name.

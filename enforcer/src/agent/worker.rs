@@ -218,6 +218,9 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         if let Some(distrust) = distrust {
             self.force.failure.get_or_insert(distrust);
         }
+        if let Source::Cluster(pods) = &mut self.source {
+            pods.judge(&settled.refused, self.force.failure.as_ref(), self.force.applied.is_some());
+        }
     }
 
     /// Gives valid names the class they have in the plan to come, before it comes.

@@ -1,0 +1,337 @@
+//! What is told of our objects in the cluster: conditions at every object, written by one agent for all, and how much of it is
+//! in force on this node, in a lease of the node's own. Owns when something is written; what is refused is found elsewhere.
+//!
+//! A node tells one number: the digest of all that it has in force. Nodes with the digest of the agent that writes have
+//! everything in force that it has.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use enforcer_core::manifest::Kind;
+use enforcer_core::refusal::ObjectRef;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::core::DynamicObject;
+use kube::{Api, Client};
+use kube_lease_manager::LeaseManagerBuilder;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, watch};
+use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::index::{Entry, Index};
+use crate::kinds::resource;
+
+/// Who writes, as the API server remembers it.
+const MANAGER: &str = "enforcer";
+/// The lease of the agent that writes conditions.
+const WRITER: &str = "enforcer-status-writer";
+/// Label of the nodes' leases.
+const LABEL: (&str, &str) = ("app.kubernetes.io/component", "enforcer-node");
+/// Annotation with a node's digest.
+const DIGEST: &str = "enforcer.dev/in-force";
+/// Least time between two rounds: what changes at once is told at once.
+const ROUND: Duration = Duration::from_secs(1);
+/// Time between two rounds in which nothing was heard.
+const IDLE: Duration = Duration::from_secs(10);
+/// How often a node says that it is there.
+const RENEWAL: Duration = Duration::from_secs(60);
+/// After so many seconds without a word a node counts no more.
+const SILENT: i64 = 150;
+/// Kinds with conditions.
+const KINDS: [Kind; 4] = [Kind::SegmentPolicy, Kind::ClusterSegmentPolicy, Kind::Tier, Kind::ExternalNetwork];
+
+/// What this node makes of the objects.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Verdicts {
+    /// What the compiler refuses, by object, written `field: reason`.
+    pub refused: BTreeMap<ObjectRef, Vec<String>>,
+    /// Why what was compiled is not in force.
+    pub failure: Option<String>,
+    /// True once anything is in force.
+    pub is_in_force: bool,
+}
+
+/// What is told, and to whom.
+struct Teller {
+    client: Client,
+    node: String,
+    index: Rc<RefCell<Index>>,
+    verdicts: Rc<RefCell<Verdicts>>,
+    /// Conditions as they were written last.
+    written: BTreeMap<ObjectRef, Value>,
+    /// The digest that the node's lease bears, and since when.
+    told: Option<(u64, Instant)>,
+}
+
+/// Tells of the objects from now on, whenever `news` come and at intervals. Must be called inside a `LocalSet`.
+pub fn start(
+    client: &Client,
+    node: &str,
+    index: &Rc<RefCell<Index>>,
+    verdicts: &Rc<RefCell<Verdicts>>,
+    news: &Rc<Notify>,
+) {
+    let teller = Teller {
+        client: client.clone(),
+        node: node.to_owned(),
+        index: Rc::clone(index),
+        verdicts: Rc::clone(verdicts),
+        written: BTreeMap::new(),
+        told: None,
+    };
+    spawn_local(teller.run(Rc::clone(news)));
+}
+
+impl Teller {
+    async fn run(mut self, news: Rc<Notify>) {
+        let manager = LeaseManagerBuilder::new(self.client.clone(), WRITER)
+            .with_namespace(self.client.default_namespace())
+            .with_identity(&self.node)
+            .build()
+            .await;
+        let writer = match manager {
+            Ok(manager) => Some(manager.watch().await.0),
+            Err(error) => {
+                tracing::warn!(%error, "no conditions are written: the agent may not use leases of its namespace");
+                None
+            }
+        };
+        loop {
+            if self.verdicts.borrow().is_in_force {
+                self.round(writer.as_ref()).await;
+            }
+            sleep(ROUND).await;
+            // Silence is no news either.
+            let _ = timeout(IDLE, news.notified()).await;
+        }
+    }
+
+    async fn round(&mut self, writer: Option<&watch::Receiver<bool>>) {
+        let digest = digest(&self.index.borrow(), &self.verdicts.borrow());
+        let is_known = self.told.is_some_and(|(told, at)| told == digest && at.elapsed() < RENEWAL);
+        if !is_known {
+            match self.renew(digest).await {
+                Ok(()) => self.told = Some((digest, Instant::now())),
+                Err(error) => tracing::warn!(%error, "failed to tell the cluster what is in force here"),
+            }
+        }
+        if writer.is_some_and(|writer| *writer.borrow()) {
+            if let Err(error) = self.write(digest).await {
+                tracing::warn!(%error, "failed to write conditions");
+            }
+        } else {
+            self.written.clear();
+        }
+    }
+
+    /// Says in the node's lease what it has in force.
+    async fn renew(&self, digest: u64) -> kube::Result<()> {
+        let name = format!("enforcer-node-{}", self.node);
+        let leases: Api<Lease> = Api::default_namespaced(self.client.clone());
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {
+                "name": name,
+                "labels": {LABEL.0: LABEL.1},
+                "annotations": {DIGEST: format!("{digest:016x}")},
+            },
+            "spec": {"holderIdentity": self.node, "renewTime": MicroTime(Timestamp::now())},
+        });
+        leases.patch(&name, &apply(), &Patch::Apply(&lease)).await.map(drop)
+    }
+
+    /// Writes the conditions that are others than those written last.
+    async fn write(&mut self, digest: u64) -> kube::Result<()> {
+        let (in_step, all) = self.nodes(digest).await?;
+        let wanted: Vec<(ObjectRef, Value)> = {
+            let (index, verdicts) = (self.index.borrow(), self.verdicts.borrow());
+            let ours = index.objects().iter().filter(|(key, _)| kind(key).is_some());
+            ours.map(|(key, entry)| (key.clone(), status(key, entry, &verdicts, (in_step, all)))).collect()
+        };
+        self.written.retain(|key, _| wanted.iter().any(|(known, _)| known == key));
+        for (key, status) in wanted {
+            if self.written.get(&key) != Some(&status) {
+                self.write_one(&key, &status).await?;
+                self.written.insert(key, status);
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_one(&self, key: &ObjectRef, status: &Value) -> kube::Result<()> {
+        let Some(kind) = kind(key) else { return Ok(()) };
+        let resource = resource(kind);
+        let objects: Api<DynamicObject> = match &key.namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        };
+        let Some(there) = objects.get_opt(&key.name).await? else { return Ok(()) };
+        let status = dated(status, there.data.get("status"), &Timestamp::now().to_string());
+        let (api_version, name) = kind.written();
+        let object = json!({
+            "apiVersion": api_version, "kind": name,
+            "metadata": {"name": key.name, "namespace": key.namespace},
+            "status": status,
+        });
+        objects.patch_status(&key.name, &apply(), &Patch::Apply(&object)).await.map(drop)
+    }
+
+    /// Nodes that have the same in force, and all that tell.
+    async fn nodes(&self, digest: u64) -> kube::Result<(usize, usize)> {
+        let leases: Api<Lease> = Api::default_namespaced(self.client.clone());
+        let told = leases.list(&ListParams::default().labels(&format!("{}={}", LABEL.0, LABEL.1))).await?;
+        let now = Timestamp::now().as_second();
+        let is_there = |lease: &&Lease| {
+            let renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref());
+            renewed.is_some_and(|renewed| now - renewed.0.as_second() < SILENT)
+        };
+        let wanted = format!("{digest:016x}");
+        let digest_of = |lease: &Lease| lease.metadata.annotations.as_ref()?.get(DIGEST).cloned();
+        let there: Vec<&Lease> = told.items.iter().filter(is_there).collect();
+        let in_step = there.iter().filter(|lease| digest_of(lease).as_ref() == Some(&wanted)).count();
+        Ok((in_step, there.len()))
+    }
+}
+
+fn apply() -> PatchParams {
+    PatchParams::apply(MANAGER).force()
+}
+
+/// The kind of an object that has conditions.
+fn kind(key: &ObjectRef) -> Option<Kind> {
+    KINDS.into_iter().find(|kind| kind.written().1 == key.kind)
+}
+
+/// Stands for all that is in force: names and generations of what was accepted (FNV-1a, 64 bits).
+fn digest(index: &Index, verdicts: &Verdicts) -> u64 {
+    let mut digest: u64 = 0xcbf2_9ce4_8422_2325;
+    let mut add = |text: &str| {
+        for octet in text.bytes().chain([0]) {
+            digest = (digest ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    for (key, entry) in index.objects().iter().filter(|(_, entry)| entry.generation != 0) {
+        let is_accepted = entry.refusals.is_empty() && !verdicts.refused.contains_key(key);
+        add(&key.to_string());
+        add(&format!("{} {is_accepted}", entry.generation));
+    }
+    add(verdicts.failure.as_ref().map_or("", |_| "not in force"));
+    digest
+}
+
+/// The status of an object, its conditions without a time.
+fn status(key: &ObjectRef, entry: &Entry, verdicts: &Verdicts, (in_step, all): (usize, usize)) -> Value {
+    let invalid = entry.refusals.iter().map(|refusal| format!("{}: {}", refusal.field, refusal.reason));
+    let reasons: Vec<String> =
+        invalid.chain(verdicts.refused.get(key).into_iter().flatten().cloned()).collect();
+    let condition = |name: &str, holds: bool, reason: &str, message: String| {
+        json!({
+            "type": name, "status": if holds { "True" } else { "False" }, "reason": reason, "message": message,
+            "observedGeneration": entry.generation,
+        })
+    };
+    let accepted = match reasons.is_empty() {
+        true => condition("Accepted", true, "Valid", "every rule is compiled as written".to_owned()),
+        false => condition("Accepted", false, "Refused", reasons.join("; ")),
+    };
+    let share = format!("{in_step} of {all}");
+    let in_force = match (&verdicts.failure, reasons.is_empty()) {
+        (Some(failure), _) => condition("InForce", false, "NotInForce", failure.clone()),
+        (None, false) if entry.good.is_some() => {
+            let message = "what was accepted last stays in force until the object is corrected";
+            condition("InForce", false, "LastGoodState", message.to_owned())
+        }
+        (None, false) => condition("InForce", false, "Refused", "nothing of it is in force".to_owned()),
+        (None, true) => condition("InForce", in_step == all, "Nodes", format!("in force on {share} nodes")),
+    };
+    json!({"observedGeneration": entry.generation, "inForce": share, "conditions": [accepted, in_force]})
+}
+
+/// The status with the time of each condition's last transition: kept from `before` where it holds as it did.
+fn dated(status: &Value, before: Option<&Value>, now: &str) -> Value {
+    let mut status = status.clone();
+    let former = |name: &Value, holds: &Value| {
+        let conditions = before?.get("conditions")?.as_array()?;
+        let same = conditions.iter().find(|known| known["type"] == *name && known["status"] == *holds)?;
+        same.get("lastTransitionTime").cloned()
+    };
+    for condition in status["conditions"].as_array_mut().into_iter().flatten() {
+        let since = former(&condition["type"], &condition["status"]);
+        condition["lastTransitionTime"] = since.unwrap_or_else(|| now.into());
+    }
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(port: u32) -> Value {
+        json!({
+            "apiVersion": "enforcer.dev/v1alpha1", "kind": "SegmentPolicy",
+            "metadata": {"name": "p", "namespace": "n", "generation": port},
+            "spec": {"subject": {}, "ingress": [{"action": "Allow", "ports": [{"protocol": "TCP", "port": port}]}]},
+        })
+    }
+
+    fn told(index: &Index, verdicts: &Verdicts, nodes: (usize, usize)) -> Vec<(String, String, String)> {
+        let (key, entry) = index.objects().iter().next().expect("one");
+        let status = status(key, entry, verdicts, nodes);
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let conditions = status["conditions"].as_array().expect("a list").iter();
+        conditions.map(|c| (text(&c["type"]), text(&c["status"]), text(&c["message"]))).collect()
+    }
+
+    fn line(name: &str, holds: &str, message: &str) -> (String, String, String) {
+        (name.to_owned(), holds.to_owned(), message.to_owned())
+    }
+
+    #[test]
+    fn conditions_say_whether_an_object_is_accepted_and_where_it_is_in_force() {
+        let mut index = Index::new("here");
+        index.put(Kind::SegmentPolicy, &policy(80));
+        let mut verdicts = Verdicts { is_in_force: true, ..Verdicts::default() };
+        let accepted = line("Accepted", "True", "every rule is compiled as written");
+        let partly = line("InForce", "False", "in force on 1 of 2 nodes");
+        assert_eq!(told(&index, &verdicts, (1, 2)), [accepted.clone(), partly]);
+        assert_eq!(told(&index, &verdicts, (2, 2))[1].1, "True");
+        verdicts.failure = Some("map RULES is full".to_owned());
+        assert_eq!(told(&index, &verdicts, (2, 2))[1], line("InForce", "False", "map RULES is full"));
+        verdicts.failure = None;
+        index.put(Kind::SegmentPolicy, &policy(70_000));
+        let conditions = told(&index, &verdicts, (2, 2));
+        assert!(conditions[0].2.starts_with("spec.ingress[0].ports[0].port: "), "{conditions:?}");
+        let stays = "what was accepted last stays in force until the object is corrected";
+        assert_eq!(conditions[1], line("InForce", "False", stays));
+    }
+
+    #[test]
+    fn a_digest_changes_with_what_is_in_force_only() {
+        let (mut index, mut verdicts) = (Index::new("here"), Verdicts::default());
+        index.put(Kind::SegmentPolicy, &policy(80));
+        let one = digest(&index, &verdicts);
+        assert_eq!(one, digest(&index, &verdicts));
+        let key = index.objects().keys().next().expect("one").clone();
+        verdicts.refused.insert(key, vec!["spec.tier: there is no such tier".to_owned()]);
+        let refused = digest(&index, &verdicts);
+        index.put(Kind::SegmentPolicy, &policy(81));
+        verdicts.refused.clear();
+        let other = digest(&index, &verdicts);
+        assert!(one != refused && one != other && refused != other);
+    }
+
+    #[test]
+    fn a_condition_keeps_its_time_while_it_holds_as_it_did() {
+        let condition = |holds: &str| json!({"conditions": [{"type": "Accepted", "status": holds}]});
+        let first = dated(&condition("True"), None, "2026-01-01T00:00:00Z");
+        let again = dated(&condition("True"), Some(&first), "2026-01-02T00:00:00Z");
+        assert_eq!(again, first);
+        let turned = dated(&condition("False"), Some(&first), "2026-01-02T00:00:00Z");
+        assert_eq!(turned["conditions"][0]["lastTransitionTime"], json!("2026-01-02T00:00:00Z"));
+    }
+}
