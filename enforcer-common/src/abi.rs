@@ -4,7 +4,7 @@ use crate::address::Address;
 use crate::{event, flow, name, policy, question, stream, tls};
 
 /// Version of everything in this crate that lies in a map or a ring buffer. Bump with any change of layout or meaning.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 
 /// Names of the maps as they are in the object file and under the pin directory.
 pub mod map {
@@ -267,7 +267,7 @@ sizes! {
     policy::RuleKey = 11,
     policy::Rule = 12,
     policy::IdentityKey = 20,
-    policy::LearnedKey = 20,
+    policy::LearnedKey = 24,
     policy::Learned = 32,
     policy::Endpoint = 120,
 }

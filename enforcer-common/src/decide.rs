@@ -200,7 +200,7 @@ fn live_classes<T: Tables>(tables: &T, endpoint: &Endpoint, attempt: &Attempt) -
     let mut classes = [0; LEARNED_SLOTS + 1];
     classes[LEARNED_SLOTS] = attempt.admitted_as;
     if matches!(attempt.direction, Direction::Egress)
-        && let Some(learned) = tables.learned(&LearnedKey { endpoint: endpoint.id, address: attempt.remote })
+        && let Some(learned) = tables.learned(&LearnedKey::new(endpoint.id, attempt.remote))
     {
         let mut i = 0;
         while i < LEARNED_SLOTS {

@@ -237,6 +237,16 @@ pub struct LearnedKey {
     pub endpoint: u32,
     /// The address from the answer.
     pub address: Address,
+    /// Always 0. The kernel compares keys eight octets at a time, and what is left over octet by octet.
+    padding: u32,
+}
+
+impl LearnedKey {
+    /// The key of an address for the workload that asked.
+    #[inline(always)]
+    pub const fn new(endpoint: u32, address: Address) -> Self {
+        Self { endpoint, address, padding: 0 }
+    }
 }
 
 /// How many name classes one address holds for one workload; the one that ends first makes room.

@@ -5,6 +5,7 @@ use super::{CLASS_IN, Found, HEADER, MAX_FOUND, Message, message, number16, octe
 use crate::skb::{after, hide};
 use enforcer_common::abi::MAX_TTL;
 use enforcer_common::address::Address;
+use enforcer_common::policy::LearnedKey;
 
 /// Labels and records that are walked: any message of 4,095 octets has fewer.
 const MAX_STEPS: u32 = 2048;
@@ -175,8 +176,7 @@ unsafe fn note_address(message: *mut Message, fixed: &Fixed) -> bool {
         let count = (&raw const (*message).found_count).read_volatile();
         let index = (hide(count as u64) & (MAX_FOUND as u64 - 1)) as usize;
         let found = (&raw mut (*message).found).cast::<Found>().add(index);
-        (*found).key.endpoint = (*message).event.endpoint;
-        (*found).key.address = fixed.address(is_v6);
+        (*found).key = LearnedKey::new((*message).event.endpoint, fixed.address(is_v6));
         let ttl = fixed.ttl().min(MAX_TTL).max((*message).min_ttl);
         (*found).expiry = (*message).now.wrapping_add(ttl).wrapping_add((*message).grace);
         (&raw mut (*message).found_count).write_volatile(count + 1);

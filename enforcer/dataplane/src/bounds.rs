@@ -86,7 +86,7 @@ impl Dataplane {
     /// Takes a name class from an address of a workload, and the address out of the map when that was its only one. The
     /// one race there is, an answer learned for the same address in the same microsecond, may lose that answer's class.
     pub fn unlearn(&mut self, endpoint: u32, address: IpAddr, class: u32) -> Result<(), Error> {
-        let (store, key) = (&self.maps.learned, LearnedKey { endpoint, address: address.into() });
+        let (store, key) = (&self.maps.learned, LearnedKey::new(endpoint, address.into()));
         let Some(mut learned) = store.get(&key).map_err(Error::map("read", map::LEARNED))? else {
             return Ok(());
         };
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn those_that_expire_first_are_in_excess() {
-        let entry = |end| (end, LearnedKey { endpoint: 1, address: Address([end; 4]) });
+        let entry = |end| (end, LearnedKey::new(1, Address([end; 4])));
         let mut ends: Vec<_> = [50, 20, 40, 10, 30].map(entry).into();
         let mut excess = take_excess(&mut ends, 3);
         excess.sort();

@@ -145,7 +145,7 @@ impl Teacher<'_> {
     pub(crate) fn teach(&self, endpoint: &Endpoint, lessons: &[Lesson], now: u32) -> io::Result<()> {
         let mut opens = false;
         for Lesson { address, class, expiry } in lessons {
-            let key = LearnedKey { endpoint: endpoint.id, address: *address };
+            let key = LearnedKey::new(endpoint.id, *address);
             let known = self.learned.get(&key)?;
             let mut slots = known.unwrap_or_default();
             opens |= add(&mut slots, *class, *expiry, now);

@@ -66,7 +66,7 @@ impl HostTables {
     /// Makes a workload learn that an address answers to a name class, without end. False when its slots are full.
     pub fn learn(&mut self, workload: &WorkloadId, address: IpAddr, class: u32) -> bool {
         let Some(endpoint) = self.endpoints.get(workload) else { return false };
-        let key = LearnedKey { endpoint: endpoint.id, address: Address::from(address.to_canonical()) };
+        let key = LearnedKey::new(endpoint.id, Address::from(address.to_canonical()));
         let learned = self.learned.entry(key).or_default();
         let slot = u64::from(class) << 32 | u64::from(u32::MAX);
         if learned.slots.contains(&slot) {
