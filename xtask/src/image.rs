@@ -65,6 +65,8 @@ fn image(name: &str, program: &Path, bill: Vec<u8>) -> Result<Image> {
         label("revision", &revision);
     }
     DIRECTORIES.iter().for_each(|directory| image.directory(directory));
+    // The old name, which paths of network namespaces often have.
+    image.link("/var/run", "../run");
     image.file("/etc/passwd", b"root:x:0:0:root:/:/sbin/nologin\n".to_vec(), 0o644);
     image.copy(program, PROGRAM, 0o755).with_context(|| format!("failed to read {}", program.display()))?;
     image.copy(&shell::root().join("LICENSE"), "/usr/share/doc/enforcer/LICENSE", 0o644)?;

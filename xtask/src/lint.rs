@@ -23,6 +23,9 @@ pub(crate) fn run() -> Result<()> {
     }
     shell::run(&mut shell::cargo(&["fmt", "--all", "--check"]))?;
     shell::run(&mut shell::cargo(&["clippy", "--all-targets", "--", "-D", "warnings"]))?;
+    // All targets are those that `cargo test` runs by itself.
+    let clusters = ["clippy", "--package", "enforcer-tests", "--test", "e2e", "--", "-D", "warnings"];
+    shell::run(&mut shell::cargo(&clusters))?;
     if !findings.is_empty() {
         bail!("{} finding(s), see above", findings.len());
     }

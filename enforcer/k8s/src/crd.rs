@@ -157,6 +157,10 @@ fn structural(schema: Value) -> Value {
     if schema.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
         schema.remove("format");
     }
+    // The server compares the elements of a set by themselves; `uniqueItems` it refuses.
+    if schema.remove("uniqueItems") == Some(Value::Bool(true)) {
+        schema.insert("x-kubernetes-list-type".to_owned(), json!("set"));
+    }
     drop_null(&mut schema);
     list_values(&mut schema);
     for (key, value) in &mut schema {

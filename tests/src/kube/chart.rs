@@ -34,6 +34,11 @@ pub fn manifests() -> PathBuf {
     deploy().join("manifests/enforcer.yaml")
 }
 
+/// The definitions of the product's kinds: the file that is made from their types, and the chart's copy.
+pub fn definitions() -> [PathBuf; 2] {
+    [deploy().join("crds/enforcer.dev.yaml"), chart().join("crds/enforcer.dev.yaml")]
+}
+
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
@@ -98,13 +103,21 @@ impl Kube {
     /// # Errors
     /// When Helm fails or an agent does not get ready; with what the agents say.
     pub fn install(&self, values: &[&str]) -> Result<()> {
+        self.ask_for(values)?;
+        self.await_agents()
+    }
+
+    /// As [`Self::install`], without waiting for the agents.
+    ///
+    /// # Errors
+    /// When Helm fails.
+    pub fn ask_for(&self, values: &[&str]) -> Result<()> {
         let chart = chart().display().to_string();
         let mut arguments =
             vec!["upgrade", "--install", RELEASE, &chart, "--namespace", NAMESPACE, "--create-namespace"];
         arguments.extend(["--set", "image.pullPolicy=Never"]);
         arguments.extend(values.iter().flat_map(|value| ["--set", value]));
-        self.nodes[0].run("helm", &arguments)?;
-        self.await_agents()
+        self.nodes[0].run("helm", &arguments).map(drop)
     }
 
     /// Waits until every agent is of the version asked for last, and ready.

@@ -90,7 +90,11 @@ impl Kube {
                 let result: Value = serde_json::from_str(&std::fs::read_to_string(entry?.path())?)?;
                 let is_of = |word: &Value| result["cniArgs"].as_array().is_some_and(|all| all.contains(word));
                 if result["ifName"] == "eth0" && wanted.iter().all(is_of) {
-                    let path = result["netns"].as_str().context("a result with a network namespace")?;
+                    let interfaces = result["result"]["interfaces"].as_array();
+                    let sandbox = interfaces.and_then(|all| {
+                        all.iter().find_map(|one| one["sandbox"].as_str().filter(|path| !path.is_empty()))
+                    });
+                    let path = sandbox.context("a result with a sandbox")?;
                     // A link of the node's leads elsewhere when it is followed from outside.
                     let path = node.seen(&path.replacen("/var/run/", "/run/", 1));
                     return Namespace::open(&format!("{namespace}/{pod}"), &path);

@@ -19,6 +19,8 @@ pub(crate) const STORIES: &[Story] = &[
 const VARIANTS: &[&[&str]] = &[
     &[],
     &["uninstall=true"],
+    &["cni.enabled=false"],
+    &["uninstall=true", "cni.enabled=false"],
     &["defaultMode=enforce", "trustedResolvers={cluster,192.0.2.53}", "extraArgs={--flow-capacity=1000}"],
     &[
         "metrics.host=127.0.0.1",
@@ -49,6 +51,7 @@ fn values_that_do_not_exist_are_refused(_: &Kube) -> Result<()> {
         ("imag.tag=1", "imag"),
         ("defaultMode=strict", "defaultMode"),
         ("metrics.port=0", "port"),
+        ("cni.failurePolicy=perhaps", "failurePolicy"),
         ("image.digest=sha256:0", "digest"),
     ] {
         let refused =
@@ -59,6 +62,8 @@ fn values_that_do_not_exist_are_refused(_: &Kube) -> Result<()> {
 }
 
 fn plain_manifests_are_those_of_the_chart(_: &Kube) -> Result<()> {
+    let [made, copy] = chart::definitions().map(std::fs::read_to_string);
+    ensure!(made? == copy?, "the chart's definitions are not those of deploy/crds: run `cargo xtask gen`");
     let plain = std::fs::read_to_string(chart::manifests())?;
     ensure!(
         plain == chart::plain(&Parts::ready()?)?,
@@ -76,9 +81,8 @@ fn the_api_server_takes_every_object(cluster: &Kube) -> Result<()> {
         let told = cluster.nodes[0].feed("kubectl", &arguments, &chart::render(&parts, values)?)?;
         ensure!(told.lines().any(|line| line.starts_with("daemonset.apps/enforcer ")), "{values:?}: {told}");
     }
-    for file in [chart::manifests().display().to_string()] {
-        cluster.kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", &file])?;
-    }
+    let plain = chart::manifests().display().to_string();
+    cluster.kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", &plain])?;
     cluster.kubectl(&["delete", "namespace", chart::NAMESPACE]).map(drop)
 }
 

@@ -11,14 +11,25 @@ use libtest_mimic::{Arguments, Trial};
 
 mod bare;
 mod charts;
+mod install;
+mod many;
+mod netpol;
 
 /// A story: its name, and what happens.
 type Story = (&'static str, fn(&Kube) -> Result<()>);
 
 /// Clusters with their stories.
 const CLUSTERS: &[(&str, Setup, &[&[Story]])] = &[
-    ("one_node", Setup { nodes: 1, proxy: Proxy::Iptables, cni: Cni::Ptp }, &[bare::ONCE, charts::STORIES]),
-    ("two_nodes", Setup { nodes: 2, proxy: Proxy::Nftables, cni: Cni::Bridge }, &[bare::STORIES]),
+    (
+        "one_node",
+        Setup { nodes: 1, proxy: Proxy::Iptables, cni: Cni::Ptp },
+        &[bare::ONCE, charts::STORIES, install::BEGIN, install::LIFE, install::END],
+    ),
+    (
+        "two_nodes",
+        Setup { nodes: 2, proxy: Proxy::Nftables, cni: Cni::Bridge },
+        &[bare::STORIES, install::BEGIN, netpol::STORIES, install::LIFE, many::STORIES, install::END],
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -57,10 +68,12 @@ fn hold() -> Result<()> {
     }
 }
 
+/// The definitions first: they are part of the chart, which the manifests are rendered from.
 fn write_manifests() -> Result<()> {
-    let file = chart::manifests();
-    std::fs::create_dir_all(file.parent().expect("a file of the tree"))?;
-    Ok(std::fs::write(file, chart::plain(&Parts::ready()?)?)?)
+    let [made, copy] = chart::definitions();
+    std::fs::create_dir_all(copy.parent().expect("a file of the tree"))?;
+    std::fs::copy(made, copy)?;
+    Ok(std::fs::write(chart::manifests(), chart::plain(&Parts::ready()?)?)?)
 }
 
 /// Runs the stories of one cluster that were asked for; makes none when there are none.
