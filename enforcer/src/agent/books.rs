@@ -257,8 +257,10 @@ impl Books {
         let answers = || message.answers().map_while(Result::ok);
         let addresses = || answers().filter_map(|answer| Some((answer.address()?, answer.ttl)));
         self.names.note(&occasion, &self.settings, addresses());
-        let workload = self.view.workload_of(header.endpoint);
-        if let Some(workload) = workload.filter(|_| class != header.name_class && class != 0) {
+        if class == header.name_class || class == 0 {
+            return;
+        }
+        if let Some(workload) = self.view.workload_of(header.endpoint) {
             for (address, ttl) in addresses() {
                 let until = names::until(ttl, &self.settings, now);
                 self.relearn.push(Relearn { workload: workload.clone(), address, class, until });

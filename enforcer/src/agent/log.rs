@@ -20,6 +20,8 @@ pub use file::Rotation;
 
 /// Octets that wait for the writer at most: more lines than the kernel's ring buffer has events.
 const ROOM: usize = 6 << 20;
+/// Octets of a line for which there is still room then.
+const LONG_LINE: usize = 1 << 20;
 /// Octets of them that lines of flows that passed may take: refusals are worth more.
 const ROOM_OF_PASSED: usize = ROOM / 4 * 3;
 /// Octets that are worth waking the writer in the middle of a turn.
@@ -29,7 +31,6 @@ const WORTHWHILE: usize = 64 << 10;
 #[derive(Debug)]
 pub struct FlowLog {
     path: PathBuf,
-    line: Vec<u8>,
     shared: Arc<Shared>,
 }
 
@@ -68,10 +69,10 @@ impl FlowLog {
 
     fn to(path: &Path, output: Output) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
-        shared.lock().waiting.reserve_exact(ROOM);
+        shared.lock().waiting.reserve_exact(ROOM + LONG_LINE);
         let (theirs, place) = (Arc::clone(&shared), path.to_owned());
         thread::Builder::new().name("flow-log".to_owned()).spawn(move || theirs.write(output, &place))?;
-        Ok(Self { path: path.to_owned(), line: Vec::new(), shared })
+        Ok(Self { path: path.to_owned(), shared })
     }
 
     /// Appends a record; drops and counts it when there is no room, which is less for what `passed`. Never waits for the
@@ -79,9 +80,10 @@ impl FlowLog {
     pub fn append(&mut self, passed: bool, record: &impl Serialize) {
         let mut written = Ok(());
         self.append_line(passed, |line| {
+            let before = line.len();
             written = serde_json::to_writer(&mut *line, record);
             if written.is_err() {
-                line.clear();
+                line.truncate(before);
             }
         });
         if let Err(error) = written {
@@ -92,25 +94,23 @@ impl FlowLog {
 
     /// Appends the line that `write` appends to what it is given, as [`Self::append`] does; nothing when it is empty.
     pub fn append_line(&mut self, passed: bool, write: impl FnOnce(&mut Vec<u8>)) {
-        self.line.clear();
-        write(&mut self.line);
-        if self.line.is_empty() {
-            return;
-        }
-        self.line.push(b'\n');
         let mut queue = self.shared.lock();
         let room = if passed { ROOM_OF_PASSED } else { ROOM };
-        if queue.waiting.len() + self.line.len() > room {
+        let before = queue.waiting.len();
+        if before >= room {
             if queue.dropped == 0 {
                 tracing::warn!(path = %self.path.display(), "the flow log is read or stored too slowly; records are lost there");
             }
             queue.dropped += 1;
             return;
         }
-        let before = queue.waiting.len() / WORTHWHILE;
-        queue.waiting.extend_from_slice(&self.line);
+        write(&mut queue.waiting);
+        if queue.waiting.len() == before {
+            return;
+        }
+        queue.waiting.push(b'\n');
         queue.lines += 1;
-        if queue.waiting.len() / WORTHWHILE > before {
+        if queue.waiting.len() / WORTHWHILE > before / WORTHWHILE {
             self.shared.filled.notify_one();
         }
     }
@@ -165,7 +165,7 @@ impl Drop for FlowLog {
 impl Shared {
     /// The writer: everything that waits, over and over, until the log is closed.
     fn write(&self, mut output: Output, path: &Path) {
-        let mut chunk = Vec::with_capacity(ROOM);
+        let mut chunk = Vec::with_capacity(ROOM + LONG_LINE);
         loop {
             let queue = self.lock();
             let is_idle = |queue: &mut Queue| queue.waiting.is_empty() && !queue.is_closed && !queue.is_moved;
@@ -204,7 +204,7 @@ impl Shared {
         }
     }
 
-    /// Whoever panicked while holding the lock has only moved whole lines and counted.
+    /// Whoever panicked while holding the lock has moved whole lines and counted, and left one unfinished at most.
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use enforcer_common::abi::{MAX_TTL, Settings};
 use foldhash::quality::RandomState;
+use smallvec::SmallVec;
 
 /// Keyed by what others choose, so seeded anew by every agent.
 type HashMap<K, V> = std::collections::HashMap<K, V, RandomState>;
@@ -36,7 +37,8 @@ pub struct Lookup {
 /// The lookups of every workload of the node.
 #[derive(Debug)]
 pub struct Names {
-    lookups: HashMap<(u32, IpAddr), Vec<Lookup>>,
+    /// Most addresses have one name; that lies with the address.
+    lookups: HashMap<(u32, IpAddr), SmallVec<[Lookup; 1]>>,
     capacity: usize,
     evicted: u64,
     /// Addresses that made room before their time, by endpoint number and name.
@@ -122,7 +124,7 @@ impl Names {
         if self.lookups.len() >= self.capacity && !self.lookups.contains_key(&key) {
             self.make_room(now);
         }
-        let names = self.lookups.entry(key).or_insert_with(|| Vec::with_capacity(1));
+        let names = self.lookups.entry(key).or_default();
         if names.len() == MAX_NAMES
             && let Some(first) = (0..names.len()).min_by_key(|index| names[*index].until)
         {

@@ -58,7 +58,14 @@ impl Clock {
 
     /// The time of day of a monotonic time; the farthest representable one when out of range.
     pub fn time(&self, monotonic_ns: u64) -> Timestamp {
-        Timestamp::from_nanosecond(self.boot + i128::from(monotonic_ns)).unwrap_or(Timestamp::MAX)
+        const SECOND: i64 = 1_000_000_000;
+        let wide = self.boot + i128::from(monotonic_ns);
+        // Until the year 2262; dividing more than 64 bits is two calls.
+        let time = i64::try_from(wide).map_or_else(
+            |_| Timestamp::from_nanosecond(wide),
+            |narrow| Timestamp::new(narrow.div_euclid(SECOND), narrow.rem_euclid(SECOND) as i32),
+        );
+        time.unwrap_or(Timestamp::MAX)
     }
 }
 

@@ -228,3 +228,22 @@ fn numbers_the_abi_does_not_know_are_errors() {
     let number = Kind::DnsAnswer as u32;
     assert_eq!(record(Kind::DnsAnswer, &event), Err(UnknownNumber { field: "kind", number }));
 }
+
+#[test]
+fn monotonic_times_become_times_of_day_as_far_as_they_reach() {
+    for (now, monotonic) in [
+        (0, 0),
+        (0, 5),
+        (-1, 0),
+        (1, u64::MAX),
+        (i64::MAX.into(), 1),
+        (i64::MAX.into(), u64::MAX),
+        (-7_000_000_001, 3),
+    ] {
+        let clock = Clock::new(Timestamp::from_nanosecond(now).expect("a time"), 0);
+        let expected = Timestamp::from_nanosecond(now + i128::from(monotonic)).expect("a time");
+        assert_eq!(clock.time(monotonic), expected, "{now} {monotonic}");
+    }
+    let clock = Clock::new(Timestamp::MAX, 0);
+    assert_eq!(clock.time(u64::MAX), Timestamp::MAX);
+}
