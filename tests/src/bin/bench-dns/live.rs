@@ -52,17 +52,20 @@ enum Guard {
     Nothing,
     NothingAgain,
     EmptyProgram,
+    Programs,
     Enforcer,
 }
 
 impl Guard {
-    const ALL: [Self; 4] = [Self::Nothing, Self::NothingAgain, Self::EmptyProgram, Self::Enforcer];
+    const ALL: [Self; 5] =
+        [Self::Nothing, Self::NothingAgain, Self::EmptyProgram, Self::Programs, Self::Enforcer];
 
     const fn text(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
             Self::NothingAgain => "nothing, once more (noise)",
             Self::EmptyProgram => "empty TCX program",
+            Self::Programs => "enforcer's programs, the agent killed",
             Self::Enforcer => "enforcer, agent logging every query",
         }
     }
@@ -188,8 +191,12 @@ fn stand(guard: Guard, world: &Lab) -> Result<Standing<'_>> {
     match guard {
         Guard::Nothing | Guard::NothingAgain => Ok(Standing::ByItself),
         Guard::EmptyProgram => Ok(Standing::Program { _empty: Box::new(EmptyProgram::at(world, "client")?) }),
-        Guard::Enforcer => {
-            Ok(Standing::Agent { _agent: Box::new(agent(world, &["--flow-log", "/dev/null"])?) })
+        Guard::Programs | Guard::Enforcer => {
+            let mut agent = agent(world, &["--flow-log", "/dev/null"])?;
+            if guard == Guard::Programs {
+                agent.kill();
+            }
+            Ok(Standing::Agent { _agent: Box::new(agent) })
         }
     }
 }

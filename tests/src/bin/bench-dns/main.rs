@@ -24,7 +24,9 @@ of the same round, beside the least and the greatest; the machines this is measu
 the question again before each; what that costs is measured by itself and taken off. New addresses are one query and
 one answer at a time, 2,000 times a round, less what a single run costs beside the empty program. *Round trip* and
 *throughput* are real queries of a pod through a node, on nodes that differ only in what stands at the pod's interface;
-the agent keeps every query for `enforcer dns`.
+the agent keeps every query for `enforcer dns` and writes it to a flow log. With the agent killed the programs do all they
+do otherwise, until the ring buffer is full. *Nothing, once more* is a second node like the first: what it differs by is
+noise.
 
 ";
 
