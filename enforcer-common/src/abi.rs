@@ -4,7 +4,7 @@ use crate::address::Address;
 use crate::{event, flow, name, policy, question, stream, tls};
 
 /// Version of everything in this crate that lies in a map or a ring buffer. Bump with any change of layout or meaning.
-pub const ABI_VERSION: u32 = 8;
+pub const ABI_VERSION: u32 = 9;
 
 /// Names of the maps as they are in the object file and under the pin directory.
 pub mod map {
@@ -55,6 +55,8 @@ pub mod map {
     /// Whether something was refused lately, by interface index modulo its length. Where it is 0 `REFUSALS` need not
     /// be asked; that 1 stays a while longer costs a look-up.
     pub const REFUSING: &str = "REFUSING";
+    /// [`crate::policy::SocketPlace`] by the cookie of a network namespace.
+    pub const NAMESPACES: &str = "NAMESPACES";
     /// The ring buffer.
     pub const EVENTS: &str = "EVENTS";
 
@@ -83,6 +85,7 @@ pub mod map {
         LEARN_EPOCHS,
         EVENT_BUDGETS,
         REFUSING,
+        NAMESPACES,
         EVENTS,
     ];
 }
@@ -127,6 +130,14 @@ pub mod program {
     pub const FROM_WORKLOAD: &str = "from_workload";
     /// What the workload receives: TC egress of the host side.
     pub const TO_WORKLOAD: &str = "to_workload";
+    /// What a workload's socket connects to, IPv4.
+    pub const CONNECT4: &str = "connect4";
+    /// The same for IPv6.
+    pub const CONNECT6: &str = "connect6";
+    /// Whom an unconnected socket of a workload sends a datagram to, IPv4.
+    pub const SENDMSG4: &str = "sendmsg4";
+    /// The same for IPv6.
+    pub const SENDMSG6: &str = "sendmsg6";
     /// Writes the tick count and the monotonic clock into its packet: two `u64` in memory order, from its start.
     pub const CLOCK: &str = "clock";
     /// Does what `from_workload` does to packets that are each the first of a flow; benchmarks only.
@@ -229,6 +240,11 @@ pub enum Counter {
     DnsUnheld,
     /// Addresses that became entries of [`map::LEARNED`]: what of them is neither there nor was taken out was evicted.
     LearnEntered,
+    /// Processes that could not be told because the ring buffer is full of what matters more.
+    ProcessUntold,
+    /// Connects and datagrams that were not judged at the socket because too many were judged at once on their CPU: they
+    /// are judged by their packets.
+    SocketBusy,
     /// DNS answers by [`event::DnsOutcome`], at this index plus its number.
     DnsAnswers,
 }
@@ -253,10 +269,11 @@ sizes! {
     question::Question = 304,
     EventBudget = 8,
     event::FlowEvent = 160,
+    event::ProcessEvent = 40,
     event::DnsEvent = 64,
     event::NameEvent = 320,
     flow::FlowKey = 44,
-    flow::Flow = 96,
+    flow::Flow = 104,
     flow::FragmentKey = 40,
     flow::Fragment = 8,
     name::Row = 128,
@@ -270,6 +287,7 @@ sizes! {
     policy::LearnedKey = 24,
     policy::Learned = 32,
     policy::Endpoint = 120,
+    policy::SocketPlace = 40,
 }
 
 const _: () = assert!(Counter::DnsAnswers as u32 + (event::DnsOutcome::ALL.len() as u32) < COUNTERS);
@@ -288,7 +306,7 @@ mod pod {
         crate::question::Place crate::question::Question
         crate::flow::FlowKey crate::flow::Flow crate::flow::FragmentKey crate::flow::Fragment
         crate::policy::RuleKey crate::policy::Rule crate::policy::IdentityKey crate::policy::LearnedKey
-        crate::policy::Learned crate::policy::Endpoint
+        crate::policy::Learned crate::policy::Endpoint crate::policy::SocketPlace
         crate::stream::StreamKey crate::stream::Stream crate::stream::Part crate::tls::Hello
     }
 }

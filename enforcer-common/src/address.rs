@@ -52,6 +52,20 @@ impl Address {
         o[0] == 0xfe && o[1] & 0xc0 == 0x80
     }
 
+    /// True unless packets to it never leave by an interface, or reach more than one receiver: unspecified, loopback,
+    /// multicast and broadcast addresses of either family, and `fe80::/10`, of which a workload may have any.
+    #[inline(always)]
+    pub const fn is_single_and_afar(&self) -> bool {
+        if self.is_v4() {
+            let first = self.0[3].to_ne_bytes()[0];
+            return first != 0 && first != 127 && first < 224;
+        }
+        let is_low = self.0[0] == 0 && self.0[1] == 0 && self.0[2] == 0;
+        let is_loopback = is_low && self.0[3] == u32::from_ne_bytes([0, 0, 0, 1]);
+        let is_multicast = self.0[0].to_ne_bytes()[0] == 0xff;
+        !(self.is_unspecified() || is_loopback || is_multicast || self.is_v6_link_local())
+    }
+
     /// The sixteen octets in network order.
     pub const fn octets(&self) -> [u8; 16] {
         let mut out = [0; 16];

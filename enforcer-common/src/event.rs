@@ -22,6 +22,8 @@ pub enum Kind {
     DnsAnswer = 6,
     /// A [`NameEvent`].
     ServerName = 7,
+    /// A [`ProcessEvent`].
+    Process = 8,
 }
 
 /// A flow and what happened to it. For [`Kind::Dropped`] the key holds what could be read of the packet, zeros else.
@@ -30,16 +32,28 @@ pub enum Kind {
 pub struct FlowEvent {
     /// A [`Kind`] as its number.
     pub kind: u32,
-    /// Always 0.
-    pub padding: u32,
-    /// Nanoseconds of the monotonic clock.
-    pub time: u64,
     /// The flow's name.
     pub key: FlowKey,
-    /// Always 0.
-    pub padding_key: u32,
+    /// Nanoseconds of the monotonic clock.
+    pub time: u64,
     /// The flow as it is in the table.
     pub flow: Flow,
+}
+
+/// A process that is about to connect a socket, or to send a datagram by it; told before what becomes of it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProcessEvent {
+    /// [`Kind::Process`] as its number.
+    pub kind: u32,
+    /// Its number in the first PID namespace.
+    pub pid: u32,
+    /// Cookie of the socket, as in [`Flow::cookie`].
+    pub cookie: u64,
+    /// Number of its control group in the cgroup2 hierarchy.
+    pub cgroup: u64,
+    /// Name of the thread, filled up with zeros.
+    pub command: [u8; 16],
 }
 
 /// A DNS answer that was read in the kernel; `length` octets of message follow.

@@ -74,7 +74,11 @@ pub struct Flow {
     /// [`tcp`] bits seen so far; 0 for other protocols.
     pub tcp: u8,
     /// Which of the `FLAG` constants hold.
-    pub flags: u32,
+    pub flags: u16,
+    /// TCP header flags of the first packet and of every packet with SYN, FIN or RST; 0 for other protocols.
+    pub tcp_flags: u8,
+    /// Always 0.
+    pub padding: u8,
     /// The workload's learn epoch when it was judged: a refusal may end when a name is learned. With [`FLAG_LISTED`], the
     /// table that lists the names it may ask for.
     pub epoch: u32,
@@ -84,7 +88,8 @@ pub struct Flow {
     pub staged_verdict: u8,
     /// The [`crate::verdict::Reason`] of that; 0 as above.
     pub staged_reason: u8,
-    /// With [`FLAG_LISTED`], the number of the list of names it may ask for; 0 otherwise.
+    /// With [`FLAG_LISTED`], the number of the list of names it may ask for; with [`FLAG_SOCKET`], how many attempts were
+    /// told in the second of `last_seen`; 0 otherwise.
     pub list: u16,
     /// First packet, nanoseconds of the monotonic clock.
     pub started: u64,
@@ -94,23 +99,27 @@ pub struct Flow {
     pub sent: Count,
     /// What the workload received.
     pub received: Count,
+    /// Cookie of the workload's socket that sent the first packet; 0 where the other side sent it or there was none.
+    pub cookie: u64,
 }
 
 /// The other side is a trusted resolver: its answers are read.
-pub const FLAG_DNS: u32 = 1;
+pub const FLAG_DNS: u16 = 1;
 /// A refusal of what the workload sends, which is dropped silently.
-pub const FLAG_DROPS_SENT: u32 = 2;
+pub const FLAG_DROPS_SENT: u16 = 2;
 /// A refusal of what the workload is sent, which is dropped silently.
-pub const FLAG_DROPS_RECEIVED: u32 = 4;
+pub const FLAG_DROPS_RECEIVED: u16 = 4;
 
 /// Its DNS queries are limited to listed names; never without [`FLAG_DNS`].
-pub const FLAG_LISTED: u32 = 8;
+pub const FLAG_LISTED: u16 = 8;
 /// What the workload sends must begin with a TLS ClientHello whose server name policy allows; none was read yet.
-pub const FLAG_TLS: u32 = 16;
+pub const FLAG_TLS: u16 = 16;
 /// It began with one, and policy allowed its server name.
-pub const FLAG_VERIFIED: u32 = 32;
+pub const FLAG_VERIFIED: u16 = 32;
 /// A refusal of a connection that was admitted and then cut: it holds for both sides, until it is opened anew.
-pub const FLAG_CUT: u32 = 64;
+pub const FLAG_CUT: u16 = 64;
+/// A refusal of what a socket was about to do: nothing was sent. Each attempt counts as a packet of no octets.
+pub const FLAG_SOCKET: u16 = 128;
 
 /// TCP header flags and the bits remembered of a connection.
 pub mod tcp {

@@ -179,6 +179,18 @@ impl Endpoint {
     }
 }
 
+/// Whose sockets a network namespace holds: the value of [`crate::abi::map::NAMESPACES`].
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SocketPlace {
+    /// Host-side interface index of the workload.
+    pub interface: u32,
+    /// Always 0.
+    pub padding: u32,
+    /// First address of the workload by family, IPv4 first; unspecified where it has none.
+    pub addresses: [Address; 2],
+}
+
 /// Key of the identity of an address: longest prefix over the address inside one generation and family.
 ///
 /// IPv4 octets come first, zeros behind them, and the family is a bit of the generation: so the prefixes of

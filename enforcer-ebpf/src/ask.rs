@@ -9,7 +9,7 @@ use enforcer_common::address::Address;
 use enforcer_common::decide::{Attempt, Decision, Direction, Force, List, Tables, decide, is_listed};
 use enforcer_common::flow::{Flow, tcp};
 use enforcer_common::packet::TCP;
-use enforcer_common::policy::{IdentityKey, Learned, LearnedKey, Rule, RuleKey, WORLD};
+use enforcer_common::policy::{Endpoint, IdentityKey, Learned, LearnedKey, Rule, RuleKey, WORLD};
 use enforcer_common::verdict::Verdict;
 
 /// [`Force::Enforced`] as a plain value.
@@ -141,6 +141,13 @@ pub extern "C" fn ask(force: u32) -> u32 {
     let force = if force == STAGED { Force::Staged } else { Force::Enforced };
     work.decision = decide(&tables, &work.endpoint, &work.attempt, force);
     0
+}
+
+/// As [`ask`] for memory that the caller found: judges an attempt of `endpoint`; `passed` as in [`Maps`].
+#[inline(always)]
+pub fn ask_of(endpoint: &Endpoint, attempt: &Attempt, passed: *mut u32, is_staged: bool) -> Decision {
+    let force = if is_staged { Force::Staged } else { Force::Enforced };
+    decide(&Maps { passed, has_learned: true }, endpoint, attempt, force)
 }
 
 /// True when the workload may ask for a name of this class in the flow in `work`, whose queries are limited.

@@ -52,31 +52,46 @@ fn has_room() -> bool {
         work.room -= 1;
         return true;
     }
-    let has_room = EVENTS.query(BPF_RB_AVAIL_DATA as u64) < ROOM_OF_PASSED;
+    let has_room = is_roomy();
     work.room = if has_room { LOOKED_UP_ONCE - 1 } else { 0 };
     has_room
 }
 
+/// Puts a flow event into the ring buffer; false when it does not fit.
 #[inline(always)]
-fn put(kind: Kind, time: u64, key: &FlowKey, flow: &Flow) -> bool {
+pub fn put(kind: Kind, time: u64, key: &FlowKey, flow: &Flow) -> bool {
     let Some(mut entry) = EVENTS.reserve::<FlowEvent>(0) else { return false };
     let event = entry.as_mut_ptr();
     // SAFETY: the entry has room for the event; written field by field, for it does not fit the stack.
     unsafe {
         (*event).kind = kind as u32;
-        (*event).padding = 0;
         (*event).time = time;
-        (*event).key = *key;
-        (*event).padding_key = 0;
-        (*event).flow = *flow;
+        core::ptr::from_ref(key).copy_to_nonoverlapping(&raw mut (*event).key, 1);
+        core::ptr::from_ref(flow).copy_to_nonoverlapping(&raw mut (*event).flow, 1);
     }
     entry.submit(QUIETLY);
     true
 }
 
+/// True when the ring buffer is not so full that what is left is kept for refusals.
+#[inline(always)]
+pub fn is_roomy() -> bool {
+    EVENTS.query(BPF_RB_AVAIL_DATA as u64) < ROOM_OF_PASSED
+}
+
 /// Takes one token for a refusal event of a workload; false when this second's are used up, which is counted.
 #[inline(always)]
 pub fn may_tell_refusal(slot: u32, now: u64) -> bool {
+    let may = is_in_budget(slot, now);
+    if !may {
+        count(Counter::EventsSuppressed as u32, 1);
+    }
+    may
+}
+
+/// As [`may_tell_refusal`], without counting.
+#[inline(always)]
+pub fn is_in_budget(slot: u32, now: u64) -> bool {
     let (Some(budget), Some(settings)) = (EVENT_BUDGETS.get_ptr_mut(slot), SETTINGS.get(0)) else {
         return false;
     };
@@ -88,7 +103,6 @@ pub fn may_tell_refusal(slot: u32, now: u64) -> bool {
         budget.sent = 0;
     }
     if budget.sent >= settings.events_per_second {
-        count(Counter::EventsSuppressed as u32, 1);
         return false;
     }
     budget.sent += 1;

@@ -66,17 +66,15 @@ pub extern "C" fn load_endpoint(interface: u32) -> u32 {
     work().is_some_and(|work| fetch_endpoint(work, interface)) as u32
 }
 
-/// Copies the endpoint of an interface into the work space, whole; false when there is none.
+/// Hands the endpoint of an interface to whoever copies it, until the copy is whole; false when there is none.
 #[inline(always)]
-fn fetch_endpoint(work: &mut Work, interface: u32) -> bool {
+pub fn read_endpoint(interface: u32, mut copy: impl FnMut(*const Endpoint)) -> bool {
     let mut tries = 0;
     while tries < 3 {
         let Some(endpoint) = ENDPOINTS.get_ptr(&interface) else { break };
         // SAFETY: a map element; whether it was read whole is told by its seal.
         let revision = unsafe { (&raw const (*endpoint).revision).read_volatile() };
-        let endpoint = skb::hide(endpoint as u64) as *const Endpoint;
-        // SAFETY: as above.
-        unsafe { endpoint.copy_to_nonoverlapping(&raw mut work.endpoint, 1) };
+        copy(skb::hide(endpoint as u64) as *const Endpoint);
         let endpoint = skb::hide(endpoint as u64) as *const Endpoint;
         // SAFETY: as above.
         let seal = unsafe { (&raw const (*endpoint).seal).read_volatile() };
@@ -84,6 +82,16 @@ fn fetch_endpoint(work: &mut Work, interface: u32) -> bool {
             return true;
         }
         tries += 1;
+    }
+    false
+}
+
+/// Copies the endpoint of an interface into the work space, whole; false when there is none.
+#[inline(always)]
+fn fetch_endpoint(work: &mut Work, interface: u32) -> bool {
+    // SAFETY: a map element and the work space, which are never one.
+    if read_endpoint(interface, |from| unsafe { from.copy_to_nonoverlapping(&raw mut work.endpoint, 1) }) {
+        return true;
     }
     // Nobody's: its events have the budget of the last slot, and no revision is 0.
     work.endpoint.mode = Mode::Enforce as u8;
@@ -229,14 +237,26 @@ pub extern "C" fn judge_flow(skb: Context, is_new: u32, from_workload: u32) -> i
         if flow.revision != work.endpoint.revision && !is_over {
             return AGAIN;
         }
-        if flow.tcp & tcp::TOLD == 0 {
-            tell(Told::Ended, flow.last_seen, &work.key, flow);
-            flow.tcp |= tcp::TOLD;
-        }
+        tell_former();
         // The next one takes its place; to remove it first would be an access more.
         work.has_former = 1;
     }
     judge_first(skb, from_workload)
+}
+
+/// Tells the end of the flow that has the key of the packet in `work`, where it was not told.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tell_former() -> u32 {
+    let Some(work) = work() else { return 0 };
+    let Some(flow) = FLOWS.get_ptr_mut(&work.key) else { return 0 };
+    // SAFETY: a map element.
+    let flow = unsafe { &mut *flow };
+    if flow.tcp & tcp::TOLD == 0 {
+        tell(Told::Ended, flow.last_seen, &work.key, flow);
+        flow.tcp |= tcp::TOLD;
+    }
+    0
 }
 
 /// Judges an admitted flow under the policy of now.
@@ -330,6 +350,8 @@ pub extern "C" fn describe(skb: Context, from_workload: u32) -> u32 {
 /// Makes the flow table entry of the decision, with this packet as its first.
 #[inline(always)]
 fn describe_flow(skb: Context, work: &mut Work, from_workload: bool) {
+    // The other side's first packet has no socket of the workload. At once, while little is held over the call.
+    work.flow.cookie = if from_workload { skb::socket_cookie(skb) } else { 0 };
     let now = skb::now();
     let one = Count { packets: 1, bytes: skb::length(skb) as u64 };
     let none = Count { packets: 0, bytes: 0 };
@@ -355,6 +377,8 @@ fn describe_flow(skb: Context, work: &mut Work, from_workload: bool) {
     flow.reason = work.decision.reason as u8;
     flow.direction = work.attempt.direction as u8;
     flow.tcp = tcp;
+    flow.tcp_flags = if work.packet.protocol == TCP { work.packet.tcp_flags } else { 0 };
+    flow.padding = 0;
     let waits = work.decision.list.verifies_sni();
     flow.flags = if asks_resolver { FLAG_DNS } else { 0 } | if waits { FLAG_TLS } else { 0 };
     limit_queries(flow, &work.decision, work.endpoint.mode);

@@ -1,4 +1,5 @@
-//! The kernel programs: `from_workload` and `to_workload`, at the host side of a workload's interface.
+//! The kernel programs: `from_workload` and `to_workload`, at the host side of a workload's interface, and those at its
+//! sockets, in [`socket`].
 //!
 //! A packet's way: [`walk`] reads it and asks the flow table; what is not there goes to [`judge`], and by [`ask`] to
 //! policy; a refusal may be told to the sender by [`reject`]; DNS is read by [`dns`], server names by [`tls`]. Nothing here judges by
@@ -27,6 +28,8 @@ mod names;
 mod reject;
 #[cfg(target_arch = "bpf")]
 mod skb;
+#[cfg(target_arch = "bpf")]
+mod socket;
 #[cfg(target_arch = "bpf")]
 mod tls;
 #[cfg(target_arch = "bpf")]

@@ -7,7 +7,7 @@ use enforcer_common::abi::{COUNTERS as COUNTER_COUNT, EventBudget, Holder, Setti
 use enforcer_common::address::Address;
 use enforcer_common::flow::{Flow, FlowKey, Fragment, FragmentKey};
 use enforcer_common::name::{Row, Symbols};
-use enforcer_common::policy::{Endpoint, IdentityKey, Learned, LearnedKey, Rule, RuleKey};
+use enforcer_common::policy::{Endpoint, IdentityKey, Learned, LearnedKey, Rule, RuleKey, SocketPlace};
 use enforcer_common::question::{Places, Question, WAYS};
 use enforcer_common::stream::{Part, Stream, StreamKey};
 use enforcer_common::tls::Hello;
@@ -64,6 +64,12 @@ pub static EVENT_BUDGETS: Array<EventBudget> = Array::with_max_entries(capacity:
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(capacity::EVENTS, 0);
 #[map]
 pub static LEARN_EPOCHS: Array<u32> = Array::with_max_entries(capacity::ENDPOINTS, 0);
+#[map]
+pub static NAMESPACES: HashMap<u64, SocketPlace> = HashMap::with_max_entries(capacity::ENDPOINTS, 0);
+/// What a run of a program at a socket holds: several of a CPU, because they may be preempted.
+#[map]
+pub static SOCKET_WORK: PerCpuArray<crate::socket::SocketWork> =
+    PerCpuArray::with_max_entries(crate::socket::SLOTS, 0);
 /// What one run of a program holds that does not fit its stack.
 #[map]
 pub static WORK: PerCpuArray<crate::work::Work> = PerCpuArray::with_max_entries(1, 0);

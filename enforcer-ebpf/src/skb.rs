@@ -3,7 +3,8 @@
 use crate::maps::SETTINGS;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::{
-    bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_get_socket_cookie, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_skb_load_bytes,
+    bpf_skb_store_bytes,
 };
 use core::mem::MaybeUninit;
 use enforcer_common::packet::{Linear, Octets};
@@ -23,6 +24,13 @@ pub fn length(skb: Context) -> u32 {
 pub fn interface(skb: Context) -> u32 {
     // SAFETY: the verifier knows the context and its fields.
     unsafe { (*skb).ifindex }
+}
+
+/// Cookie of the socket that sent the packet, 0 where none of this host is known.
+#[inline(always)]
+pub fn socket_cookie(skb: Context) -> u64 {
+    // SAFETY: the verifier knows the context.
+    unsafe { bpf_get_socket_cookie(skb.cast()) }
 }
 
 /// Length of one segment of a GSO super-packet, 0 for any other, octets.

@@ -25,7 +25,7 @@ pub const REJECT: i32 = -3;
 /// Lets it go on once [`dns`] or [`tls`] has read it.
 const READS: i32 = -5;
 /// Flags of flows whose packets are read.
-const FLAGS_READ: u32 = FLAG_DNS | FLAG_TLS;
+const FLAGS_READ: u16 = FLAG_DNS | FLAG_TLS;
 /// No fate: an admitted flow must be judged under newer policy.
 pub const AGAIN: i32 = -4;
 /// No fate: the flow tables do not know.
@@ -291,6 +291,7 @@ fn follow(flow: &mut Flow, key: &FlowKey, protocol: u8, tcp_flags: u8, from_work
 fn follow_tcp(flow: &mut Flow, key: &FlowKey, flags: u8, from_workload: bool) -> u32 {
     let was_closed = tcp::is_closed(flow.tcp);
     flow.tcp = tcp::next(flow.tcp, flags, from_workload);
+    flow.tcp_flags |= flags;
     flow.idle_seconds = tcp::idle_seconds(flow.tcp);
     // After both FINs comes the acknowledgement of the last one; after a reset nothing.
     let complete = flags & tcp::RST != 0 || (was_closed && flags & tcp::FIN == 0);

@@ -22,11 +22,13 @@ pub mod metrics;
 pub mod moment;
 pub mod names;
 pub mod pods;
+pub mod processes;
 pub mod resolve;
 pub mod resolvers;
 pub mod rules;
 pub mod server_names;
 pub mod settle;
+pub mod sockets;
 pub mod source;
 pub mod tally;
 pub mod view;
@@ -96,6 +98,8 @@ pub struct Options {
     pub flow_log_rotation: log::Rotation,
     /// Where records are exported to.
     pub exports: Vec<export::Options>,
+    /// Whose sockets are judged.
+    pub sockets: sockets::Choice,
     /// Where metrics are served, if anywhere.
     pub metrics_address: Option<SocketAddr>,
     /// Workloads that metrics tell apart.
@@ -186,6 +190,7 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     let tree = watch::start(&wake, options.source.root())?;
     tree.watch(worker.reload(&Moment::now()));
     announce(&worker);
+    worker.attach_sockets();
     let worker = Rc::new(RefCell::new(worker));
     let node = options.node.as_str().into();
     let records = worker.borrow().books.records.records().clone();

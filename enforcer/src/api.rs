@@ -277,6 +277,9 @@ pub struct Status {
     pub workloads: Vec<WorkloadStatus>,
     /// Addresses whose DNS answers count.
     pub resolvers: Vec<IpAddr>,
+    /// Whether refused connects fail at once.
+    #[serde(default)]
+    pub sockets: SocketsStatus,
     /// How full the maps are.
     pub maps: Vec<MapStatus>,
     /// Packets dropped by reason, for every reason that occurred.
@@ -358,6 +361,20 @@ pub struct WorkloadStatus {
     /// True when policy is in force for it.
     pub enforced: bool,
     /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// Why its connects are not judged at the socket, where they are not; they are at its interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unjudged_sockets: Option<String>,
+}
+
+/// The programs at workloads' sockets.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct SocketsStatus {
+    /// The control group whose processes they see; absent where they are attached nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<PathBuf>,
+    /// Why they are not attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }

@@ -45,6 +45,8 @@ pub(crate) fn flow(change: impl FnOnce(&mut Flow)) -> (FlowKey, Flow) {
         direction: Direction::Egress as u8,
         tcp: tcp::SAW_SYN,
         flags: 0,
+        tcp_flags: tcp::SYN,
+        padding: 0,
         epoch: 0,
         staged_rule: 0,
         staged_verdict: 0,
@@ -54,6 +56,7 @@ pub(crate) fn flow(change: impl FnOnce(&mut Flow)) -> (FlowKey, Flow) {
         last_seen: 1_002_000_000_000,
         sent: Count { packets: 2, bytes: 120 },
         received: Count::default(),
+        cookie: 0,
     };
     change(&mut flow);
     (key, flow)

@@ -53,7 +53,8 @@ struct Running {
 
 impl<'a> Agent<'a> {
     /// Starts it with `more` arguments and returns once it enforces. Its flow log is what [`Self::records`] reads, unless
-    /// `more` begins with another (`--flow-log FILE`) or with `--flow-log none`.
+    /// `more` begins with another (`--flow-log FILE`) or with `--flow-log none`. Its programs are at sockets only where
+    /// `more` says so (`--cgroup auto`).
     ///
     /// # Errors
     /// When it ends or stays silent instead; with what it said.
@@ -74,6 +75,10 @@ impl<'a> Agent<'a> {
         arguments.extend(["--pin-directory".into(), station.pins.into()]);
         arguments.extend(["--socket".into(), station.socket.clone().into()]);
         arguments.extend(["--workloads".into(), station.workloads.into()]);
+        if !more.contains(&"--cgroup") {
+            // Refused connects wait for their timeout: the programs at the interface are what is looked at.
+            arguments.extend(["--cgroup", "none"].map(OsString::from));
+        }
         arguments.extend(more.iter().map(OsString::from));
         let mut agent =
             Self { station, arguments, running: None, log: Arc::default(), records: Arc::default() };

@@ -4,6 +4,8 @@
 
 pub mod assemble;
 pub mod dns;
+pub mod flags;
+pub mod process;
 pub mod text;
 
 use std::collections::BTreeMap;
@@ -14,6 +16,9 @@ use enforcer_common::decide::Direction;
 use enforcer_common::verdict::{Reason, Verdict};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+pub use flags::TcpFlags;
+pub use process::Process;
 
 use crate::plan::RuleInfo;
 use crate::protocol::Protocol;
@@ -94,6 +99,15 @@ pub struct Peer {
     /// Name of the workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<Arc<str>>,
+    /// What controls the workload, as `Kind/name` (`Deployment/web`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller: Option<Arc<str>>,
+    /// Zone of the workload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Arc<str>>,
+    /// The service that the address is a cluster address of, as `namespace/name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Arc<str>>,
     /// Labels of the workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Arc<BTreeMap<String, String>>>,
@@ -189,6 +203,9 @@ pub struct Record {
     /// ICMP type and code of the first packet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub icmp: Option<Icmp>,
+    /// TCP flags of the first packet and of every packet with SYN, FIN or RST; none for other protocols.
+    #[serde(default, skip_serializing_if = "TcpFlags::is_empty")]
+    pub tcp_flags: TcpFlags,
     /// What the source sent.
     pub forward: Count,
     /// What the destination sent.
@@ -212,6 +229,9 @@ pub struct Record {
     /// What staged policy would have done; absent where none concerns the workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staged: Option<Staged>,
+    /// The process whose socket sent the first packet, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Arc<Process>>,
     /// Policy revision it was judged under.
     pub revision: u32,
 }

@@ -31,6 +31,10 @@ pub struct Counters {
     pub question_insert_failed: u64,
     /// Fragments that could not be remembered.
     pub fragment_insert_failed: u64,
+    /// Processes that could not be told.
+    pub process_untold: u64,
+    /// Connects and datagrams that were not judged at their socket for want of a place to work in.
+    pub socket_busy: u64,
     /// DNS messages over TCP that were not read.
     pub stream_lost: u64,
     /// Packets of DNS answers that were handed to this process to be read.
@@ -70,6 +74,8 @@ pub(crate) fn read(maps: &Maps) -> Result<Counters, Error> {
         learn_entered: at(Counter::LearnEntered),
         question_insert_failed: at(Counter::QuestionInsertFailed),
         fragment_insert_failed: at(Counter::FragmentInsertFailed),
+        process_untold: at(Counter::ProcessUntold),
+        socket_busy: at(Counter::SocketBusy),
         stream_lost: at(Counter::StreamLost),
         dns_held: at(Counter::DnsHeld),
         dns_unheld: at(Counter::DnsUnheld),

@@ -13,7 +13,7 @@ use crate::sync::follow::follow;
 use crate::sync::mirror::Mirror;
 use crate::sync::plan::{self, Desired, Room, Step};
 use crate::sync::{self, Applied};
-use crate::{link, preflight, sys};
+use crate::{link, preflight, sockets, sys};
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use enforcer_common::abi::{ABI_VERSION, Settings, capacity, map};
@@ -32,7 +32,7 @@ pub struct Dataplane {
     pub(crate) maps: Maps,
     pub(crate) mirror: Mirror,
     ring: Option<RingBuf<MapData>>,
-    links: Links,
+    pub(crate) links: Links,
     /// What is attached and whose it is.
     pub(crate) attached: BTreeMap<WorkloadId, Held>,
     /// Attachments of an earlier process that nobody has claimed yet.
@@ -328,6 +328,7 @@ impl Dataplane {
             let name = link::by_index(interface).map_err(|source| Error::Link { interface, source })?;
             attach::detach(&links, interface, name.map(|found| found.name).as_deref())?;
         }
+        sockets::give_up(&links, |_| true)?;
         load::unpin(directory)?;
         for path in [links.directory(), directory] {
             fs::remove_dir(path).map_err(|source| Error::io("remove", path, source))?;

@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use aya::maps::{MapData, RingBuf};
-use enforcer_common::event::{DnsEvent, FlowEvent, Kind, NameEvent};
+use enforcer_common::event::{DnsEvent, FlowEvent, Kind, NameEvent, ProcessEvent};
 use enforcer_common::flow::FlowKey;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -19,6 +19,8 @@ pub enum Event {
         /// The message, from its DNS header on.
         message: Vec<u8>,
     },
+    /// A process is about to use a socket; what becomes of that is told after it.
+    Process(ProcessEvent),
     /// The server name of a flow's TLS ClientHello was read; what becomes of the flow is told after it.
     ServerName {
         /// The flow.
@@ -88,10 +90,11 @@ pub(crate) fn take(ring: &mut Option<RingBuf<MapData>>) -> Result<EventReader, E
 fn decode(record: &[u8]) -> Option<Event> {
     let kind = u32::from_ne_bytes(record.get(..4)?.try_into().ok()?);
     let of_flows = [Kind::Admitted, Kind::Refused, Kind::Ended, Kind::Cut, Kind::Dropped];
-    let known = of_flows.into_iter().chain([Kind::DnsAnswer, Kind::ServerName]);
+    let known = of_flows.into_iter().chain([Kind::DnsAnswer, Kind::ServerName, Kind::Process]);
     match known.into_iter().find(|known| *known as u32 == kind)? {
         Kind::DnsAnswer => dns(record),
         Kind::ServerName => server_name(record),
+        Kind::Process => process(record),
         kind => flow(record).map(|event| Event::Flow(kind, event)),
     }
 }
@@ -110,6 +113,14 @@ fn dns(record: &[u8]) -> Option<Event> {
     let header = unsafe { head.as_ptr().cast::<DnsEvent>().read_unaligned() };
     let message = message.get(..header.length as usize)?.to_vec();
     Some(Event::Dns { header, message })
+}
+
+fn process(record: &[u8]) -> Option<Event> {
+    if record.len() != size_of::<ProcessEvent>() {
+        return None;
+    }
+    // SAFETY: the record is as long as the type, which holds integers only; alignment is not asked for.
+    Some(Event::Process(unsafe { record.as_ptr().cast::<ProcessEvent>().read_unaligned() }))
 }
 
 fn server_name(record: &[u8]) -> Option<Event> {
@@ -145,7 +156,8 @@ mod tests {
 
     #[test]
     fn unknown_kinds_and_stubs_are_refused() {
-        assert_eq!(decode(&record(8, 160)), None);
+        assert_eq!(decode(&record(9, 160)), None);
+        assert_eq!(decode(&record(8, 39)), None);
         assert_eq!(decode(&[1, 0, 0]), None);
     }
 

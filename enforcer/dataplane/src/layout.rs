@@ -8,7 +8,7 @@ use enforcer_common::abi::{COUNTERS, EventBudget, Holder, Settings, capacity, ma
 use enforcer_common::address::Address;
 use enforcer_common::flow::{Flow, FlowKey, Fragment, FragmentKey};
 use enforcer_common::name;
-use enforcer_common::policy::{Endpoint, IdentityKey, Learned, LearnedKey, Rule, RuleKey};
+use enforcer_common::policy::{Endpoint, IdentityKey, Learned, LearnedKey, Rule, RuleKey, SocketPlace};
 use enforcer_common::question::{Places, Question, WAYS};
 use enforcer_common::stream::{Part, Stream, StreamKey};
 use enforcer_common::tls::Hello;
@@ -41,7 +41,7 @@ impl Layout {
 }
 
 /// The layout of every map that is pinned.
-pub(crate) fn layouts(room: &Capacities) -> [Layout; 24] {
+pub(crate) fn layouts(room: &Capacities) -> [Layout; 25] {
     use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, RingBuf};
     let halves = 2 * capacity::NAME_STATES;
     [
@@ -68,6 +68,7 @@ pub(crate) fn layouts(room: &Capacities) -> [Layout; 24] {
         Layout::of::<u32, u32>(map::LEARN_EPOCHS, Array, room.endpoints),
         Layout::of::<u32, EventBudget>(map::EVENT_BUDGETS, Array, room.endpoints),
         Layout::of::<u32, u32>(map::REFUSING, Array, capacity::REFUSING),
+        Layout::of::<u64, SocketPlace>(map::NAMESPACES, Hash, room.endpoints),
         Layout::of::<(), ()>(map::EVENTS, RingBuf, room.events),
     ]
 }

@@ -11,7 +11,7 @@ use enforcer_common::abi::{Holder, Settings, map};
 use enforcer_common::address::Address;
 use enforcer_common::flow::{Flow, FlowKey, Fragment, FragmentKey};
 use enforcer_common::name;
-use enforcer_common::policy::{Endpoint, IdentityKey, Learned, LearnedKey, Rule, RuleKey};
+use enforcer_common::policy::{Endpoint, IdentityKey, Learned, LearnedKey, Rule, RuleKey, SocketPlace};
 use enforcer_common::stream::{Stream, StreamKey};
 use enforcer_common::tls::Hello;
 use std::io;
@@ -39,6 +39,7 @@ pub(crate) struct Maps {
     pub(crate) name_classes: Store<u32, u32>,
     pub(crate) settings: Store<u32, Settings>,
     pub(crate) holder: Store<u32, Holder>,
+    pub(crate) namespaces: Store<u64, SocketPlace>,
     pub(crate) counters: PerCpuArray<MapData, u64>,
     /// Entries of the learned map that userspace made since these maps were taken.
     pub(crate) entered: Arc<AtomicU64>,
@@ -69,6 +70,7 @@ impl Maps {
             name_classes: store(object, map::NAME_CLASSES)?,
             settings: store(object, map::SETTINGS)?,
             holder: store(object, map::HOLDER)?,
+            namespaces: store(object, map::NAMESPACES)?,
             counters: counters(object)?,
             entered: Arc::default(),
             flips: Arc::default(),

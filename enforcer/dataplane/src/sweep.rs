@@ -98,6 +98,8 @@ mod tests {
             direction: 1,
             tcp,
             flags: 0,
+            tcp_flags: 0,
+            padding: 0,
             epoch: 0,
             staged_rule: 0,
             staged_verdict: 0,
@@ -107,6 +109,7 @@ mod tests {
             last_seen: 1_000_000_000,
             sent: Count::default(),
             received: Count::default(),
+            cookie: 0,
         }
     }
 

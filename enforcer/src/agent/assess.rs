@@ -47,6 +47,8 @@ pub fn losses(before: &Counters, after: &Counters) -> BTreeMap<&'static str, u64
     [
         ("events-ring-full", before.ring_full, after.ring_full),
         ("refusal-events-suppressed", before.events_suppressed, after.events_suppressed),
+        ("processes-untold", before.process_untold, after.process_untold),
+        ("sockets-unjudged", before.socket_busy, after.socket_busy),
         ("flow-insert-failed", before.flow_insert_failed, after.flow_insert_failed),
         ("learn-failed", before.learn_failed, after.learn_failed),
         ("learn-displaced", before.learn_displaced, after.learn_displaced),
@@ -77,6 +79,10 @@ pub fn tell_losses(before: &Counters, after: &Counters) {
 fn meaning(kind: &str) -> &'static str {
     match kind {
         "events-ring-full" => "the kernel could not tell every event; flow records are missing",
+        "processes-untold" => {
+            "the ring buffer is too full to tell of processes; their flow records do not name them"
+        }
+        "sockets-unjudged" => "connects were judged at the interface only: too many at once on a CPU",
         "flow-insert-failed" => "the flow table took no more; in mode enforce new flows were dropped",
         "learn-failed" => "addresses of DNS answers could not be learned; their flows are refused",
         "learn-displaced" => "an address had more name classes than there is room for; one made room early",

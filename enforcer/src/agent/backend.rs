@@ -104,6 +104,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             policy: self.policy(),
             workloads,
             resolvers: self.force.resolvers.clone(),
+            sockets: self.sockets.status.clone(),
             maps: fill
                 .iter()
                 .map(|f| MapStatus { name: f.map.to_owned(), used: f.entries, capacity: f.capacity })
@@ -135,6 +136,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             ("events-malformed", self.kernel.malformed() + self.books.unknown),
             ("dns-answers-unread", self.books.unread_dns),
             ("names-evicted", self.books.names.evicted()),
+            ("processes-forgotten", self.books.processes.forgotten()),
             ("learned-evicted-by-node", self.room.by_node),
             ("learned-evicted-by-workload", self.room.by_workload),
             ("learned-evicted-by-name", self.room.by_name),
@@ -202,6 +204,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             mode: mode.filter(|_| is_enforced),
             enforced: is_enforced,
             problem: failed.map(|(_, problem)| problem.clone()).or_else(|| resolved.problem.clone()),
+            unjudged_sockets: resolved.sockets.as_ref().err().cloned(),
         }
     }
 

@@ -22,6 +22,7 @@ use super::dns::Ends;
 use super::log::FlowLog;
 use super::moment::{Moment, seconds};
 use super::names::{self, Names, Occasion};
+use super::processes::Processes;
 use super::server_names::ServerNames;
 use super::tally::Tally;
 use super::view::View;
@@ -41,6 +42,8 @@ pub struct Books {
     pub dns_tally: DnsTally,
     /// Who looked up what.
     pub names: Names,
+    /// Who is behind which socket.
+    pub processes: Processes,
     /// What servers flows asked for by TLS.
     pub server_names: ServerNames,
     /// The facts of the plan in force.
@@ -89,6 +92,7 @@ impl Books {
                 self.flow(kind, &event, now, None);
             }
             Event::Dns { header, message } => self.answer(&header, message, now),
+            Event::Process(event) => self.processes.note(&event, now.seconds()),
             Event::ServerName { key, name } => self.server_names.note(key, name.into()),
         }
     }
@@ -111,19 +115,12 @@ impl Books {
 
     fn end(&mut self, key: &FlowKey, flow: &Flow, end: End, now: &Moment) {
         let reason = (end == End::WorkloadGone).then_some(EndReason::Gone);
-        let event = FlowEvent {
-            kind: Kind::Ended as u32,
-            padding: 0,
-            time: now.monotonic_ns,
-            key: *key,
-            padding_key: 0,
-            flow: *flow,
-        };
+        let event = FlowEvent { kind: Kind::Ended as u32, key: *key, time: now.monotonic_ns, flow: *flow };
         self.flow(Kind::Ended, &event, now, reason);
     }
 
     fn flow(&mut self, kind: Kind, event: &FlowEvent, now: &Moment, end: Option<EndReason>) {
-        let directory = self.view.with(&self.names);
+        let directory = self.view.with(&self.names, &self.processes);
         let assembled = assemble(kind, event, &self.node, &now.clock(), &directory);
         drop(directory);
         match assembled {
@@ -236,6 +233,7 @@ impl Books {
     /// Both ends of a workload's queries to a resolver.
     fn parties(&mut self, endpoint: u32, resolver: IpAddr) -> Arc<Parties> {
         let (view, plan, names, node) = (&self.view, &self.plan, &self.names, &self.node);
+        let processes = &self.processes;
         self.ends.parties((endpoint, resolver), || {
             let workload = view.workload_of(endpoint).and_then(|id| plan.endpoints.get(id));
             let own = workload.into_iter().flat_map(|workload| &workload.addresses);
@@ -245,7 +243,7 @@ impl Books {
                 IpAddr::from(Ipv6Addr::UNSPECIFIED)
             };
             let local = own.copied().find(|address| address.is_ipv4() == resolver.is_ipv4());
-            Parties::new(node, local.unwrap_or(nowhere), resolver, &view.with(names))
+            Parties::new(node, local.unwrap_or(nowhere), resolver, &view.with(names, processes))
         })
     }
 

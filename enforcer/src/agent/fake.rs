@@ -6,13 +6,14 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use enforcer_common::policy::SocketPlace;
 use enforcer_core::compile::Delta;
 use enforcer_core::object::WorkloadId;
 use enforcer_core::plan::Plan;
 use enforcer_dataplane::link::{HostSide, Interface, LinkError};
 use enforcer_dataplane::{
     Applied, ApplyError, AttachError, Attachment, Counters, Error, Event, Fill, HeldTotals, Hook,
-    LearnedWalk, Overflow, Sweep, Unanswered,
+    LearnedWalk, Overflow, SocketError, Sweep, Unanswered,
 };
 
 use super::kernel::{Kernel, Links};
@@ -33,6 +34,10 @@ pub(crate) struct FakeKernel {
     pub(crate) sweep: Sweep,
     pub(crate) unanswered: Vec<Unanswered>,
     pub(crate) counters: Counters,
+    /// Workloads' places by the cookies of the network namespaces whose sockets are judged.
+    pub(crate) namespaces: BTreeMap<u64, SocketPlace>,
+    /// Where the programs at sockets are attached.
+    pub(crate) sockets_at: Option<PathBuf>,
     /// Plans no longer fit.
     pub(crate) is_full: bool,
     pub(crate) released: usize,
@@ -103,6 +108,21 @@ impl Kernel for FakeKernel {
         self.resolvers = resolvers.to_vec();
         Ok(())
     }
+    fn attach_sockets(&mut self, group: &Path) -> Result<(), SocketError> {
+        if !group.is_absolute() {
+            return Err(SocketError::NoHierarchy);
+        }
+        self.sockets_at = Some(group.to_owned());
+        Ok(())
+    }
+    fn detach_sockets(&mut self) -> Result<(), Error> {
+        self.sockets_at = None;
+        Ok(())
+    }
+    fn set_namespaces(&mut self, namespaces: &BTreeMap<u64, SocketPlace>) -> Result<(), Error> {
+        self.namespaces.clone_from(namespaces);
+        Ok(())
+    }
     fn learn(
         &mut self,
         workload: &WorkloadId,
@@ -160,6 +180,7 @@ impl FakeLinks {
         let side = side.map(|(index, addresses)| HostSide {
             interface: interface(index),
             addresses: addresses.iter().map(|address| address.parse().expect("an address")).collect(),
+            sockets: Ok(u64::from(index) + 1000),
         });
         match side {
             Some(side) => drop(self.sides.borrow_mut().insert(path.into(), side)),

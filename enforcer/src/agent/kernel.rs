@@ -1,17 +1,19 @@
 //! The agent's two doors to the system as traits, so that its loop is tested without a kernel. Owns nothing: the
 //! real ones pass every call on to the data plane.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::mpsc;
 
+use enforcer_common::policy::SocketPlace;
 use enforcer_core::compile::Delta;
 use enforcer_core::object::WorkloadId;
 use enforcer_core::plan::Plan;
 use enforcer_dataplane::link::{self, HostSide, Interface, LinkError};
 use enforcer_dataplane::{
     Adopted, Applied, ApplyError, AttachError, Attachment, Counters, Dataplane, Error, Event, EventReader,
-    Fill, HeldTotals, Holding, LearnedWalk, Options, Sweep, Unanswered,
+    Fill, HeldTotals, Holding, LearnedWalk, Options, SocketError, Sweep, Unanswered,
 };
 
 /// The kernel side of one node; the methods are those of [`Dataplane`] and [`EventReader`]. A sweep hands over the events
@@ -26,6 +28,9 @@ pub trait Kernel {
     fn apply(&mut self, plan: &Plan) -> Result<Applied, ApplyError>;
     fn follow(&mut self, plan: &Plan, delta: &Delta) -> Result<Applied, ApplyError>;
     fn set_resolvers(&mut self, resolvers: &[IpAddr]) -> Result<(), Error>;
+    fn attach_sockets(&mut self, group: &Path) -> Result<(), SocketError>;
+    fn detach_sockets(&mut self) -> Result<(), Error>;
+    fn set_namespaces(&mut self, namespaces: &BTreeMap<u64, SocketPlace>) -> Result<(), Error>;
     fn learn(&mut self, workload: &WorkloadId, address: IpAddr, class: u32, expiry: u32)
     -> Result<(), Error>;
     fn poll(&mut self, visit: &mut dyn FnMut(Event)) -> usize;
@@ -115,6 +120,15 @@ impl Kernel for Host {
     }
     fn set_resolvers(&mut self, resolvers: &[IpAddr]) -> Result<(), Error> {
         self.dataplane.set_resolvers(resolvers)
+    }
+    fn attach_sockets(&mut self, group: &Path) -> Result<(), SocketError> {
+        self.dataplane.attach_sockets(group)
+    }
+    fn detach_sockets(&mut self) -> Result<(), Error> {
+        self.dataplane.detach_sockets()
+    }
+    fn set_namespaces(&mut self, namespaces: &BTreeMap<u64, SocketPlace>) -> Result<(), Error> {
+        self.dataplane.set_namespaces(namespaces)
     }
     fn learn(
         &mut self,

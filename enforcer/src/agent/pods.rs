@@ -198,10 +198,11 @@ impl Pods {
                     true => Arc::clone(&pod.workload),
                     false => Workload { addresses, ..Workload::clone(&pod.workload) }.into(),
                 };
-                Resolved { workload, interface: Some(found.interface), problem }
+                Resolved { workload, interface: Some(found.interface), sockets: unjudged(), problem }
             }
             Err(problem) => {
-                Resolved { workload: Arc::clone(&pod.workload), interface: None, problem: Some(problem) }
+                let (workload, problem) = (Arc::clone(&pod.workload), Some(problem));
+                Resolved { workload, interface: None, sockets: unjudged(), problem }
             }
         }
     }
@@ -223,6 +224,12 @@ impl Pods {
         self.problems = Some((index.edition(), problems.clone()));
         problems
     }
+}
+
+/// A pod's first containers may have its packet filter translate addresses after its interface was found: only a namespace
+/// that is looked at again can be judged at its sockets.
+fn unjudged() -> Result<u64, String> {
+    Err("sockets of a cluster's pods are judged at the interface".to_owned())
 }
 
 /// A refusal of an object that the API server holds.

@@ -18,6 +18,8 @@ pub struct Resolved {
     pub workload: Arc<Workload>,
     /// Index and name of its host-side interface.
     pub interface: Option<(u32, String)>,
+    /// Cookie of the network namespace whose sockets are its own; or why its sockets are not judged.
+    pub sockets: Result<u64, String>,
     /// Why it cannot be enforced as it is.
     pub problem: Option<String>,
 }
@@ -31,33 +33,47 @@ pub fn resolve<'a>(
     let known: BTreeMap<_, _> = before.iter().map(|resolved| (&resolved.workload.id, resolved)).collect();
     entries
         .map(|entry| {
-            let (interface, addresses, problem) = match find(entry, links) {
-                Ok((interface, addresses)) => (interface, addresses, None),
-                Err(problem) => (None, None, Some(problem)),
+            let (Found { interface, addresses, sockets }, problem) = match find(entry, links) {
+                Ok(found) => (found, None),
+                Err(problem) => (Found::nowhere("it is not found"), Some(problem)),
             };
             let last_known = || known.get(&entry.id).map(|resolved| resolved.workload.addresses.clone());
             let addresses = entry.addresses.clone().or(addresses).or_else(last_known).unwrap_or_default();
             let is_here = entry.place != Place::Elsewhere;
             let nameless = "its interface has no address yet; it may send nothing until it has one";
             let problem = problem.or((is_here && addresses.is_empty()).then(|| nameless.to_owned()));
-            Resolved { workload: workload(entry, addresses, is_here).into(), interface, problem }
+            let workload = workload(entry, addresses, is_here).into();
+            Resolved { workload, interface, sockets, problem }
         })
         .collect()
 }
 
-type Found = (Option<(u32, String)>, Option<Vec<IpAddr>>);
+/// What is found of a workload.
+struct Found {
+    interface: Option<(u32, String)>,
+    addresses: Option<Vec<IpAddr>>,
+    sockets: Result<u64, String>,
+}
+
+impl Found {
+    fn nowhere(why: &str) -> Self {
+        Self { interface: None, addresses: None, sockets: Err(why.to_owned()) }
+    }
+}
 
 fn find(entry: &WorkloadEntry, links: &impl Links) -> Result<Found, String> {
     match &entry.place {
-        Place::Elsewhere => Ok((None, None)),
+        Place::Elsewhere => Ok(Found::nowhere("it runs elsewhere")),
         Place::Interface(name) => {
             let interface = links.by_name(name).map_err(|error| chain(&error))?;
-            Ok((Some((interface.index, interface.name)), None))
+            let nameless = Found::nowhere("its networkNamespace is not given");
+            Ok(Found { interface: Some((interface.index, interface.name)), ..nameless })
         }
         Place::NetworkNamespace { path, interface } => {
             let side = links.host_side(path, interface).map_err(|error| chain(&error))?;
             let addresses = side.addresses.into_iter().filter(|address| !is_link_local(*address)).collect();
-            Ok((Some((side.interface.index, side.interface.name)), Some(addresses)))
+            let interface = Some((side.interface.index, side.interface.name));
+            Ok(Found { interface, addresses: Some(addresses), sockets: side.sockets })
         }
     }
 }

@@ -6,16 +6,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use enforcer_common::policy::{HOST_BIT, WORLD};
-use enforcer_core::object::{Workload, WorkloadId};
+use enforcer_core::object::{Workload, WorkloadId, ZONE_LABEL};
 use enforcer_core::plan::Plan;
-use enforcer_core::record::RuleRef;
 use enforcer_core::record::assemble::{Directory, Subject};
+use enforcer_core::record::{Process, RuleRef};
 use enforcer_core::snapshot::Snapshot;
 use enforcer_dataplane::Attachment;
 use ipnet::IpNet;
 
 use super::moment::seconds;
 use super::names::Names;
+use super::processes::Processes;
+
+/// A workload, its identity and its zone.
+type Known = (Arc<Workload>, u32, Option<Arc<str>>);
 
 /// The facts behind records. Rules of earlier plans are kept for a while: flows outlive the plan they were judged
 /// under.
@@ -23,8 +27,10 @@ use super::names::Names;
 pub struct View {
     by_interface: HashMap<u32, Subject>,
     /// Workloads and their identities; what records say of them is made when it is asked for.
-    by_address: HashMap<IpAddr, (Arc<Workload>, u32)>,
+    by_address: HashMap<IpAddr, Known>,
     by_endpoint: HashMap<u32, WorkloadId>,
+    /// Services by their cluster addresses.
+    services: HashMap<IpAddr, Arc<str>>,
     hosts: BTreeSet<IpAddr>,
     rules: HashMap<u32, Arc<RuleRef>>,
 }
@@ -37,11 +43,12 @@ impl View {
             let identity = first.and_then(|address| plan.identities.get(&IpNet::from(*address)));
             identity.map_or(WORLD, |identity| identity & !HOST_BIT)
         };
+        let mut zones = Zones::default();
         self.by_address = snapshot
             .workloads
             .values()
             .flat_map(|workload| {
-                let known = (Arc::clone(workload), identity(workload));
+                let known = (Arc::clone(workload), identity(workload), zones.of(snapshot, workload));
                 workload.addresses.iter().map(move |address| (*address, known.clone()))
             })
             .collect();
@@ -50,12 +57,14 @@ impl View {
         }
         for attachment in attached {
             if let Some(workload) = snapshot.workloads.get(&attachment.workload) {
-                self.by_interface.insert(attachment.interface, subject(workload, identity(workload)));
+                let zone = zones.of(snapshot, workload);
+                self.by_interface.insert(attachment.interface, subject(workload, identity(workload), zone));
             }
             if let Some(endpoint) = attachment.endpoint {
                 self.by_endpoint.insert(endpoint, attachment.workload.clone());
             }
         }
+        self.services = services(snapshot);
         self.hosts = snapshot.hosts().collect();
         self.add_rules(plan);
     }
@@ -77,24 +86,55 @@ impl View {
         self.by_endpoint.get(&endpoint)
     }
 
-    /// The view together with the names, which change with every answer.
-    pub fn with<'a>(&'a self, names: &'a Names) -> impl Directory + 'a {
-        Joined { view: self, names }
+    /// The view together with what changes with every event: names and processes.
+    pub fn with<'a>(&'a self, names: &'a Names, processes: &'a Processes) -> impl Directory + 'a {
+        Joined { view: self, names, processes }
     }
 }
 
 /// A workload as records show it.
-fn subject(workload: &Workload, identity: u32) -> Subject {
+fn subject(workload: &Workload, identity: u32, zone: Option<Arc<str>>) -> Subject {
     Subject {
         namespace: workload.id.namespace.as_str().into(),
         workload: workload.id.name.as_str().into(),
+        controller: workload.controller.as_deref().map(Arc::from),
+        zone,
         labels: Arc::clone(&workload.labels),
         identity: Some(identity),
     }
 }
+
+/// Every cluster address of a service.
+fn services(snapshot: &Snapshot) -> HashMap<IpAddr, Arc<str>> {
+    let named = snapshot.services.iter().flat_map(|((namespace, name), service)| {
+        let name: Arc<str> = format!("{namespace}/{name}").into();
+        service.addresses.iter().map(move |address| (*address, Arc::clone(&name)))
+    });
+    named.collect()
+}
+
+/// Zones, each of which is kept once.
+#[derive(Default)]
+struct Zones(BTreeSet<Arc<str>>);
+
+impl Zones {
+    /// The zone of a workload: its own label's, else its namespace's or nearest ancestor's.
+    fn of(&mut self, snapshot: &Snapshot, workload: &Workload) -> Option<Arc<str>> {
+        let own = workload.labels.get(ZONE_LABEL).map(String::as_str);
+        let zone = own.or_else(|| snapshot.inherited_label(&workload.id.namespace, ZONE_LABEL))?;
+        if let Some(known) = self.0.get(zone) {
+            return Some(Arc::clone(known));
+        }
+        let zone: Arc<str> = zone.into();
+        self.0.insert(Arc::clone(&zone));
+        Some(zone)
+    }
+}
+
 struct Joined<'a> {
     view: &'a View,
     names: &'a Names,
+    processes: &'a Processes,
 }
 
 impl Directory for Joined<'_> {
@@ -102,13 +142,20 @@ impl Directory for Joined<'_> {
         self.view.by_interface.get(&interface).cloned()
     }
     fn at_address(&self, address: IpAddr) -> Option<Subject> {
-        self.view.by_address.get(&address).map(|(workload, identity)| subject(workload, *identity))
+        let known = self.view.by_address.get(&address);
+        known.map(|(workload, identity, zone)| subject(workload, *identity, zone.clone()))
     }
     fn is_host(&self, address: IpAddr) -> bool {
         self.view.hosts.contains(&address)
     }
     fn names(&self, endpoint: u32, address: IpAddr, at: u64) -> Vec<Arc<str>> {
         self.names.of(endpoint, address, seconds(at))
+    }
+    fn service(&self, address: IpAddr) -> Option<Arc<str>> {
+        self.view.services.get(&address).cloned()
+    }
+    fn process(&self, cookie: u64) -> Option<Arc<Process>> {
+        self.processes.of(cookie)
     }
     fn rule(&self, number: u32) -> Option<Arc<RuleRef>> {
         self.view.rules.get(&number).cloned()

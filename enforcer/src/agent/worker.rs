@@ -24,7 +24,9 @@ use super::kernel::{Kernel, Links};
 use super::log::FlowLog;
 use super::moment::Moment;
 use super::names::{self, Names};
+use super::processes::Processes;
 use super::server_names::ServerNames;
+use super::sockets::Sockets;
 use super::source::{Found, Look, Source};
 use super::tally::Tally;
 use super::view::View;
@@ -61,6 +63,8 @@ pub struct Worker<K, L> {
     /// What is in force.
     pub(super) force: Force,
     pub(super) books: Books,
+    /// The programs at sockets.
+    pub(super) sockets: Sockets,
     /// Who sends records elsewhere.
     pub(super) exports: Vec<Exporter>,
     /// Counters when the agent began: older losses are not its own.
@@ -111,6 +115,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             ends: Ends::default(),
             dns_tally: DnsTally::default(),
             names: Names::new(names::CAPACITY),
+            processes: Processes::of_host(),
             server_names: ServerNames::default(),
             view: View::default(),
             plan: policy.plan().clone(),
@@ -143,6 +148,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
                 attach_problems: Vec::new(),
             },
             books,
+            sockets: Sockets::default(),
             exports,
             latest: baseline.clone(),
             baseline,
@@ -182,6 +188,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         self.found = found;
         if is_whole {
             self.enforce(workloads, objects, now);
+            self.serve_sockets();
             self.release_unclaimed();
         }
         directories

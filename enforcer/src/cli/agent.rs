@@ -14,6 +14,7 @@ use crate::agent;
 use crate::agent::bounds::{self, Bounds};
 use crate::agent::find;
 use crate::agent::resolvers::Trust;
+use crate::agent::sockets::Choice;
 use crate::api::DEFAULT_SOCKET;
 use crate::cni::{FailurePolicy, install};
 
@@ -91,6 +92,10 @@ pub struct AgentArgs {
     /// Socket for flows, status and explanations.
     #[arg(long, default_value = DEFAULT_SOCKET, value_name = "PATH")]
     pub socket: PathBuf,
+    /// Control group (version 2) below which connects that policy refuses fail at once, and processes are named in
+    /// records: a directory, `auto` for the root of the hierarchy that is mounted, or `none`.
+    #[arg(long, default_value = "auto", value_name = "PATH")]
+    pub cgroup: Choice,
     #[command(flatten)]
     #[expect(missing_docs, reason = "documented at the type")]
     pub observer: ObserverArgs,
@@ -153,6 +158,7 @@ pub(super) fn options(args: &AgentArgs) -> agent::Options {
         flow_log: args.export.flow_log.clone(),
         flow_log_rotation: args.export.rotation(),
         exports: args.export.options(),
+        sockets: args.cgroup.clone(),
         metrics_address: args.metrics_address,
         metrics_workloads: args.metrics_workloads,
         default_mode: mode(args.default_mode),

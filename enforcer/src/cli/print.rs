@@ -58,6 +58,9 @@ pub fn compact(record: &Record, zone: &TimeZone) -> String {
     if let Some(name) = &record.server_name {
         line.push_str(&format!(" sni={name}"));
     }
+    if let Some(process) = &record.process {
+        line.push_str(&format!(" by {}[{}]", process.command, process.pid));
+    }
     if let Some(staged) = &record.staged {
         line.push(' ');
         line.push_str(&staged_text(staged));
@@ -87,10 +90,19 @@ pub fn wide(record: &Record, zone: &TimeZone) -> String {
         format!("{}/{} bytes", record.forward.bytes, record.reply.bytes),
         format!("end={end}"),
         record.server_name.as_ref().map_or_else(|| "sni=-".to_owned(), |name| format!("sni={name}")),
+        process_text(record),
         record.staged.as_ref().map_or_else(|| "staged=-".to_owned(), staged_text),
         format!("revision={}", record.revision),
     ]
     .join("  ")
+}
+
+/// `by=EXECUTABLE[PID]`, the thread's name where the executable is not known.
+fn process_text(record: &Record) -> String {
+    record.process.as_ref().map_or_else(
+        || "by=-".to_owned(),
+        |process| format!("by={}[{}]", process.executable.as_ref().unwrap_or(&process.command), process.pid),
+    )
 }
 
 /// `staged=VERDICT reason tier/Kind namespace/name[index] (rule)`.
@@ -226,7 +238,7 @@ mod tests {
         assert_eq!(
             plain(&compact(&record(|_| ()), &TimeZone::UTC)),
             "12:01:02.123 update/update → github.com (198.51.100.7) tcp/443 EGRESS DENIED tier-default \
-             default/Tier default"
+             default/Tier default by curl[4711]"
         );
     }
 
@@ -241,7 +253,7 @@ mod tests {
             r.rule = Some(Arc::new(rule));
         });
         let line = plain(&compact(&ended, &TimeZone::UTC));
-        let end = "update/update-egress[0] (ssh) ended: closed, 6/5 packets, 600 B/123.5 kB";
+        let end = "update/update-egress[0] (ssh) by curl[4711] ended: closed, 6/5 packets, 600 B/123.5 kB";
         assert!(line.ends_with(end), "{line}");
     }
 
@@ -252,7 +264,7 @@ mod tests {
             r.staged = Some(Staged { verdict, reason, rule });
         });
         let line = plain(&compact(&staged, &TimeZone::UTC));
-        assert!(line.ends_with("default/Tier default staged=REJECTED tier-default"), "{line}");
+        assert!(line.ends_with("default/Tier default by curl[4711] staged=REJECTED tier-default"), "{line}");
     }
 
     #[test]
@@ -262,7 +274,7 @@ mod tests {
             r.server_name = Some("b.example".into());
         });
         let line = plain(&compact(&cut, &TimeZone::UTC));
-        assert!(line.contains(" sni=b.example cut for its server name, 1/0 packets"), "{line}");
+        assert!(line.contains(" sni=b.example by curl[4711] cut for its server name, 1/0 packets"), "{line}");
     }
 
     #[test]
@@ -280,7 +292,7 @@ mod tests {
         for part in [
             "2026-01-05T12:01:02.123456  node-1  refused ",
             "update/update (10.0.0.3:40112) [17]  →  github.com (198.51.100.7:443) [1]",
-            "1/0 packets  74/0 bytes  end=-  sni=-  staged=-  revision=4",
+            "1/0 packets  74/0 bytes  end=-  sni=-  by=/usr/bin/curl[4711]  staged=-  revision=4",
         ] {
             assert!(line.contains(part), "{part:?} in {line}");
         }

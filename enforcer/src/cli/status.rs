@@ -44,6 +44,7 @@ pub fn lines(status: &Status) -> String {
     status.workloads.iter().for_each(|workload| page.item(workload_line(workload)));
     page.title("Trusted resolvers");
     page.item(if status.resolvers.is_empty() { "none".to_owned() } else { join(&status.resolvers) });
+    sockets(&mut page, status);
     page.title("Maps");
     for map in &status.maps {
         let percent = map.used as f64 * 100.0 / map.capacity.max(1) as f64;
@@ -80,6 +81,23 @@ pub fn lines(status: &Status) -> String {
     exports(&mut page, status);
     complaints(&mut page, status);
     page.text
+}
+
+/// Where refused connects fail at once, and where they wait.
+fn sockets(page: &mut Page, status: &Status) {
+    page.title("Sockets");
+    let why = status.sockets.problem.as_deref().unwrap_or("the programs are not attached yet");
+    match &status.sockets.group {
+        Some(group) => {
+            page.item(format_args!("refused connects of processes below {} fail at once", group.display()));
+        }
+        None => page.item(format_args!("refused connects wait for their timeout: {why}")),
+    }
+    for workload in &status.workloads {
+        if let Some(why) = workload.unjudged_sockets.as_ref().filter(|_| status.sockets.group.is_some()) {
+            page.item(format_args!("those of {} wait for their timeout: {why}", workload.workload));
+        }
+    }
 }
 
 /// The latest warnings and errors of the log.

@@ -70,7 +70,8 @@ fn resolved(entry: &WorkloadEntry) -> Resolved {
         ports: entry.ports.clone(),
         local: true,
     };
-    Resolved { workload: workload.into(), interface: None, problem: None }
+    let sockets = Err("nothing runs here".to_owned());
+    Resolved { workload: workload.into(), interface: None, sockets, problem: None }
 }
 
 /// Gives workloads without addresses one each that nobody has (198.18.0.0/15, RFC 2544), so that flows between them can be

@@ -26,6 +26,7 @@ mod restart;
 mod rules;
 mod server_names;
 mod shapes;
+mod sockets;
 mod spoofed;
 mod top;
 mod trust;

@@ -114,6 +114,23 @@ fn flow(record: &Record, extension: &mut Extension<'_>) {
     if let Some(staged) = &record.staged {
         extension.free("cs6", "staged verdict", staged.verdict.text());
     }
+    let zones = [
+        ("flexString1", "source zone", &record.source),
+        ("flexString2", "destination zone", &record.destination),
+    ];
+    for (key, label, peer) in zones {
+        if let Some(zone) = &peer.zone {
+            extension.free(key, label, zone);
+        }
+    }
+    if let Some(process) = &record.process {
+        let [pid, name] = match record.direction {
+            Direction::Egress => ["spid", "sproc"],
+            Direction::Ingress => ["dpid", "dproc"],
+        };
+        extension.field(pid, process.pid);
+        extension.field(name, process.executable.as_ref().unwrap_or(&process.command));
+    }
     extension.free("cn1", "policy revision", record.revision);
 }
 
@@ -181,7 +198,8 @@ mod tests {
         let expected = "CEF:0|Enforcer|enforcer|1.2.3|flow-refused|Flow DENIED|6|rt=1767614462123 dvchost=node-1 \
             act=DENIED reason=tier-default deviceDirection=1 proto=TCP src=10.0.0.3 spt=40112 cs3=update/update \
             cs3Label=source workload dst=198.51.100.7 dpt=443 cs5=github.com cs5Label=destination names in=0 out=74 \
-            start=1767614462123 cs1=Tier default cs1Label=policy cs2=default cs2Label=tier cn1=4 \
+            start=1767614462123 cs1=Tier default cs1Label=policy cs2=default cs2Label=tier \
+            flexString1=dmz flexString1Label=source zone spid=4711 sproc=/usr/bin/curl cn1=4 \
             cn1Label=policy revision";
         assert_eq!(event(Exported::Flow(&examples::flow()), "1.2.3"), expected);
     }

@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use enforcer_common::decide::Direction;
 use enforcer_common::event::{FlowEvent, Kind};
-use enforcer_common::flow::{FLAG_CUT, Flow, FlowKey, tcp};
+use enforcer_common::flow::{FLAG_CUT, FLAG_SOCKET, Flow, FlowKey, tcp};
 use enforcer_common::policy::{HOST_BIT, NAME_BIT};
 use enforcer_common::verdict::{Reason, Verdict};
 use jiff::Timestamp;
 
-use super::{Count, EndReason, Entity, Event, Icmp, Peer, Record, RuleRef, SCHEMA, Staged};
+use super::{
+    Count, EndReason, Entity, Event, Icmp, Peer, Process, Record, RuleRef, SCHEMA, Staged, TcpFlags,
+};
 use crate::protocol::Protocol;
 
 /// What a record says of a workload.
@@ -22,6 +24,10 @@ pub struct Subject {
     pub namespace: Arc<str>,
     /// Its name.
     pub workload: Arc<str>,
+    /// What controls it, as `Kind/name`.
+    pub controller: Option<Arc<str>>,
+    /// Its zone.
+    pub zone: Option<Arc<str>>,
     /// Its labels.
     pub labels: Arc<BTreeMap<String, String>>,
     /// Its identity under the policy in force, where it has one.
@@ -39,6 +45,10 @@ pub trait Directory {
     /// The names, sorted, that a workload (by its endpoint number) had got this address for at a monotonic time in
     /// nanoseconds.
     fn names(&self, endpoint: u32, address: IpAddr, at: u64) -> Vec<Arc<str>>;
+    /// The service that this is a cluster address of, as `namespace/name`.
+    fn service(&self, address: IpAddr) -> Option<Arc<str>>;
+    /// The process behind the socket of this cookie.
+    fn process(&self, cookie: u64) -> Option<Arc<Process>>;
     /// The rule of this number.
     fn rule(&self, number: u32) -> Option<Arc<RuleRef>>;
 }
@@ -113,6 +123,7 @@ pub fn assemble(
         destination,
         protocol,
         icmp: protocol.has_types().then_some(Icmp { kind: (flow.port >> 8) as u8, code: flow.port as u8 }),
+        tcp_flags: TcpFlags(flow.tcp_flags),
         forward,
         reply,
         start: clock.time(flow.started),
@@ -122,6 +133,7 @@ pub fn assemble(
         server_name: None,
         rule: rule(flow.rule, directory),
         staged: staged(flow, directory)?,
+        process: (flow.cookie != 0).then(|| directory.process(flow.cookie)).flatten(),
         revision: flow.revision,
     })
 }
@@ -146,6 +158,9 @@ fn staged(flow: &Flow, directory: &impl Directory) -> Result<Option<Staged>, Unk
 /// What stands at an address; names are left out.
 pub fn peer_at(address: IpAddr, port: Option<u16>, directory: &impl Directory) -> Peer {
     let mut found = peer(address, port, directory.at_address(address));
+    if found.workload.is_none() {
+        found.service = directory.service(address);
+    }
     if found.workload.is_none() && directory.is_host(address) {
         found.entity = Some(Entity::Host);
     }
@@ -158,6 +173,8 @@ fn peers(key: &FlowKey, flow: &Flow, directory: &impl Directory) -> (Peer, Peer)
     let has_ports = Protocol(key.protocol).has_ports();
     let mut local =
         peer(local_address, has_ports.then_some(key.local_port), directory.at_interface(key.interface));
+    // Refused before it had one.
+    local.port = local.port.filter(|_| flow.flags & FLAG_SOCKET == 0 || key.local_port != 0);
     local.entity = None;
     let subject = directory.at_address(remote_address);
     let mut remote = peer(remote_address, has_ports.then_some(key.remote_port), subject);
@@ -168,6 +185,9 @@ fn peers(key: &FlowKey, flow: &Flow, directory: &impl Directory) -> (Peer, Peer)
     if is_host && remote.workload.is_none() {
         remote.entity = Some(Entity::Host);
     }
+    if remote.workload.is_none() {
+        remote.service = directory.service(remote_address);
+    }
     (local, remote)
 }
 
@@ -176,6 +196,9 @@ fn peer(address: IpAddr, port: Option<u16>, subject: Option<Subject>) -> Peer {
         Some(subject) => Peer {
             namespace: Some(subject.namespace),
             workload: Some(subject.workload),
+            controller: subject.controller,
+            zone: subject.zone,
+            service: None,
             labels: Some(subject.labels),
             entity: None,
             identity: subject.identity,
@@ -186,6 +209,9 @@ fn peer(address: IpAddr, port: Option<u16>, subject: Option<Subject>) -> Peer {
         None => Peer {
             namespace: None,
             workload: None,
+            controller: None,
+            zone: None,
+            service: None,
             labels: None,
             entity: Some(Entity::World),
             identity: None,
@@ -203,7 +229,9 @@ fn event_of(kind: Kind) -> Result<Event, UnknownNumber> {
         Kind::Ended => Ok(Event::Ended),
         Kind::Cut => Ok(Event::Cut),
         Kind::Dropped => Ok(Event::Dropped),
-        Kind::DnsAnswer | Kind::ServerName => Err(UnknownNumber { field: "kind", number: kind as u32 }),
+        Kind::DnsAnswer | Kind::ServerName | Kind::Process => {
+            Err(UnknownNumber { field: "kind", number: kind as u32 })
+        }
     }
 }
 

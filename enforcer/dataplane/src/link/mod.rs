@@ -1,6 +1,7 @@
-//! Interfaces and addresses, of this network namespace and of others, by rtnetlink. Reads only; never enters a
-//! namespace: the kernel answers for another one when it is asked by number, which needs `CAP_NET_ADMIN` only.
+//! Interfaces and addresses, of this network namespace and of others, by rtnetlink. Reads only; the kernel answers for
+//! another namespace when it is asked by number, which needs `CAP_NET_ADMIN` only. Only [`inside`] enters one.
 
+mod inside;
 mod query;
 mod socket;
 mod watch;

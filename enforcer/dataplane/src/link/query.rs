@@ -38,6 +38,9 @@ pub struct HostSide {
     pub interface: Interface,
     /// Addresses of the workload's end, link-local ones included.
     pub addresses: Vec<IpAddr>,
+    /// The cookie of the workload's network namespace, where what its sockets are told to reach is what the host's end
+    /// sees; otherwise why that is not certain.
+    pub sockets: Result<u64, String>,
 }
 
 /// Every interface of this network namespace.
@@ -91,7 +94,8 @@ pub fn host_side(path: &Path, name: &str) -> Result<HostSide, LinkError> {
             .ok_or_else(|| LinkError::NoHostSide { name: name.to_owned(), path: path.to_owned() })?,
     };
     let own = addresses(Some(namespace))?.into_iter().filter(|(index, _)| *index == inside.index);
-    Ok(HostSide { interface, addresses: own.map(|(_, address)| address).collect() })
+    let sockets = super::inside::sockets(path, name);
+    Ok(HostSide { interface, addresses: own.map(|(_, address)| address).collect(), sockets })
 }
 
 /// Addresses of all interfaces of the network namespace at `path` but the loopback's.
@@ -217,7 +221,7 @@ pub(super) fn interface(message: &LinkMessage) -> Interface {
 }
 
 /// Interface index and address of every address.
-fn addresses(namespace: Option<i32>) -> Result<Vec<(u32, IpAddr)>, LinkError> {
+pub(super) fn addresses(namespace: Option<i32>) -> Result<Vec<(u32, IpAddr)>, LinkError> {
     let mut found = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = AddressMessage::default();

@@ -8,13 +8,15 @@ mod tap;
 mod test_run;
 
 pub(crate) use element::Store;
-pub(crate) use link::detach_pinned;
+pub(crate) use link::{detach_pinned, replace_pinned};
 pub(crate) use mapped::Mapped;
 pub(crate) use tap::{CLONE_DEVICE, Tap, Wire};
 pub(crate) use test_run::{RunRequest, run};
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::raw::c_int;
+use std::os::unix::net::UnixDatagram;
 
 /// Commands of bpf(2), as in the kernel's `enum bpf_cmd`.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +31,7 @@ pub(crate) enum Command {
     LookupBatch = 24,
     UpdateBatch = 26,
     DeleteBatch = 27,
+    LinkUpdate = 29,
     LinkDetach = 34,
 }
 
@@ -50,6 +53,18 @@ pub(crate) unsafe fn bpf<A: Attribute>(command: Command, attribute: &mut A) -> i
     // SAFETY: `attribute` is exclusive and `size` octets long; the addresses in it are the caller's promise.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command as c_int, attribute, size) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as c_int) }
+}
+
+/// The number by which sockets know the network namespace of this thread (Linux 5.14).
+pub(crate) fn namespace_cookie() -> io::Result<u64> {
+    const SO_NETNS_COOKIE: c_int = 71;
+    let socket = UnixDatagram::unbound()?;
+    let (mut cookie, mut length) = (0_u64, size_of::<u64>() as libc::socklen_t);
+    let (to, length) = ((&raw mut cookie).cast(), &raw mut length);
+    // SAFETY: both pointers are to locals of the types that the option has.
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, to, length) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }
 
 /// Gives memory that was freed back to the system, where the allocator keeps it.

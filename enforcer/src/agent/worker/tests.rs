@@ -77,6 +77,7 @@ impl Node {
             default_mode: Mode::Policy,
             cluster_domain: "cluster.local".to_owned(),
             node: "node-1".into(),
+            sockets: crate::agent::sockets::Choice::At("/groups".into()),
             metrics_address: None,
             metrics_workloads: crate::agent::metrics::WORKLOADS,
             flow_capacity: 8,
@@ -148,7 +149,7 @@ fn flow_event(kind: Kind, rule: u32) -> Event {
     let (key, flow) = flow();
     let flow = Flow { rule, ..flow };
     let time = flow.last_seen;
-    Event::Flow(kind, FlowEvent { kind: kind as u32, padding: 0, time, key, padding_key: 0, flow })
+    Event::Flow(kind, FlowEvent { kind: kind as u32, key, time, flow })
 }
 
 fn dns_event(class: u32, outcome: DnsOutcome) -> Event {

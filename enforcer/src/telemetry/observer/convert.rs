@@ -12,7 +12,7 @@ use std::sync::Arc;
 use enforcer_common::decide::Direction;
 use enforcer_common::verdict::{Reason, Verdict};
 use enforcer_core::protocol::Protocol;
-use enforcer_core::record::{EndReason, Entity, Event, Icmp, Peer, Record, RuleRef};
+use enforcer_core::record::{Entity, Event, Icmp, Peer, Record, RuleRef, TcpFlags};
 use jiff::Timestamp;
 
 use super::wire::flow::{self as wire, DropReason, Flow, TrafficDirection, layer4};
@@ -203,11 +203,9 @@ fn transport(record: &Record) -> Option<wire::Layer4> {
     let Icmp { kind, code } = record.icmp.unwrap_or(Icmp { kind: 0, code: 0 });
     let icmp = wire::Icmp { r#type: kind.into(), code: code.into() };
     let protocol = match record.protocol {
-        Protocol::TCP => layer4::Protocol::Tcp(wire::Tcp {
-            source_port,
-            destination_port,
-            flags: flags(record.end_reason),
-        }),
+        Protocol::TCP => {
+            layer4::Protocol::Tcp(wire::Tcp { source_port, destination_port, flags: flags(record.tcp_flags) })
+        }
         Protocol::UDP => layer4::Protocol::Udp(wire::Udp { source_port, destination_port }),
         Protocol::SCTP => layer4::Protocol::Sctp(wire::Sctp { source_port, destination_port }),
         Protocol::ICMP => layer4::Protocol::IcmPv4(icmp),
@@ -218,12 +216,26 @@ fn transport(record: &Record) -> Option<wire::Layer4> {
 }
 
 /// The flags that are known to have been seen.
-fn flags(end: Option<EndReason>) -> Option<wire::TcpFlags> {
-    match end {
-        Some(EndReason::Closed) => Some(wire::TcpFlags { fin: true, ..wire::TcpFlags::default() }),
-        Some(EndReason::Reset) => Some(wire::TcpFlags { rst: true, ..wire::TcpFlags::default() }),
-        _ => None,
-    }
+fn flags(TcpFlags(seen): TcpFlags) -> Option<wire::TcpFlags> {
+    let [fin, syn, rst, psh, ack, urg, ece, cwr] = std::array::from_fn(|bit| seen >> bit & 1 != 0);
+    (seen != 0).then_some(wire::TcpFlags {
+        fin,
+        syn,
+        rst,
+        psh,
+        ack,
+        urg,
+        ece,
+        cwr,
+        ..wire::TcpFlags::default()
+    })
+}
+
+/// What a pod runs for: its controller, or itself.
+fn workload(peer: &Peer, name: &str) -> wire::Workload {
+    let controller = peer.controller.as_deref().and_then(|controller| controller.split_once('/'));
+    let (kind, name) = controller.unwrap_or(("Pod", name));
+    wire::Workload { name: name.to_owned(), kind: kind.to_owned() }
 }
 
 fn names(peer: &Peer) -> Vec<String> {
@@ -251,7 +263,7 @@ fn endpoint(peer: &Peer) -> wire::Endpoint {
         namespace: namespace.to_string(),
         labels,
         pod_name: name.to_string(),
-        workloads: vec![wire::Workload { name: name.to_string(), kind: "Pod".to_owned() }],
+        workloads: vec![workload(peer, name)],
         cluster_name: CLUSTER.to_owned(),
     }
 }

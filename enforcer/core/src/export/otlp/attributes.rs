@@ -10,7 +10,7 @@ use crate::export::protobuf::{head, number, octets, octets_length, varint_length
 use crate::protocol::Protocol;
 use crate::record::dns::DnsRecord;
 use crate::record::text::direction_text;
-use crate::record::{Count, Peer, Record, RuleRef, Staged};
+use crate::record::{Count, Peer, Process, Record, RuleRef, Staged};
 use crate::write::push_address;
 
 /// `LogRecord.attributes`.
@@ -25,6 +25,9 @@ struct EndNames {
     port: &'static str,
     namespace: &'static str,
     pod: &'static str,
+    controller: &'static str,
+    zone: &'static str,
+    service: &'static str,
     /// What stands before the key of a label.
     label: &'static str,
     entity: &'static str,
@@ -37,6 +40,9 @@ const SOURCE: EndNames = EndNames {
     port: "source.port",
     namespace: "source.k8s.namespace.name",
     pod: "source.k8s.pod.name",
+    controller: "enforcer.source.controller",
+    zone: "enforcer.source.zone",
+    service: "enforcer.source.service",
     label: "source.k8s.pod.label.",
     entity: "enforcer.source.entity",
     identity: "enforcer.source.identity",
@@ -48,6 +54,9 @@ const DESTINATION: EndNames = EndNames {
     port: "destination.port",
     namespace: "destination.k8s.namespace.name",
     pod: "destination.k8s.pod.name",
+    controller: "enforcer.destination.controller",
+    zone: "enforcer.destination.zone",
+    service: "enforcer.destination.service",
     label: "destination.k8s.pod.label.",
     entity: "enforcer.destination.entity",
     identity: "enforcer.destination.identity",
@@ -94,6 +103,7 @@ pub(super) fn flow(record: &Record, out: &mut Vec<u8>) {
         integer("enforcer.icmp.type", icmp.kind.into(), out);
         integer("enforcer.icmp.code", icmp.code.into(), out);
     }
+    texts("enforcer.tcp.flags", record.tcp_flags.names(), out);
     counts(["enforcer.flow.forward.packets", "enforcer.flow.forward.bytes"], record.forward, out);
     counts(["enforcer.flow.reply.packets", "enforcer.flow.reply.bytes"], record.reply, out);
     time("enforcer.flow.start", record.start, out);
@@ -112,6 +122,9 @@ pub(super) fn flow(record: &Record, out: &mut Vec<u8>) {
     }
     if let Some(staged) = &record.staged {
         preview(staged, out);
+    }
+    if let Some(process) = &record.process {
+        behind(process, out);
     }
     integer("enforcer.policy.revision", record.revision.into(), out);
 }
@@ -159,6 +172,13 @@ fn end(names: &EndNames, peer: &Peer, out: &mut Vec<u8>) {
     if let Some(workload) = &peer.workload {
         text(names.pod, &**workload, out);
     }
+    for (name, value) in
+        [(names.controller, &peer.controller), (names.zone, &peer.zone), (names.service, &peer.service)]
+    {
+        if let Some(value) = value {
+            text(name, &**value, out);
+        }
+    }
     for (key, value) in peer.labels.iter().flat_map(|labels| labels.iter()) {
         labelled(names.label, key, value, out);
     }
@@ -169,6 +189,17 @@ fn end(names: &EndNames, peer: &Peer, out: &mut Vec<u8>) {
         integer(names.identity, identity.into(), out);
     }
     texts(names.names, peer.names.iter().map(AsRef::as_ref), out);
+}
+
+fn behind(process: &Process, out: &mut Vec<u8>) {
+    integer("process.pid", process.pid.into(), out);
+    text("thread.name", &process.command, out);
+    if let Some(executable) = &process.executable {
+        text("process.executable.path", executable, out);
+    }
+    if let Some(container) = &process.container {
+        text("container.id", container, out);
+    }
 }
 
 fn layers(protocol: Protocol, address: IpAddr, out: &mut Vec<u8>) {

@@ -63,6 +63,8 @@ fn a_refused_flow_says_who_whom_and_which_rule() {
         "source.port=40112",
         "source.k8s.namespace.name=\"update\"",
         "source.k8s.pod.name=\"update\"",
+        "enforcer.source.controller=\"Deployment/update\"",
+        "enforcer.source.zone=\"dmz\"",
         "source.k8s.pod.label.app=\"update\"",
         "enforcer.source.identity=17",
         "destination.address=\"198.51.100.7\"",
@@ -72,6 +74,7 @@ fn a_refused_flow_says_who_whom_and_which_rule() {
         "enforcer.destination.names=[\"github.com\"]",
         "network.transport=\"tcp\"",
         "network.type=\"ipv4\"",
+        "enforcer.tcp.flags=[\"SYN\"]",
         "enforcer.flow.forward.packets=1",
         "enforcer.flow.forward.bytes=74",
         "enforcer.flow.reply.packets=0",
@@ -81,6 +84,10 @@ fn a_refused_flow_says_who_whom_and_which_rule() {
         "enforcer.policy.tier=\"default\"",
         "enforcer.policy.kind=\"Tier\"",
         "enforcer.policy.name=\"default\"",
+        "process.pid=4711",
+        "thread.name=\"curl\"",
+        "process.executable.path=\"/usr/bin/curl\"",
+        "container.id=\"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\"",
         "enforcer.policy.revision=4",
     ];
     assert_eq!(attributes(&record.attributes), expected);
@@ -122,6 +129,7 @@ fn everything_optional_is_written_too() {
     record.source.address = "2001:db8::1".parse().expect("an address");
     (record.end, record.end_reason) = (Some(record.last), Some(crate::record::EndReason::Idle));
     record.server_name = Some("a.example".into());
+    record.destination.service = Some("web/front".into());
     record.rule = Some(serde_json::from_str(rule).expect("a rule"));
     record.staged = Some(crate::record::Staged {
         verdict: Verdict::Forwarded,
@@ -139,6 +147,7 @@ fn everything_optional_is_written_too() {
         ("source.address", "\"2001:db8::1\""),
         ("network.transport", "\"icmpv6\""),
         ("network.type", "\"ipv6\""),
+        ("enforcer.destination.service", "\"web/front\""),
         ("enforcer.icmp.type", "8"),
         ("enforcer.icmp.code", "0"),
         ("enforcer.flow.end", "1767614462123456789"),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use enforcer_common::address::Address;
 use enforcer_common::decide::Direction;
 use enforcer_common::event::{FlowEvent, Kind};
-use enforcer_common::flow::{Count as Counted, Flow, FlowKey, tcp};
+use enforcer_common::flow::{Count as Counted, FLAG_SOCKET, Flow, FlowKey, tcp};
 use enforcer_common::packet;
 use enforcer_common::policy::{HOST_BIT, WORLD};
 use enforcer_common::verdict::{Reason, Verdict};
@@ -15,7 +15,9 @@ use jiff::Timestamp;
 
 use super::{Clock, Directory, Subject, UnknownNumber, assemble};
 use crate::protocol::Protocol;
-use crate::record::{Count, EndReason, Entity, Event, Icmp, Peer, Record, RuleRef, SCHEMA, Staged};
+use crate::record::{
+    Count, EndReason, Entity, Event, Icmp, Peer, Process, Record, RuleRef, SCHEMA, Staged, TcpFlags,
+};
 
 const LOCAL: &str = "10.0.0.3";
 const REMOTE: &str = "198.51.100.7";
@@ -26,9 +28,16 @@ fn update() -> Subject {
     Subject {
         namespace: "update".into(),
         workload: "update".into(),
+        controller: Some("Deployment/update".into()),
+        zone: Some("dmz".into()),
         labels: Arc::new(BTreeMap::from([("app".to_owned(), "update".to_owned())])),
         identity: Some(17),
     }
+}
+
+fn process() -> Process {
+    let executable = Some("/usr/bin/curl".to_owned());
+    Process { pid: 4711, command: "curl".to_owned(), executable, container: None }
 }
 
 fn rule() -> Arc<RuleRef> {
@@ -59,6 +68,12 @@ impl Directory for Facts {
             Vec::new()
         }
     }
+    fn service(&self, address: IpAddr) -> Option<Arc<str>> {
+        (address == ip(REMOTE)).then(|| "web/front".into())
+    }
+    fn process(&self, cookie: u64) -> Option<Arc<Process>> {
+        (cookie == 77).then(|| process().into())
+    }
     fn rule(&self, number: u32) -> Option<Arc<RuleRef>> {
         (number == 9).then(rule)
     }
@@ -71,7 +86,6 @@ fn ip(text: &str) -> IpAddr {
 fn event(remote: &str, direction: Direction) -> FlowEvent {
     FlowEvent {
         kind: Kind::Ended as u32,
-        padding: 0,
         time: 3_000_000_000,
         key: FlowKey {
             remote: Address::from(ip(remote)),
@@ -82,7 +96,6 @@ fn event(remote: &str, direction: Direction) -> FlowEvent {
             protocol: packet::TCP,
             padding: [0; 3],
         },
-        padding_key: 0,
         flow: Flow {
             revision: 4,
             slot: 0,
@@ -97,6 +110,8 @@ fn event(remote: &str, direction: Direction) -> FlowEvent {
             direction: direction as u8,
             tcp: tcp::SAW_SYN | tcp::SAW_SYN_ACK | tcp::LOCAL_FIN | tcp::REMOTE_FIN,
             flags: 0,
+            tcp_flags: 0x13,
+            padding: 0,
             epoch: 0,
             staged_rule: 0,
             staged_verdict: 0,
@@ -106,6 +121,7 @@ fn event(remote: &str, direction: Direction) -> FlowEvent {
             last_seen: 2_000_000_000,
             sent: Counted { packets: 6, bytes: 600 },
             received: Counted { packets: 5, bytes: 500 },
+            cookie: 77,
         },
     }
 }
@@ -132,6 +148,9 @@ fn an_ended_flow_names_both_ends_and_its_rule() {
         source: Peer {
             namespace: Some("update".into()),
             workload: Some("update".into()),
+            controller: Some("Deployment/update".into()),
+            zone: Some("dmz".into()),
+            service: None,
             labels: Some(update().labels),
             entity: None,
             identity: Some(17),
@@ -142,6 +161,9 @@ fn an_ended_flow_names_both_ends_and_its_rule() {
         destination: Peer {
             namespace: None,
             workload: None,
+            controller: None,
+            zone: None,
+            service: Some("web/front".into()),
             labels: None,
             entity: Some(Entity::World),
             identity: Some(WORLD),
@@ -151,6 +173,7 @@ fn an_ended_flow_names_both_ends_and_its_rule() {
         },
         protocol: Protocol(packet::TCP),
         icmp: None,
+        tcp_flags: TcpFlags(0x13),
         forward: Count { packets: 6, bytes: 600 },
         reply: Count { packets: 5, bytes: 500 },
         start: at(101),
@@ -160,6 +183,7 @@ fn an_ended_flow_names_both_ends_and_its_rule() {
         server_name: None,
         rule: Some(rule()),
         staged: None,
+        process: Some(process().into()),
         revision: 4,
     };
     assert_eq!(record(Kind::Ended, &event(REMOTE, Direction::Egress)), Ok(expected));
@@ -171,6 +195,15 @@ fn ingress_turns_the_ends_round() {
     assert_eq!((record.source.address, record.destination.address), (ip(REMOTE), ip(LOCAL)));
     assert_eq!(record.forward, Count { packets: 5, bytes: 500 });
     assert_eq!(record.source.names, ["github.com".into()]);
+}
+
+#[test]
+fn what_was_refused_at_the_socket_has_no_port_of_its_own() {
+    let mut event = event(REMOTE, Direction::Egress);
+    (event.flow.flags, event.key.local_port, event.flow.cookie) = (FLAG_SOCKET, 0, 78);
+    let refused = record(Kind::Refused, &event).expect("a record");
+    assert_eq!((refused.source.port, refused.destination.port), (None, Some(22)));
+    assert_eq!(refused.process, None, "nobody is known behind this socket");
 }
 
 #[test]

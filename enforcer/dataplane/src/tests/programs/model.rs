@@ -189,6 +189,7 @@ impl Model {
         let was_closed = tcp::is_closed(flow.tcp);
         if run.packet.protocol == TCP && (flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0 || was_closed) {
             flow.tcp = tcp::next(flow.tcp, flags, run.from_workload);
+            flow.tcp_flags |= flags;
             flow.idle_seconds = tcp::idle_seconds(flow.tcp);
             let is_complete = flags & tcp::RST != 0 || (was_closed && flags & tcp::FIN == 0);
             if is_complete && flow.tcp & tcp::TOLD == 0 {
@@ -305,6 +306,8 @@ impl Model {
             direction: begun as u8,
             tcp,
             flags: 0,
+            tcp_flags: if protocol == TCP { run.packet.tcp_flags } else { 0 },
+            padding: 0,
             epoch: self.epoch,
             staged_rule: 0,
             staged_verdict: 0,
@@ -314,6 +317,7 @@ impl Model {
             last_seen: 0,
             sent: Count::default(),
             received: Count::default(),
+            cookie: 0,
         };
         count(&mut entry, run);
         with(entry, decision)

@@ -245,7 +245,7 @@ fn comparable(told: Vec<Told>) -> Vec<Told> {
             flow.epoch = 0;
         }
         if kind == Kind::Dropped && key.local == Address([0; 4]) {
-            (flow.port, flow.idle_seconds, flow.tcp) = (0, 0, 0);
+            (flow.port, flow.idle_seconds, flow.tcp, flow.tcp_flags) = (0, 0, 0, 0);
         }
         (kind, key, flow)
     };

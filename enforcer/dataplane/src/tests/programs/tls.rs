@@ -103,7 +103,7 @@ impl<'a> Connection<'a> {
         self.packet(true, ACK, FIRST.wrapping_add(at as u32), payload)
     }
 
-    fn flags(&self) -> Option<u32> {
+    fn flags(&self) -> Option<u16> {
         let flows = self.lab.flows().into_iter();
         flows.filter(|(key, _)| key.local_port == self.port).map(|(_, flow)| flow.flags).next()
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use enforcer_core::record::EndReason;
 use enforcer_core::record::dns::Facts;
 
 use super::*;
@@ -40,10 +41,11 @@ fn a_refused_flow_is_a_policy_verdict_with_the_rule_that_denied_it() {
         namespace: "update".to_owned(),
         labels: ["k8s:io.kubernetes.pod.namespace=update", "k8s:app=update"].map(String::from).to_vec(),
         pod_name: "update".to_owned(),
-        workloads: vec![wire::Workload { name: "update".to_owned(), kind: "Pod".to_owned() }],
+        workloads: vec![wire::Workload { name: "update".to_owned(), kind: "Deployment".to_owned() }],
         cluster_name: "default".to_owned(),
     };
-    let tcp = wire::Tcp { source_port: 40_112, destination_port: 443, flags: None };
+    let syn = wire::TcpFlags { syn: true, ..wire::TcpFlags::default() };
+    let tcp = wire::Tcp { source_port: 40_112, destination_port: 443, flags: Some(syn) };
     let tier = wire::Policy {
         name: "default".to_owned(),
         labels: vec!["enforcer:tier=default".to_owned()],
@@ -122,13 +124,15 @@ fn the_end_of_a_connection_says_how_and_how_much() {
     let flow = flow_of(|r| {
         (r.event, r.verdict, r.reason) = (Event::Ended, Verdict::Forwarded, Reason::Rule);
         (r.end_reason, r.server_name) = (Some(EndReason::Closed), Some("github.com".into()));
+        r.tcp_flags = TcpFlags(0x13);
     });
     assert_eq!(
         flow.summary,
         "TCP ended: closed, sent 1 packets 74 B, received 0 packets 0 B, server name github.com"
     );
     let Some(layer4::Protocol::Tcp(tcp)) = flow.l4.and_then(|l4| l4.protocol) else { panic!("TCP") };
-    assert_eq!(tcp.flags, Some(wire::TcpFlags { fin: true, ..wire::TcpFlags::default() }));
+    let seen = wire::TcpFlags { fin: true, syn: true, ack: true, ..wire::TcpFlags::default() };
+    assert_eq!(tcp.flags, Some(seen));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use enforcer_common::verdict::Verdict;
-use enforcer_core::record::EndReason;
+use enforcer_core::record::{EndReason, TcpFlags};
 
 use super::*;
 use crate::telemetry::observer::convert::{IDENTITY_OFFSET, Origin};
@@ -27,6 +27,7 @@ fn closed() -> Flow {
     let record = record(|r| {
         (r.event, r.verdict) = (enforcer_core::record::Event::Ended, Verdict::Forwarded);
         r.end_reason = Some(EndReason::Closed);
+        r.tcp_flags = TcpFlags(0x13);
     });
     origin().flow(&Item::Flow(Arc::new(record)), 2)
 }
@@ -115,7 +116,7 @@ fn transport_and_application_are_asked() {
     assert_eq!(wants(|f| f.ip_version = vec![2]), NONE);
     let fin = wire::TcpFlags { fin: true, ..wire::TcpFlags::default() };
     assert_eq!(wants(|f| f.tcp_flags = vec![fin]), CLOSED);
-    assert_eq!(wants(|f| f.tcp_flags = vec![wire::TcpFlags { ack: true, ..fin }]), NONE);
+    assert_eq!(wants(|f| f.tcp_flags = vec![wire::TcpFlags { urg: true, ..fin }]), NONE);
     assert_eq!(wants(|f| f.dns_query = texts(&[r"^www\..*\.$"])), ANSWER);
     assert_eq!(wants(|f| f.node_name = texts(&["node-*"])), ALL);
     assert_eq!(wants(|f| f.node_name = texts(&["default/", "other/"])), ALL);
