@@ -3,8 +3,9 @@
 
 use crate::address::Address;
 use crate::policy::{
-    ANY_PEER, ANY_ROWS, Action, Endpoint, HOST_BIT, IDENTITY_ROWS, LEARNED_SLOTS, LIST_PROTOCOL, LISTED,
-    Learned, LearnedKey, MAX_STAGES, Mode, NAME_ROWS, Rule, RuleKey, SERVER_NAME, Stages,
+    ANY_PEER, ANY_ROWS, Action, BACKENDS_DIFFER, Endpoint, HOST_BIT, IDENTITY_ROWS, LEARNED_SLOTS,
+    LIST_PROTOCOL, LISTED, Learned, LearnedKey, MAX_STAGES, Mode, NAME_ROWS, Rule, RuleKey, SERVER_NAME,
+    Stages,
 };
 use crate::verdict::{Reason, Verdict};
 
@@ -275,7 +276,13 @@ fn ruled(endpoint: &Endpoint, identity: u32, best: &Best) -> Decision {
         Verdict::Denied
     };
     let list = List { table: best.table, number: best.queries as u16 };
-    let reason = if best.tier_default != 0 { Reason::TierDefault } else { Reason::Rule };
+    let reason = if best.tier_default == 0 {
+        Reason::Rule
+    } else if best.tier_default == BACKENDS_DIFFER as u32 {
+        Reason::BackendsDiffer
+    } else {
+        Reason::TierDefault
+    };
     Decision { verdict, reason, rule: best.rule, identity, name_class: best.name_class, list }
 }
 

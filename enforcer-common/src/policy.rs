@@ -76,12 +76,17 @@ pub struct Rule {
     pub rule: u32,
     /// An [`Action`] as its number.
     pub action: u8,
-    /// 1 for the default of a tier, 0 for a rule that somebody wrote.
+    /// [`TIER_DEFAULT`], [`BACKENDS_DIFFER`], or 0 for a rule that somebody wrote.
     pub tier_default: u8,
     /// Number of the list of names that DNS queries it admits are limited to, 0 where they are not; [`SERVER_NAME`] where
     /// the server name is verified.
     pub queries: u16,
 }
+
+/// In [`Rule::tier_default`]: the default of a tier.
+pub const TIER_DEFAULT: u8 = 1;
+/// In [`Rule::tier_default`]: the refusal of a service whose backends are judged differently.
+pub const BACKENDS_DIFFER: u8 = 2;
 
 /// In [`Rule::queries`]: flows it admits must begin with a TLS ClientHello and are judged again by its server name.
 pub const SERVER_NAME: u16 = u16::MAX;

@@ -61,6 +61,9 @@ numbered! {
         ModeDefault = 3 "mode-default",
         /// The node itself speaks to its own workload (kubelet probes).
         FromHost = 4 "from-host",
+        /// The destination is a service, policy says different things of its backends, and nobody knows yet which of
+        /// them it is. The record names a rule by which one is refused.
+        BackendsDiffer = 5 "backends-differ",
 
         /// The packet ends before its headers do.
         Truncated = 16 "truncated",

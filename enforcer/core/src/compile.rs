@@ -3,8 +3,8 @@
 //!
 //! `lower` resolves peers that are given by other objects, `order` puts tiers and policies into their one order,
 //! `subjects` finds who is selected, `staging` what is in force, `peers` and `identities` divide the addresses into
-//! classes, `names` does so for names, `tables` flattens
-//! the rules. Source of the meaning: `policy.md`.
+//! classes, `names` does so for names, `frontends` and `backends` say what becomes of packets to services, `tables`
+//! flattens the rules. Source of the meaning: `policy.md`.
 
 use std::net::IpAddr;
 
@@ -19,7 +19,9 @@ use crate::snapshot::Snapshot;
 
 use engine::Engine;
 
+mod backends;
 mod engine;
+mod frontends;
 mod identities;
 mod incremental;
 mod lower;
@@ -35,7 +37,7 @@ mod staging;
 mod subjects;
 mod tables;
 
-pub use incremental::{Compiler, Delta, Update};
+pub use incremental::{Compiler, Delta, ServiceChange, Update};
 
 /// What a plan may take up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,7 +4,7 @@
 mod advice;
 mod edit;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
@@ -19,7 +19,7 @@ use crate::object::{Workload, WorkloadId};
 use crate::plan::{HostTables, Plan, RuleInfo, text};
 use crate::policy::DefaultAction;
 use crate::protocol::Protocol;
-use crate::reference::{Answer, Outcome, Question, Step, evaluate, owner};
+use crate::reference::{Answer, Backend, Outcome, Question, Step, backends, evaluate, owner};
 use crate::snapshot::Snapshot;
 use crate::words;
 
@@ -122,6 +122,8 @@ pub struct Side {
     pub rule: Option<RuleInfo>,
     /// Each tier that was asked, in order.
     pub steps: Vec<Step>,
+    /// Who answers at the destination and what becomes of flows that go there, when it is a service's.
+    pub backends: Vec<Backend>,
     /// False when limits kept the policies from being compiled as written; the verdict holds all the same.
     pub as_written: bool,
     /// True when the verdict holds until the server name is known, and the flow is then judged by it alone.
@@ -173,7 +175,10 @@ pub fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation, Error>
         port: query.service.port,
     };
     let destination = owner(snapshot, address).map(|workload| workload.id.clone());
-    let scene = scene(snapshot, &query.from, destination.as_ref());
+    let answering = backends(snapshot, &question(&query.from, Direction::Egress, address, Vec::new()));
+    let answering = answering.iter().filter_map(|(address, _)| owner(snapshot, *address));
+    let ends: BTreeSet<&WorkloadId> = destination.iter().chain(answering.map(|owner| &owner.id)).collect();
+    let scene = scene(snapshot, &query.from, &ends);
     let plan = compile(&scene).plan;
     let egress = side(&scene, &plan, &question(&query.from, Direction::Egress, address, names))?;
     let ingress = match (&destination, source) {
@@ -213,10 +218,10 @@ fn addresses(snapshot: &Snapshot, query: &Query) -> Result<(Option<IpAddr>, IpAd
     }
 }
 
-/// What matters for a flow: everything but the workloads of other nodes that are neither end of it. Both ends are
+/// What matters for a flow: everything but the workloads of other nodes that are neither end of it. All ends are
 /// judged as if they were here.
-fn scene(snapshot: &Snapshot, from: &WorkloadId, to: Option<&WorkloadId>) -> Snapshot {
-    let is_end = |id: &WorkloadId| id == from || Some(id) == to;
+fn scene(snapshot: &Snapshot, from: &WorkloadId, to: &BTreeSet<&WorkloadId>) -> Snapshot {
+    let is_end = |id: &WorkloadId| id == from || to.contains(id);
     let matters = |id: &WorkloadId, workload: &Workload| workload.local || is_end(id);
     let workloads = snapshot.workloads.iter().filter(|(id, workload)| matters(id, workload));
     let mut scene = Snapshot {
@@ -267,7 +272,7 @@ fn side(snapshot: &Snapshot, plan: &Plan, question: &Question) -> Result<Side, E
         reason: staged.reason,
         rule: plan.rules.get(&staged.rule).cloned(),
     });
-    let Answer { verdict, reason, rule, steps } = answer;
+    let Answer { verdict, reason, rule, steps, backends } = answer;
     let decided = plan.rules.get(&decision.rule).cloned();
     Ok(Side {
         workload: question.workload.clone(),
@@ -278,6 +283,7 @@ fn side(snapshot: &Snapshot, plan: &Plan, question: &Question) -> Result<Side, E
         reason: decision.reason,
         rule: decided,
         steps,
+        backends,
         staged,
         advice,
     })
@@ -366,6 +372,13 @@ impl fmt::Display for Explanation {
         write!(f, "{}", self.egress)?;
         match &self.ingress {
             Some(ingress) => write!(f, "{ingress}"),
+            None if !self.egress.backends.is_empty() => {
+                writeln!(
+                    f,
+                    "ingress: {} is a service; each backend's own policy is asked there",
+                    self.address
+                )
+            }
             None => writeln!(f, "ingress: {} is no workload; no policy of ours is asked there", self.address),
         }
     }
@@ -381,6 +394,9 @@ impl fmt::Display for Side {
         }
         for step in &self.steps {
             writeln!(f, "  {step}")?;
+        }
+        for backend in &self.backends {
+            writeln!(f, "  {backend}")?;
         }
         if let Some(staged) = &self.staged {
             writeln!(f, "  {staged}")?;
@@ -409,6 +425,17 @@ impl fmt::Display for Staged {
     }
 }
 
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = std::net::SocketAddr::new(self.address, self.port);
+        write!(f, "backend {at}: {} by ", self.verdict.text())?;
+        match &self.rule {
+            Some(rule) => write!(f, "{rule}"),
+            None => f.write_str("mode"),
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "tier {}: ", self.tier)?;
@@ -416,6 +443,7 @@ impl fmt::Display for Step {
             Outcome::NotSelected => f.write_str("no policy selects it"),
             Outcome::Rule(action, rule) => write!(f, "{} by {rule}", words::action(*action)),
             Outcome::Default(DefaultAction::Deny) => f.write_str("no rule matches: Deny by default"),
+            Outcome::BackendsDiffer => f.write_str("not all backends of the service come to the same"),
             Outcome::Default(DefaultAction::Pass) => f.write_str("no rule matches: Pass by default"),
         }
     }

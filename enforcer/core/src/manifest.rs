@@ -12,12 +12,13 @@ use crate::object;
 use crate::policy::{Policy, Tier};
 use crate::refusal::{ObjectRef, Refusal};
 
-pub use cluster::{EndpointSliceDocument, NodeStatus, ServiceSpec};
+pub use cluster::NodeStatus;
 pub use cluster_network::ClusterNetworkPolicySpec;
 pub use external_network::ExternalNetworkSpec;
 pub use metadata::Metadata;
 pub use network::NetworkPolicySpec;
 pub use segment::{ClusterSegmentPolicySpec, SegmentPolicySpec};
+pub use service::{EndpointSliceDocument, ServiceSpec, ServiceStatus};
 pub(crate) use stage::{REMOVES, REPLACES, annotation};
 pub use tier::TierSpec;
 
@@ -34,6 +35,7 @@ mod segment;
 mod segment_peers;
 mod segment_rules;
 mod selector;
+mod service;
 mod stage;
 mod tier;
 
@@ -214,7 +216,7 @@ pub enum Manifest {
     /// A node; its spec is not looked at.
     Node(Document<IgnoredAny, NodeStatus>),
     /// A service.
-    Service(Document<ServiceSpec>),
+    Service(Document<ServiceSpec, ServiceStatus>),
     /// A part of the endpoints of a service.
     EndpointSlice(EndpointSliceDocument),
     /// A NetworkPolicy.
@@ -276,8 +278,8 @@ impl Manifest {
         let object = match self {
             Self::Namespace(document) => metadata::namespace(document, &mut report).map(Object::Namespace),
             Self::Node(document) => cluster::node(document, &mut report).map(Object::Node),
-            Self::Service(document) => cluster::service(document, &mut report).map(Object::Service),
-            Self::EndpointSlice(document) => cluster::slice(document, &mut report).map(Object::EndpointSlice),
+            Self::Service(document) => service::service(document, &mut report).map(Object::Service),
+            Self::EndpointSlice(document) => service::slice(document, &mut report).map(Object::EndpointSlice),
             Self::ExternalNetwork(document) => {
                 external_network::network(document, &mut report).map(Object::ExternalNetwork)
             }

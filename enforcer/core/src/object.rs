@@ -89,7 +89,7 @@ impl Node {
 }
 
 /// A service as it is declared.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Service {
     /// Namespace it lives in.
     pub namespace: String,
@@ -99,10 +99,29 @@ pub struct Service {
     pub labels: BTreeMap<String, String>,
     /// Labels of its pods; none are meant when empty.
     pub selector: BTreeMap<String, String>,
-    /// Its cluster addresses.
+    /// Its cluster addresses; a service without one is headless and nothing is translated for it.
     pub addresses: Vec<IpAddr>,
+    /// Other addresses at which it is reached: external ones, and those of its load balancer.
+    pub external_addresses: Vec<IpAddr>,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+    /// True when some traffic goes to endpoints of the node it arrives at only.
+    pub is_local: bool,
     /// The name it is another one for (`ExternalName`); then nothing of the rest means anything.
     pub external_name: Option<Pattern>,
+}
+
+/// A port of a service.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ServicePort {
+    /// Its name; empty when it has none.
+    pub name: String,
+    /// TCP, UDP or SCTP.
+    pub protocol: Protocol,
+    /// The port at the service's own addresses, 1 to 65535.
+    pub port: u16,
+    /// The port at every address of every node, where there is one.
+    pub node_port: Option<u16>,
 }
 
 /// A part of the endpoints of a service.
@@ -114,8 +133,48 @@ pub struct EndpointSlice {
     pub name: String,
     /// Name of the service; without one the slice is nobody's.
     pub service: Option<String>,
-    /// Addresses of the endpoints, ready or not.
+    /// What is in it.
+    pub part: SlicePart,
+}
+
+/// What is in a slice: every endpoint has every port.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct SlicePart {
+    /// Its endpoints, ready or not.
+    pub endpoints: Vec<Endpoint>,
+    /// The ports they answer at.
+    pub ports: Vec<EndpointPort>,
+}
+
+/// An endpoint of a service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Endpoint {
+    /// Its addresses.
     pub addresses: Vec<IpAddr>,
+    /// Whether it is sent anything.
+    pub state: EndpointState,
+}
+
+/// Whether an endpoint is sent anything.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EndpointState {
+    /// It is.
+    Ready,
+    /// It ends and still answers: it is sent what there is while no other is ready.
+    Ending,
+    /// It is not.
+    Away,
+}
+
+/// A port of the endpoints of a slice.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct EndpointPort {
+    /// Name of the service's port; empty when it has none.
+    pub name: String,
+    /// TCP, UDP or SCTP.
+    pub protocol: Protocol,
+    /// The port at the endpoints, 1 to 65535.
+    pub port: u16,
 }
 
 /// Everything known of a service.
@@ -127,10 +186,38 @@ pub struct ServiceEndpoints {
     pub selector: BTreeMap<String, String>,
     /// As [`Service::addresses`].
     pub addresses: Vec<IpAddr>,
+    /// As [`Service::external_addresses`].
+    pub external_addresses: Vec<IpAddr>,
+    /// As [`Service::ports`].
+    pub ports: Vec<ServicePort>,
+    /// As [`Service::is_local`].
+    pub is_local: bool,
     /// As [`Service::external_name`].
     pub external_name: Option<Pattern>,
-    /// Addresses of the endpoints by name of the slice they are in.
-    pub slices: BTreeMap<String, Vec<IpAddr>>,
+    /// What is in its slices, by their names.
+    pub slices: BTreeMap<String, SlicePart>,
+}
+
+impl ServiceEndpoints {
+    /// Puts what is declared in place of what was; slices stay.
+    pub fn declare(&mut self, service: Service) {
+        *self = Self {
+            labels: service.labels,
+            selector: service.selector,
+            addresses: service.addresses,
+            external_addresses: service.external_addresses,
+            ports: service.ports,
+            is_local: service.is_local,
+            external_name: service.external_name,
+            slices: std::mem::take(&mut self.slices),
+        };
+    }
+
+    /// Addresses of all its endpoints, ready or not.
+    pub fn endpoints(&self) -> impl Iterator<Item = &IpAddr> {
+        let all = self.slices.values().flat_map(|part| &part.endpoints);
+        all.flat_map(|endpoint| &endpoint.addresses)
+    }
 }
 
 /// A named set of addresses and names outside the cluster.

@@ -19,12 +19,15 @@ use crate::snapshot::Snapshot;
 pub(crate) use addresses::owner;
 use addresses::{is_host, matches};
 pub(crate) use select::{in_scope, selects};
+pub use service::Backend;
+pub(crate) use service::backends;
 pub use staged::evaluate_staged;
 pub(crate) use staged::preview;
 use tree::mode;
 
 mod addresses;
 mod select;
+mod service;
 mod staged;
 mod tree;
 
@@ -56,6 +59,20 @@ pub struct Answer {
     pub rule: Option<RuleInfo>,
     /// Each tier that was asked, in order.
     pub steps: Vec<Step>,
+    /// Who answers at the other side's address and port, when that is a service's.
+    pub backends: Vec<Backend>,
+}
+
+impl Answer {
+    fn of(
+        verdict: Verdict,
+        reason: Reason,
+        rule: Option<RuleInfo>,
+        steps: Vec<Step>,
+        backends: Vec<Backend>,
+    ) -> Self {
+        Self { verdict, reason, rule, steps, backends }
+    }
 }
 
 /// What one tier had to say.
@@ -76,6 +93,8 @@ pub enum Outcome {
     Rule(Action, RuleInfo),
     /// No rule of it matched, and it ends with this.
     Default(DefaultAction),
+    /// The other side is a service, and not all of its backends come to the same.
+    BackendsDiffer,
 }
 
 /// Decides a flow; `None` when the snapshot has no such workload.
@@ -85,29 +104,35 @@ pub fn evaluate(snapshot: &Snapshot, question: &Question) -> Option<Answer> {
     let from_host = question.direction == Direction::Ingress && is_host(snapshot, remote);
     if from_host {
         let (verdict, reason) = (Verdict::Forwarded, Reason::FromHost);
-        return Some(Answer { verdict, reason, rule: None, steps: Vec::new() });
+        return Some(Answer::of(verdict, reason, None, Vec::new(), Vec::new()));
     }
     let mode = mode(snapshot, workload);
+    let backends = backends(snapshot, question);
+    if question.direction == Direction::Egress && !backends.is_empty() {
+        return Some(service::evaluate(snapshot, workload, mode, question, &backends));
+    }
     let mut steps = Vec::new();
     for tier in tiers(snapshot) {
         let outcome = ask(snapshot, workload, question, &tier);
         steps.push(Step { tier: tier.name.clone(), outcome: outcome.clone() });
         match outcome {
-            Outcome::Rule(Action::Pass, _) | Outcome::NotSelected | Outcome::Default(DefaultAction::Pass) => {
-            }
+            Outcome::Rule(Action::Pass, _)
+            | Outcome::NotSelected
+            | Outcome::Default(DefaultAction::Pass)
+            | Outcome::BackendsDiffer => {}
             Outcome::Rule(action, rule) => {
                 let verdict = verdict(mode, action);
-                return Some(Answer { verdict, reason: Reason::Rule, rule: Some(rule), steps });
+                return Some(Answer::of(verdict, Reason::Rule, Some(rule), steps, Vec::new()));
             }
             Outcome::Default(DefaultAction::Deny) => {
                 let rule = Some(RuleInfo::tier_default(&tier.name, question.direction));
                 let verdict = verdict(mode, Action::Deny);
-                return Some(Answer { verdict, reason: Reason::TierDefault, rule, steps });
+                return Some(Answer::of(verdict, Reason::TierDefault, rule, steps, Vec::new()));
             }
         }
     }
     let verdict = if mode == Mode::Enforce { Verdict::Denied } else { Verdict::Forwarded };
-    Some(Answer { verdict, reason: Reason::ModeDefault, rule: None, steps })
+    Some(Answer::of(verdict, Reason::ModeDefault, None, steps, Vec::new()))
 }
 
 fn verdict(mode: Mode, action: Action) -> Verdict {

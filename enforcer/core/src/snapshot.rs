@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use crate::hierarchy;
 use crate::manifest::Object;
 use crate::object::{
-    EndpointSlice, ExternalNetwork, Namespace, Node, ServiceEndpoints, Workload, WorkloadId,
+    EndpointSlice, ExternalNetwork, Namespace, Node, Service, ServiceEndpoints, Workload, WorkloadId,
 };
 use crate::policy::{Policy, PolicyId, PolicyKind, Tier};
 use crate::refusal::ObjectRef;
@@ -71,11 +71,8 @@ impl Snapshot {
                 self.nodes.insert(node.name.clone(), node);
             }
             Object::Service(service) => {
-                let known = self.services.entry((service.namespace, service.name)).or_default();
-                known.labels = service.labels;
-                known.selector = service.selector;
-                known.addresses = service.addresses;
-                known.external_name = service.external_name;
+                let key = (service.namespace.clone(), service.name.clone());
+                self.services.entry(key).or_default().declare(service);
             }
             Object::EndpointSlice(slice) => self.apply_slice(slice),
             Object::ExternalNetwork(network) => {
@@ -99,10 +96,13 @@ impl Snapshot {
             "Node" => return drop(self.nodes.remove(name)),
             "ExternalNetwork" => return drop(self.external_networks.remove(name)),
             "Tier" => return drop(self.tiers.remove(name)),
-            "Service" => return self.remove_service(in_namespace()),
+            "Service" => {
+                let (namespace, name) = in_namespace();
+                return self.remove_service(&namespace, &name);
+            }
             "EndpointSlice" => {
                 let (namespace, name) = in_namespace();
-                return self.apply_slice(EndpointSlice { namespace, name, ..EndpointSlice::default() });
+                return self.remove_slice(&namespace, &name);
             }
             "NetworkPolicy" => PolicyKind::Network,
             "ClusterNetworkPolicy" => PolicyKind::ClusterNetwork,
@@ -113,25 +113,30 @@ impl Snapshot {
         self.policies.remove(&PolicyId { namespace: namespace.clone(), name: name.clone(), kind: policy });
     }
 
-    /// Its slices stay, for as long as they are there themselves.
-    fn remove_service(&mut self, key: (String, String)) {
-        let Some(known) = self.services.remove(&key) else { return };
-        if !known.slices.is_empty() {
-            self.services
-                .insert(key, ServiceEndpoints { slices: known.slices, ..ServiceEndpoints::default() });
+    /// A slice is one service's at a time.
+    fn apply_slice(&mut self, slice: EndpointSlice) {
+        self.remove_slice(&slice.namespace, &slice.name);
+        if let Some(service) = slice.service {
+            let known = self.services.entry((slice.namespace, service)).or_default();
+            known.slices.insert(slice.name, slice.part);
         }
     }
 
-    /// A slice is one service's at a time.
-    fn apply_slice(&mut self, slice: EndpointSlice) {
-        let of_namespace = self.services.range_mut((slice.namespace.clone(), String::new())..);
-        let of_namespace = of_namespace.take_while(|((namespace, _), _)| *namespace == slice.namespace);
-        of_namespace.for_each(|(_, service)| {
-            service.slices.remove(&slice.name);
-        });
-        if let Some(service) = slice.service {
-            let known = self.services.entry((slice.namespace, service)).or_default();
-            known.slices.insert(slice.name, slice.addresses);
+    /// Takes a slice out.
+    pub(crate) fn remove_slice(&mut self, namespace: &str, name: &str) {
+        let of_namespace = self.services.range_mut((namespace.to_owned(), String::new())..);
+        let of_namespace = of_namespace.take_while(|((of, _), _)| *of == namespace);
+        of_namespace.for_each(|(_, known)| drop(known.slices.remove(name)));
+    }
+
+    /// Takes out what is declared of a service; its slices stay until they go themselves.
+    pub(crate) fn remove_service(&mut self, namespace: &str, name: &str) {
+        let key = (namespace.to_owned(), name.to_owned());
+        if let Some(known) = self.services.get_mut(&key) {
+            known.declare(Service::default());
+            if known.slices.is_empty() {
+                self.services.remove(&key);
+            }
         }
     }
 
@@ -174,17 +179,21 @@ mod tests {
 
     use super::Snapshot;
     use crate::manifest::Object;
-    use crate::object::{EndpointSlice, Service, ServiceEndpoints};
+    use crate::object::{Endpoint, EndpointSlice, EndpointState, Service, ServiceEndpoints, SlicePart};
 
     #[test]
     fn a_service_and_its_slices_come_in_any_order_and_are_replaced_one_by_one() {
         let address = |last: u8| IpAddr::from([10, 0, 0, last]);
+        let part = |last| {
+            let endpoint = Endpoint { addresses: vec![address(last)], state: EndpointState::Ready };
+            SlicePart { endpoints: vec![endpoint], ports: Vec::new() }
+        };
         let slice = |name: &str, service: Option<&str>, last| {
             Object::EndpointSlice(EndpointSlice {
                 namespace: "a".to_owned(),
                 name: name.to_owned(),
                 service: service.map(str::to_owned),
-                addresses: vec![address(last)],
+                part: part(last),
             })
         };
         let selector = BTreeMap::from([("app".to_owned(), "x".to_owned())]);
@@ -196,7 +205,7 @@ mod tests {
             labels: labels.clone(),
             selector: selector.clone(),
             addresses: vec![address(9)],
-            external_name: None,
+            ..Service::default()
         };
         for object in [
             slice("one", Some("s"), 1),
@@ -212,12 +221,21 @@ mod tests {
             labels,
             selector,
             addresses: vec![address(9)],
-            external_name: None,
-            slices: BTreeMap::from([("one".to_owned(), vec![address(3)])]),
+            slices: BTreeMap::from([("one".to_owned(), part(3))]),
+            ..ServiceEndpoints::default()
         };
-        let slices = BTreeMap::from([("two".to_owned(), vec![address(4)])]);
+        let slices = BTreeMap::from([("two".to_owned(), part(4))]);
         let other = ServiceEndpoints { slices, ..ServiceEndpoints::default() };
         let key = |name: &str| ("a".to_owned(), name.to_owned());
         assert_eq!(snapshot.services, BTreeMap::from([(key("s"), s), (key("other"), other)]));
+
+        snapshot.remove_service("a", "s");
+        snapshot.remove_slice("a", "two");
+        let slices = BTreeMap::from([("one".to_owned(), part(3))]);
+        let parts = ServiceEndpoints { slices, ..ServiceEndpoints::default() };
+        assert_eq!(
+            snapshot.services,
+            BTreeMap::from([(key("s"), parts), (key("other"), ServiceEndpoints::default())])
+        );
     }
 }

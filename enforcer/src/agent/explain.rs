@@ -100,6 +100,7 @@ fn destination(
 
 fn side(side: &core::Side, plan: &Plan) -> Side {
     let mut steps: Vec<String> = side.steps.iter().map(ToString::to_string).collect();
+    steps.extend(side.backends.iter().map(ToString::to_string));
     if side.verifies_sni {
         steps.push(core::SERVER_NAME.into());
     }

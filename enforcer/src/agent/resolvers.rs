@@ -74,7 +74,7 @@ fn add_cluster(snapshot: &Snapshot, addresses: &mut Vec<IpAddr>) {
         namespace == NAMESPACE && service.labels.get(LABEL).is_some_and(|label| label == CLUSTER)
     });
     for (_, service) in services {
-        addresses.extend(service.addresses.iter().chain(service.slices.values().flatten()));
+        addresses.extend(service.addresses.iter().chain(service.endpoints()));
     }
     addresses.extend(labelled(snapshot, CLUSTER).flat_map(|workload| &workload.addresses));
 }
@@ -127,7 +127,9 @@ mod tests {
 
     use enforcer_common::policy::Mode;
     use enforcer_core::manifest::Object;
-    use enforcer_core::object::{EndpointSlice, Node, Service, Workload, WorkloadId};
+    use enforcer_core::object::{
+        Endpoint, EndpointSlice, EndpointState, Node, Service, SlicePart, Workload, WorkloadId,
+    };
     use enforcer_core::snapshot::Snapshot;
 
     use super::{Trust, of_node, trusted};
@@ -158,24 +160,14 @@ mod tests {
         let named = |name: &str| (namespace.to_owned(), name.to_owned());
         let (namespace, name) = named(label);
         let addresses = vec![ip(service)];
-        let selector = BTreeMap::new();
-        snapshot.apply(Object::Service(Service {
-            external_name: None,
-            namespace,
-            name,
-            labels: labels(label),
-            selector,
-            addresses,
-        }));
+        let labels = labels(label);
+        snapshot.apply(Object::Service(Service { namespace, name, labels, addresses, ..Service::default() }));
         let (namespace, service) = named(label);
         let name = format!("{label}-1");
-        let addresses = vec![ip(endpoint)];
-        snapshot.apply(Object::EndpointSlice(EndpointSlice {
-            namespace,
-            name,
-            service: Some(service),
-            addresses,
-        }));
+        let endpoint = Endpoint { addresses: vec![ip(endpoint)], state: EndpointState::Ready };
+        let part = SlicePart { endpoints: vec![endpoint], ports: Vec::new() };
+        let service = Some(service);
+        snapshot.apply(Object::EndpointSlice(EndpointSlice { namespace, name, service, part }));
     }
 
     fn node(address: &str, local: bool) -> Object {

@@ -105,7 +105,12 @@ fn count(
 ) -> Option<Total> {
     let reason = if rule.info.index.is_some() { Reason::Rule } else { Reason::TierDefault };
     match numbers.get(&rule.info) {
-        Some(number) => take(counted, direction, reason, *number),
+        Some(number) => {
+            let mut total = take(counted, direction, reason, *number)?;
+            // Refused in its name: a service of whose backends it refuses one.
+            total.add(&take(counted, direction, Reason::BackendsDiffer, *number)?);
+            Some(total)
+        }
         None => counted.as_ref().map(|_| Total::default()),
     }
 }

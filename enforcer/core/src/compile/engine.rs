@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use enforcer_common::decide::Direction;
-use enforcer_common::policy::{MAX_STAGES, WORLD};
+use enforcer_common::policy::{MAX_STAGES, Mode, WORLD};
 use ipnet::IpNet;
 
+use super::frontends::Key;
 use super::identities::{Identities, Scene};
 use super::incremental::Delta;
 use super::names::Names;
@@ -23,7 +24,7 @@ use super::{
     Limits, Use, addresses, check_mode, check_modes, lower, mode, names, numbers, order, workload_object,
 };
 use crate::hierarchy;
-use crate::object::{MODE_LABEL, Workload, WorkloadId};
+use crate::object::{MODE_LABEL, ServiceEndpoints, Workload, WorkloadId};
 use crate::plan::{self, EndpointPlan, Plan, StagedPlan};
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
@@ -45,6 +46,8 @@ pub(super) struct Engine {
     identities: Identities,
     names: Names,
     tables: Tables,
+    /// Services that policies name.
+    named_services: BTreeSet<Key>,
     /// Refusals that no workload changes.
     fixed: Vec<Refusal>,
     /// Refusals of local workloads.
@@ -106,6 +109,7 @@ impl Engine {
             identities,
             names,
             tables,
+            named_services: lower::named_services(snapshot),
             fixed,
             of_endpoints,
             first_classes,
@@ -151,14 +155,11 @@ impl Engine {
         self.check(policies.as_deref().unwrap_or_default())?;
         before.into_iter().for_each(|workload| self.identities.owners.remove(workload));
         after.into_iter().for_each(|workload| self.identities.owners.add(workload));
-        let touched: BTreeSet<IpAddr> =
+        let mut touched: BTreeSet<IpAddr> =
             before.into_iter().chain(after).flat_map(|workload| owners::addresses(workload)).collect();
-        for address in touched {
-            let scene = Scene { snapshot, used: &self.used };
-            let identity = self.identities.identity_of(scene, address);
-            set_address(&mut self.plan.identities, address, identity, delta);
-        }
-        self.add_fresh(snapshot, delta);
+        let scene = Scene { snapshot, used: &self.used };
+        touched.append(&mut self.identities.services_behind(scene, &touched));
+        self.set_addresses(snapshot, touched, delta);
         match (local, policies) {
             (Some(workload), Some(policies)) => {
                 self.enter(snapshot, workload, &policies);
@@ -173,6 +174,35 @@ impl Engine {
             }
         }
         if self.tables.has_refused() { Err(Stale) } else { Ok(()) }
+    }
+
+    /// Follows one service from what it was to what it is; `snapshot` holds it as it is. After [`Stale`] the engine is
+    /// good for nothing.
+    pub(super) fn follow_service(
+        &mut self,
+        snapshot: &Snapshot,
+        key: &Key,
+        before: Option<&ServiceEndpoints>,
+        delta: &mut Delta,
+    ) -> Result<(), Stale> {
+        self.check(&[])?;
+        if self.named_services.contains(key) {
+            return Err(Stale);
+        }
+        let scene = Scene { snapshot, used: &self.used };
+        let touched = self.identities.change_service(scene, key, before);
+        self.set_addresses(snapshot, touched, delta);
+        if self.tables.has_refused() { Err(Stale) } else { Ok(()) }
+    }
+
+    /// Gives addresses the identities they have now, and new classes what they need.
+    fn set_addresses(&mut self, snapshot: &Snapshot, addresses: BTreeSet<IpAddr>, delta: &mut Delta) {
+        for address in addresses {
+            let scene = Scene { snapshot, used: &self.used };
+            let identity = self.identities.identity_of(scene, address);
+            set_address(&mut self.plan.identities, address, identity, delta);
+        }
+        self.add_fresh(snapshot, delta);
     }
 
     /// Only what is in use already can be followed, and only while what is out of use does not pile up.
@@ -208,16 +238,16 @@ impl Engine {
     fn enter(&mut self, snapshot: &Snapshot, workload: &Workload, policies: &[usize]) {
         let mut refused = Vec::new();
         let enforced = self.staging.enforced(policies);
-        let (egress, ingress) = self.pair(workload, &enforced, &mut refused);
+        let mode = mode(snapshot, workload);
+        let (egress, ingress) = self.pair((workload, mode), &enforced, &mut refused);
         let staged = self.staging.previewed(policies).map(|policies| {
             let mut complaints = Vec::new();
-            let (egress, ingress) = self.pair(workload, &policies, &mut complaints);
+            let (egress, ingress) = self.pair((workload, mode), &policies, &mut complaints);
             let about_staged =
                 |refusal: Refusal| Refusal { field: format!("staged.{}", refusal.field), ..refusal };
             refused.extend(complaints.into_iter().map(about_staged));
             StagedPlan { egress, ingress }
         });
-        let mode = mode(snapshot, workload);
         let own = workload.labels.get(MODE_LABEL).map(String::as_str);
         check_mode(own, "labels", || workload_object(&workload.id), &mut refused);
         let addresses = addresses(workload, &mut refused);
@@ -230,13 +260,13 @@ impl Engine {
     /// decided by any.
     fn pair(
         &mut self,
-        workload: &Workload,
+        (workload, mode): (&Workload, Mode),
         policies: &[usize],
         refused: &mut Vec<Refusal>,
     ) -> (Option<usize>, Option<usize>) {
         let mut table = |direction| {
             let (tables, list, sources) = self.parts();
-            match tables.outcome(sources, list, (workload, policies), direction) {
+            match tables.outcome(sources, list, (workload, mode, policies), direction) {
                 Outcome::Nothing => None,
                 Outcome::Table(index) => Some(index),
                 Outcome::TooManyStages(index) => {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use enforcer_common::policy::{FIRST_IDENTITY, HOST_BIT, WORLD};
 use ipnet::IpNet;
 
+use super::frontends::Frontends;
 use super::owners::Owners;
 use super::peers::{Facts, Matcher, Used, groups_of};
 use super::regions::{Region, Regions};
@@ -18,6 +19,11 @@ use super::workload_object;
 use crate::object::Workload;
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
+
+use services::Services;
+pub(super) use services::Spoken;
+
+mod services;
 
 /// The classes of addresses.
 #[derive(Default, Debug)]
@@ -32,7 +38,10 @@ pub(super) struct Identities {
     by_group: Vec<Vec<u32>>,
     by_port: Vec<BTreeMap<u32, Vec<u16>>>,
     /// Classes since the last time they were taken.
-    fresh: Vec<(u32, Facts)>,
+    fresh: Vec<(u32, Arc<Facts>)>,
+    /// What is true of each class, by its place.
+    all: Vec<(Arc<Facts>, u32)>,
+    services: Services,
 }
 
 /// Identities of one region.
@@ -44,11 +53,13 @@ struct Known {
     of_plain_workload: Option<u32>,
 }
 
-/// What tells a class from others: the groups of peers it belongs to, and its ports.
+/// What tells a class from others: the groups of peers it belongs to, its ports, and the services it is reached for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Signature {
     host: bool,
-    facts: Facts,
+    facts: Arc<Facts>,
+    /// Number of the set of services; 0 for none.
+    services: u32,
 }
 
 /// What is needed to know an address.
@@ -71,12 +82,21 @@ impl Identities {
             by_group: vec![Vec::new(); used.group_count],
             by_port: vec![BTreeMap::new(); used.port_count()],
             fresh: Vec::new(),
+            all: Vec::new(),
+            services: Services::default(),
             regions,
         };
+        if used.divides_egress() {
+            identities.services.matter = true;
+            identities.services.frontends = Frontends::new(snapshot);
+        }
         snapshot.workloads.values().for_each(|workload| identities.owners.add(workload));
         let world = groups_of(&used.groups, identities.regions.outside.iter().copied());
-        identities.enter(Signature { host: false, facts: Facts { peers: world, ports: Vec::new() } }, WORLD);
-        let prefixes = merge(identities.walk(scene));
+        let facts = Arc::new(Facts { peers: world, ports: Vec::new() });
+        identities.enter(Signature { host: false, facts, services: 0 }, WORLD);
+        let mut prefixes = identities.walk(scene);
+        identities.reach(scene, &mut prefixes);
+        let prefixes = merge(prefixes);
         identities.fresh.clear();
         (identities, prefixes)
     }
@@ -97,12 +117,18 @@ impl Identities {
     }
 
     /// The classes that are new since this was asked: identity, groups and ports.
-    pub(super) fn take_fresh(&mut self) -> Vec<(u32, Facts)> {
+    pub(super) fn take_fresh(&mut self) -> Vec<(u32, Arc<Facts>)> {
         std::mem::take(&mut self.fresh)
     }
 
     /// The identity of an address as everything is now.
     pub(super) fn identity_of(&mut self, scene: Scene<'_>, address: IpAddr) -> u32 {
+        let own = self.own_identity_of(scene, address);
+        self.with_services(scene, address, own)
+    }
+
+    /// The identity of an address, services left aside.
+    fn own_identity_of(&mut self, scene: Scene<'_>, address: IpAddr) -> u32 {
         let region = self.regions.of(address);
         let is_node = region.is_some_and(|index| self.regions.get(index).node);
         match self.owners.of(address).cloned() {
@@ -176,7 +202,7 @@ impl Identities {
         }
         let region = self.regions.get(index);
         let facts = Facts { peers: groups_of(&used.groups, region.peers.iter().copied()), ports: Vec::new() };
-        let signature = Signature { host: region.host, facts };
+        let signature = Signature { host: region.host, facts: facts.into(), services: 0 };
         let identity = self.number(signature);
         self.known[index].own = Some(identity);
         identity
@@ -193,7 +219,7 @@ impl Identities {
         let peers = groups_of(&scene.used.groups, peers);
         let asked = facts.ports.into_iter().filter(|(port, _)| scene.used.is_asked(*port, &peers));
         let facts = Facts { ports: asked.collect(), peers };
-        let identity = self.number(Signature { host: false, facts });
+        let identity = self.number(Signature { host: false, facts: facts.into(), services: 0 });
         if is_plain {
             self.known[place].of_plain_workload = Some(identity);
         }
@@ -220,9 +246,18 @@ impl Identities {
         for (name, port) in &signature.facts.ports {
             self.by_port[*name as usize].entry(identity).or_default().push(*port);
         }
-        self.fresh.push((identity, signature.facts.clone()));
+        self.fresh.push((identity, Arc::clone(&signature.facts)));
+        self.all.push((Arc::clone(&signature.facts), signature.services));
+        if signature.services != 0 {
+            self.note_reached(identity, signature.services);
+        }
         self.classes.insert(signature, identity);
     }
+}
+
+/// Place of an identity in the order in which they were given.
+fn place_of(identity: u32) -> usize {
+    if identity == WORLD { 0 } else { ((identity & !HOST_BIT) - FIRST_IDENTITY + 1) as usize }
 }
 
 /// Puts halves of one prefix that have the same identity together. What the whole had is gone with them: nothing of it

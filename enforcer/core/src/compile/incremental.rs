@@ -9,7 +9,9 @@ use ipnet::IpNet;
 
 use super::Limits;
 use super::engine::{Division, Engine};
-use crate::object::{Workload, WorkloadId};
+use super::frontends::Key;
+use crate::manifest::Object;
+use crate::object::{EndpointSlice, Service, ServiceEndpoints, Workload, WorkloadId};
 use crate::plan::{Plan, Row};
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
@@ -52,6 +54,49 @@ impl Delta {
     /// True when nothing changed.
     pub fn is_empty(&self) -> bool {
         self.prefixes.is_empty() && self.rows.is_empty() && self.endpoints.is_empty()
+    }
+}
+
+/// Something that happens to services.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ServiceChange {
+    /// It is declared, anew or otherwise than before.
+    Service(Service),
+    /// The service of this namespace and name is declared no more.
+    ServiceGone(String, String),
+    /// A part of its endpoints, anew or otherwise than before.
+    Slice(EndpointSlice),
+    /// The part of this namespace and name is gone.
+    SliceGone(String, String),
+}
+
+impl ServiceChange {
+    /// The services it changes.
+    fn concerns(&self, snapshot: &Snapshot) -> Vec<Key> {
+        let holds = |namespace: &String, name: &String| {
+            let of_namespace = snapshot.services.range((namespace.clone(), String::new())..);
+            let mut of_namespace = of_namespace.take_while(|((of, _), _)| of == namespace);
+            of_namespace.find(|(_, service)| service.slices.contains_key(name)).map(|(key, _)| key.clone())
+        };
+        match self {
+            Self::Service(Service { namespace, name, .. }) | Self::ServiceGone(namespace, name) => {
+                vec![(namespace.clone(), name.clone())]
+            }
+            Self::Slice(slice) => {
+                let now = slice.service.clone().map(|service| (slice.namespace.clone(), service));
+                holds(&slice.namespace, &slice.name).into_iter().chain(now).collect()
+            }
+            Self::SliceGone(namespace, name) => holds(namespace, name).into_iter().collect(),
+        }
+    }
+
+    fn apply(self, snapshot: &mut Snapshot) {
+        match self {
+            Self::Service(service) => snapshot.apply(Object::Service(service)),
+            Self::ServiceGone(namespace, name) => snapshot.remove_service(&namespace, &name),
+            Self::Slice(slice) => snapshot.apply(Object::EndpointSlice(slice)),
+            Self::SliceGone(namespace, name) => snapshot.remove_slice(&namespace, &name),
+        }
     }
 }
 
@@ -115,10 +160,39 @@ impl Compiler {
         &mut self,
         changes: impl IntoIterator<Item = (WorkloadId, Option<Arc<Workload>>)>,
     ) -> Update {
+        self.follow(BTreeMap::new(), changes)
+    }
+
+    /// Follows changes of services and of parts of their endpoints. One of a service that a policy names is compiled from
+    /// nothing.
+    pub fn change_services(&mut self, changes: impl IntoIterator<Item = ServiceChange>) -> Update {
+        let mut before = BTreeMap::new();
+        for change in changes {
+            for key in change.concerns(&self.snapshot) {
+                let known = self.snapshot.services.get(&key).cloned();
+                before.entry(key).or_insert(known);
+            }
+            change.apply(&mut self.snapshot);
+        }
+        self.follow(before, [])
+    }
+
+    /// Follows services from what they were to what they are in the snapshot, and changes of workloads.
+    fn follow(
+        &mut self,
+        services: BTreeMap<Key, Option<ServiceEndpoints>>,
+        workloads: impl IntoIterator<Item = (WorkloadId, Option<Arc<Workload>>)>,
+    ) -> Update {
         let mut delta = Delta::default();
         let tables_before = self.engine.plan.tables.len();
         let mut is_stale = false;
-        for (id, after) in changes {
+        for (key, before) in services {
+            if !is_stale && self.snapshot.services.get(&key) != before.as_ref() {
+                let followed = self.engine.follow_service(&self.snapshot, &key, before.as_ref(), &mut delta);
+                is_stale = followed.is_err();
+            }
+        }
+        for (id, after) in workloads {
             let before = match &after {
                 Some(workload) => self.snapshot.workloads.insert(id, Arc::clone(workload)),
                 None => self.snapshot.workloads.remove(&id),
@@ -137,7 +211,8 @@ impl Compiler {
         Update::Delta(delta)
     }
 
-    /// Changes anything but workloads, which the edit does not see, and compiles. What addresses are is found out anew
+    /// Changes anything but workloads, which the edit does not see. Where that is services only, as
+    /// [`Compiler::change_services`]; else everything is compiled. What addresses are is found out anew
     /// only when something else than policy changed, or policy tells other addresses apart.
     pub fn edit(&mut self, edit: impl FnOnce(&mut Snapshot)) -> Update {
         let workloads = std::mem::take(&mut self.snapshot.workloads);
@@ -147,25 +222,36 @@ impl Compiler {
         self.put(snapshot)
     }
 
-    /// Compiles a snapshot of the workloads there were.
+    /// Compiles a snapshot of the workloads there were. Where services are all that differs, they are followed.
     fn put(&mut self, snapshot: Snapshot) -> Update {
-        let old = std::mem::replace(&mut self.snapshot, snapshot);
+        let mut old = std::mem::replace(&mut self.snapshot, snapshot);
+        let before = std::mem::take(&mut old.services);
+        let after = std::mem::take(&mut self.snapshot.services);
+        let workloads = std::mem::take(&mut self.snapshot.workloads);
+        let are_all = old == self.snapshot;
+        (self.snapshot.services, self.snapshot.workloads) = (after, workloads);
         let new = &self.snapshot;
+        if are_all {
+            return self.follow(differing(before, &new.services), []);
+        }
         let same_places = old.nodes == new.nodes && old.cluster_networks == new.cluster_networks;
-        let same_addresses = same_places && old.namespaces == new.namespaces;
+        let same_addresses = same_places && before == new.services && old.namespaces == new.namespaces;
         let former = same_addresses.then(|| self.engine.take_division()).flatten();
         self.compile_whole(former)
     }
 
-    /// Puts another snapshot in place of the one that is compiled; when workloads are all that differs, as
-    /// [`Compiler::change`].
+    /// Puts another snapshot in place of the one that is compiled; when workloads and services are all that differs, as
+    /// [`Compiler::change`] and [`Compiler::change_services`].
     pub fn replace(&mut self, mut snapshot: Snapshot) -> Update {
         let before = std::mem::take(&mut self.snapshot.workloads);
         let after = std::mem::take(&mut snapshot.workloads);
+        let services = std::mem::take(&mut self.snapshot.services);
+        let services_after = std::mem::take(&mut snapshot.services);
         if self.snapshot != snapshot {
             let same_workloads = before == after;
-            snapshot.workloads = after;
+            (snapshot.workloads, snapshot.services) = (after, services_after);
             if same_workloads {
+                self.snapshot.services = services;
                 return self.put(snapshot);
             }
             self.snapshot = snapshot;
@@ -178,8 +264,8 @@ impl Compiler {
         };
         let changed = after.into_iter().filter(is_new).map(|(id, workload)| (id, Some(workload)));
         changes.extend(changed);
-        self.snapshot.workloads = before;
-        self.change(changes)
+        (self.snapshot.workloads, self.snapshot.services) = (before, services_after);
+        self.follow(differing(services, &self.snapshot.services), changes)
     }
 
     fn compile_whole(&mut self, former: Option<Division>) -> Update {
@@ -187,4 +273,16 @@ impl Compiler {
         self.engine = Engine::new(&self.snapshot, &self.limits, former);
         Update::Whole
     }
+}
+
+/// The services that are other ones after a change, as they were.
+fn differing(
+    mut before: BTreeMap<Key, ServiceEndpoints>,
+    after: &BTreeMap<Key, ServiceEndpoints>,
+) -> BTreeMap<Key, Option<ServiceEndpoints>> {
+    let new = after.keys().filter(|key| !before.contains_key(*key)).map(|key| (key.clone(), None));
+    let mut differing: BTreeMap<_, _> = new.collect();
+    before.retain(|key, service| after.get(key) != Some(service));
+    differing.extend(before.into_iter().map(|(key, service)| (key, Some(service))));
+    differing
 }

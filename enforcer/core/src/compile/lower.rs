@@ -10,6 +10,7 @@ use enforcer_common::decide::Direction;
 use enforcer_common::policy::Action;
 use ipnet::IpNet;
 
+use super::frontends::Key;
 use crate::object::{ExternalNetwork, ServiceEndpoints};
 use crate::plan;
 use crate::policy::{
@@ -21,6 +22,26 @@ use crate::snapshot::Snapshot;
 /// The policies of a snapshot, lowered. A reference to what is not there means nobody and is refused.
 pub(super) fn lower(snapshot: &Snapshot, refused: &mut Vec<Refusal>) -> Vec<Arc<Policy>> {
     snapshot.policies.values().map(|policy| lower_policy(snapshot, policy, refused)).collect()
+}
+
+/// The services that policies speak of by name, whether they are there or not.
+pub(super) fn named_services(snapshot: &Snapshot) -> BTreeSet<Key> {
+    let rules = snapshot.policies.values().flat_map(|policy| [&policy.egress, &policy.ingress]);
+    let peers = rules.flatten().flatten().filter_map(|rule| match &rule.peers {
+        Peers::OneOf(peers) => Some(peers),
+        Peers::Any => None,
+    });
+    let named = peers.flatten().filter_map(|peer| match peer {
+        Peer::Service { namespace, name } => Some((namespace.clone(), name.clone())),
+        Peer::Entity(Entity::KubeApiServer) => Some(api_server()),
+        _ => None,
+    });
+    named.collect()
+}
+
+/// The service of the cluster's API.
+fn api_server() -> Key {
+    ("default".to_owned(), "kubernetes".to_owned())
 }
 
 fn lower_policy(snapshot: &Snapshot, policy: &Arc<Policy>, refused: &mut Vec<Refusal>) -> Arc<Policy> {
@@ -98,8 +119,7 @@ fn lower_peer(
             service(snapshot, (namespace, name), (direction, action), peers, complaints);
         }
         Peer::Entity(Entity::KubeApiServer) => {
-            let key = ("default".to_owned(), "kubernetes".to_owned());
-            service(snapshot, key, (direction, action), peers, complaints);
+            service(snapshot, api_server(), (direction, action), peers, complaints);
         }
         Peer::ExternalNetworks(networks) => {
             for network in chosen(snapshot, &networks, complaints) {
@@ -136,8 +156,8 @@ fn service(
         }
         return;
     }
-    let ServiceEndpoints { selector, addresses, slices, .. } = service;
-    peers.extend(addresses.iter().chain(slices.values().flatten()).map(address));
+    let ServiceEndpoints { selector, addresses, .. } = service;
+    peers.extend(addresses.iter().chain(service.endpoints()).map(address));
     if !selector.is_empty() {
         let requirements = selector.iter().map(|(key, value)| Requirement {
             key: Tag::Label(key.clone()),

@@ -26,6 +26,10 @@ pub(super) struct Used {
     ports: HashMap<String, Vec<(Protocol, u32)>>,
     /// By number of such a port, whom rules ask for it.
     asked: Vec<Meant>,
+    /// By group, whether a rule for egress names it.
+    egress: Vec<bool>,
+    /// True when a rule for egress tells ports apart.
+    pub(super) has_egress_ports: bool,
     /// By policy and direction, for each of its rules the groups it names.
     rules: HashMap<Use, Vec<Meant>>,
 }
@@ -43,7 +47,18 @@ impl Used {
     /// True when rules tell addresses apart as those of `other` do, by the same numbers.
     pub(super) fn divides_as(&self, other: &Self) -> bool {
         let same_peers = self.peers == other.peers && self.groups == other.groups;
-        same_peers && self.ports == other.ports && self.asked == other.asked
+        let same_egress = self.egress == other.egress && self.has_egress_ports == other.has_egress_ports;
+        same_peers && same_egress && self.ports == other.ports && self.asked == other.asked
+    }
+
+    /// True when a rule for flows that workloads begin names a group.
+    pub(super) fn is_in_egress(&self, group: u32) -> bool {
+        self.egress[group as usize]
+    }
+
+    /// True when rules for flows that workloads begin tell any two addresses or ports apart.
+    pub(super) fn divides_egress(&self) -> bool {
+        self.has_egress_ports || self.egress.contains(&true)
     }
 
     /// Number of a port that egress rules ask for by name.
@@ -123,11 +138,16 @@ pub(super) fn collect(order: &Order, used: &BTreeSet<Use>) -> Used {
     named_in.iter_mut().for_each(Vec::dedup);
     all.groups = named_in.into_iter().map(|rules| group(&mut groups, rules)).collect();
     all.group_count = groups.len();
+    all.egress = vec![false; groups.len()];
     for (of, rule, meant) in rules {
         let groups = |peers: Vec<u32>| Meant::Groups(groups_of(&all.groups, peers));
         let meant = meant.map_or(Meant::Any, groups);
         if of.1 == Direction::Egress {
             all.add_ports(rule, &meant);
+            all.has_egress_ports |= rule.ports != Ports::Any;
+            if let Meant::Groups(groups) = &meant {
+                groups.iter().for_each(|group| all.egress[*group as usize] = true);
+            }
         }
         all.rules.entry(of).or_default().push(meant);
     }

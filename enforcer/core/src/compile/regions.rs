@@ -74,6 +74,11 @@ impl Regions {
         &self.list[index]
     }
 
+    /// The addresses of nodes.
+    pub(super) fn node_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.list.iter().filter(|region| region.node).map(|region| region.prefix.addr())
+    }
+
     /// The narrowest region that an address is in.
     pub(super) fn of(&self, address: IpAddr) -> Option<usize> {
         let place = self.list.partition_point(|region| region.prefix <= IpNet::from(address));

@@ -32,6 +32,11 @@ impl Stage {
         }
     }
 
+    /// Puts a rule in place of whatever there is for a peer and prefix.
+    pub(super) fn put(&mut self, peer: u32, prefix: PortPrefix, rule: Rule) {
+        self.peers.entry(peer).or_default().insert(prefix, rule);
+    }
+
     /// Lists a name class for the DNS queries that rules with this list admit.
     pub(super) fn list(&mut self, class: u32, rule: Rule) {
         self.listed.entry((class, rule.queries)).or_insert(Rule { action: LISTED, ..rule });

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use enforcer_common::decide::Direction;
-use enforcer_common::policy::{ANY_PEER, Action, HOST_BIT, MAX_STAGES, Rule, SERVER_NAME};
+use enforcer_common::policy::{
+    ANY_PEER, Action, HOST_BIT, MAX_STAGES, Mode, Rule, SERVER_NAME, TIER_DEFAULT,
+};
 
 use super::identities::Identities;
 use super::names::Names;
@@ -19,6 +21,10 @@ use crate::plan::{Row, Table};
 use crate::policy::{self, DefaultAction, Peer, Peers, PortMatch, Ports};
 use crate::protocol::Protocol;
 
+use services::{add_services, speaks_of};
+
+mod services;
+
 /// What tables are made from.
 #[derive(Clone, Copy)]
 pub(super) struct Sources<'a> {
@@ -27,6 +33,13 @@ pub(super) struct Sources<'a> {
     pub(super) used: &'a Used,
     pub(super) identities: &'a Identities,
     pub(super) names: &'a Names,
+}
+
+impl<'a> Sources<'a> {
+    /// A rule in use by its policy and index.
+    fn rule(self, direction: Direction, (policy, index): (usize, usize)) -> &'a policy::Rule {
+        &self.order.rules(policy, direction).expect("a rule in use")[index]
+    }
 }
 
 /// The ports of a workload by the names that rules ask for.
@@ -38,6 +51,8 @@ struct Class {
     direction: Direction,
     policies: Vec<usize>,
     ports: Resolved,
+    /// What becomes of flows to services that no rule decides; ingress rules know no services.
+    undecided_passes: bool,
 }
 
 /// What a class was compiled to.
@@ -53,11 +68,12 @@ pub(super) enum Outcome {
 
 /// One rule of a class, or the default of a tier.
 #[derive(Debug)]
-struct Entry {
-    stage: usize,
-    value: Rule,
+pub(super) struct Entry {
+    pub(super) stage: usize,
+    pub(super) tier: usize,
+    pub(super) value: Rule,
     /// Policy and index of the rule; `None` for a default.
-    rule: Option<(usize, usize)>,
+    pub(super) rule: Option<(usize, usize)>,
 }
 
 /// A class and its table.
@@ -90,6 +106,8 @@ pub(super) struct Tables {
     by_content: HashMap<u64, Vec<usize>>,
     by_group: HashMap<u32, Vec<usize>>,
     by_port: HashMap<u32, Vec<usize>>,
+    /// Classes for egress whose rules tell ports apart.
+    with_ports: Vec<usize>,
 }
 
 impl Tables {
@@ -98,10 +116,10 @@ impl Tables {
         &mut self,
         sources: Sources<'_>,
         list: &mut Vec<Table>,
-        (workload, policies): (&Workload, &[usize]),
+        (workload, mode, policies): (&Workload, Mode, &[usize]),
         direction: Direction,
     ) -> Outcome {
-        let class = class(sources.order, workload, policies, direction);
+        let class = class(sources.order, (workload, mode), policies, direction);
         if let Some(known) = self.known.get(&class) {
             return self.classes[*known].outcome;
         }
@@ -128,9 +146,13 @@ impl Tables {
         identity: u32,
         facts: &Facts,
     ) -> Added {
-        let groups = facts.peers.iter().filter_map(|group| self.by_group.get(group));
-        let ports = facts.ports.iter().filter_map(|(port, _)| self.by_port.get(port));
-        let concerned: BTreeSet<usize> = groups.chain(ports).flatten().copied().collect();
+        let behind = sources.identities.services_of(identity).values().flatten();
+        let behind: Vec<&Facts> = behind.map(|(kind, _)| sources.identities.facts_of_kind(*kind)).collect();
+        let all = || behind.iter().copied().chain([facts]);
+        let groups = all().flat_map(|facts| &facts.peers).filter_map(|group| self.by_group.get(group));
+        let ports = all().flat_map(|facts| &facts.ports).filter_map(|(port, _)| self.by_port.get(port));
+        let with_ports = self.with_ports.iter().filter(|_| !behind.is_empty());
+        let concerned: BTreeSet<usize> = groups.chain(ports).flatten().chain(with_ports).copied().collect();
         let mut columns: BTreeMap<usize, Vec<Vec<Row>>> = BTreeMap::new();
         for &place in &concerned {
             let column = column(sources, &self.classes[place], identity, facts);
@@ -209,6 +231,11 @@ impl Tables {
         for entry in &entries {
             add(sources, &class, entry, &mut stages[entry.stage]);
         }
+        if class.direction == Direction::Egress && !entries.is_empty() {
+            let spoken = speaks_of(sources, &class, &entries);
+            let concerned = sources.identities.frontends_of(&spoken);
+            concerned.for_each(|identity| add_services(sources, &class, &entries, identity, &mut stages));
+        }
         let mut filled = Vec::new();
         let mut places = Vec::new();
         for stage in &stages {
@@ -263,12 +290,20 @@ impl Tables {
                 ports.extend(sources.used.port(protocol, name).filter(|_| direction == Direction::Egress));
             }
         }
+        if direction == Direction::Egress && speaks_of(sources, &compiled.class, &compiled.entries).ports {
+            self.with_ports.push(place);
+        }
         groups.iter().for_each(|group| self.by_group.entry(*group).or_default().push(place));
         ports.iter().for_each(|port| self.by_port.entry(*port).or_default().push(place));
     }
 }
 
-fn class(order: &Order, workload: &Workload, policies: &[usize], direction: Direction) -> Class {
+fn class(
+    order: &Order,
+    (workload, mode): (&Workload, Mode),
+    policies: &[usize],
+    direction: Direction,
+) -> Class {
     let has_rules = |policy: &&usize| order.rules(**policy, direction).is_some();
     let policies: Vec<usize> = policies.iter().filter(has_rules).copied().collect();
     let mut ports = Resolved::new();
@@ -279,7 +314,8 @@ fn class(order: &Order, workload: &Workload, policies: &[usize], direction: Dire
             ports.entry((protocol, name.to_owned())).or_insert_with(resolved);
         }
     }
-    Class { direction, policies, ports }
+    let undecided_passes = direction == Direction::Egress && mode != Mode::Enforce;
+    Class { direction, policies, ports, undecided_passes }
 }
 
 /// Puts the rules of a class in their order; a stage ends behind a tier that can be left by a rule.
@@ -304,13 +340,13 @@ fn entries(sources: Sources<'_>, class: &Class) -> Vec<Entry> {
                     None => 0,
                 };
                 let value = Rule { rank, rule: number, action, tier_default: 0, queries };
-                entries.push(Entry { stage, value, rule: Some((policy, index)) });
+                entries.push(Entry { stage, tier: tier_of(&policy), value, rule: Some((policy, index)) });
             }
         }
         let tier = tier_of(&policies[0]);
         if order.tiers[tier].default_action == DefaultAction::Deny {
             let value = deny(rank(&entries), numbers.tier_default(tier, class.direction));
-            entries.push(Entry { stage, value, rule: None });
+            entries.push(Entry { stage, tier, value, rule: None });
             if !can_be_left {
                 break;
             }
@@ -392,6 +428,9 @@ fn column(sources: Sources<'_>, compiled: &Compiled, identity: u32, facts: &Fact
             stages[entry.stage].add(identity, &prefixes(&named, &ports.collect::<Vec<_>>()), entry.value);
         }
     }
+    if class.direction == Direction::Egress {
+        add_services(sources, class, entries, identity, &mut stages);
+    }
     stages.iter().map(|stage| stage.rows_of(identity)).collect()
 }
 
@@ -415,5 +454,5 @@ fn resolve(workload: &Workload, protocol: Protocol, name: &str) -> Vec<u16> {
 
 /// A refusal that no author wrote.
 fn deny(rank: u32, rule: u32) -> Rule {
-    Rule { rank, rule, action: Action::Deny as u8, tier_default: 1, queries: 0 }
+    Rule { rank, rule, action: Action::Deny as u8, tier_default: TIER_DEFAULT, queries: 0 }
 }

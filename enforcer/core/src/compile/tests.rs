@@ -13,6 +13,7 @@ use crate::snapshot::Snapshot;
 
 mod examples;
 mod references;
+mod services;
 mod staging;
 
 fn refusals(snapshot: &Snapshot) -> Vec<String> {

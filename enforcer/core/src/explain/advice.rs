@@ -2,6 +2,7 @@
 //! one that does not turn the verdict is left out. Owns the candidates; never changes what is in force.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use enforcer_common::decide::Direction;
@@ -38,7 +39,11 @@ pub struct Advice {
 pub(super) fn advise(snapshot: &Snapshot, question: &Question, answer: &Answer) -> Vec<Advice> {
     let Some(workload) = snapshot.workloads.get(&question.workload) else { return Vec::new() };
     let passes = answer.verdict.passes();
-    let case = Case { snapshot, question, workload, passes };
+    // Of a service, it is a backend that is to be judged otherwise.
+    let backend = answer.backends.iter().find(|backend| backend.verdict.passes() == passes);
+    let own = (question.remote.to_canonical(), question.port);
+    let at = backend.map_or(own, |backend| (backend.address, backend.port));
+    let case = Case { snapshot, question, at, workload, passes };
     let mut candidates = case.about_decider(answer);
     if !passes {
         candidates.extend(case.labels());
@@ -52,6 +57,8 @@ pub(super) fn advise(snapshot: &Snapshot, question: &Question, answer: &Answer) 
 struct Case<'a> {
     snapshot: &'a Snapshot,
     question: &'a Question,
+    /// Address and port of the other side that a change speaks of.
+    at: (IpAddr, u16),
     workload: &'a Workload,
     passes: bool,
 }
@@ -81,6 +88,8 @@ impl Case<'_> {
         match (answer.reason, &answer.rule) {
             (Reason::Rule, Some(rule)) => self.about_rule(rule),
             (Reason::TierDefault, Some(tier)) => self.about_tier(&tier.tier),
+            (Reason::BackendsDiffer, Some(rule)) if rule.index.is_some() => self.about_rule(rule),
+            (Reason::BackendsDiffer, Some(tier)) => self.about_tier(&tier.tier),
             (Reason::ModeDefault, _) => self.new_policy().into_iter().collect(),
             _ => Vec::new(),
         }
@@ -166,7 +175,7 @@ impl Case<'_> {
     }
 
     fn other(&self) -> Option<&Workload> {
-        owner(self.snapshot, self.question.remote.to_canonical())
+        owner(self.snapshot, self.at.0)
     }
 
     /// Selectors that mean the other side, where it is a workload.
@@ -183,7 +192,7 @@ impl Case<'_> {
     }
 
     fn block(&self) -> String {
-        ipnet::IpNet::from(self.question.remote.to_canonical()).to_string()
+        ipnet::IpNet::from(self.at.0).to_string()
     }
 
     fn peer(&self) -> Value {
@@ -211,7 +220,7 @@ impl Case<'_> {
     }
 
     fn port(&self) -> Value {
-        let Question { protocol, port, .. } = self.question;
+        let (protocol, port) = (self.question.protocol, self.at.1);
         let [kind, code] = port.to_be_bytes();
         match (protocol.has_ports(), protocol.has_types()) {
             (true, _) => json!({"protocol": protocol, "port": port}),
@@ -231,7 +240,7 @@ impl Case<'_> {
             Protocol::SCTP => "sctp",
             _ => return None,
         };
-        Some(json!({name: {"destinationPort": {"number": self.question.port}}}))
+        Some(json!({name: {"destinationPort": {"number": self.at.1}}}))
     }
 
     /// Labels by which a rule that is there would admit the flow: on the other side, or on the workload itself.
@@ -350,8 +359,8 @@ impl Case<'_> {
             (false, Reason::ModeDefault) => {
                 vec![set("policy", "all that no tier decides is allowed there"), observe()]
             }
-            (false, Reason::Rule | Reason::TierDefault) => vec![observe()],
-            (true, Reason::Rule | Reason::TierDefault) => {
+            (false, Reason::Rule | Reason::TierDefault | Reason::BackendsDiffer) => vec![observe()],
+            (true, Reason::Rule | Reason::TierDefault | Reason::BackendsDiffer) => {
                 vec![set("policy", "what is refused there is dropped again")]
             }
             _ => Vec::new(),

@@ -53,6 +53,48 @@ fn it_is_said_where_a_server_name_must_follow() {
     assert_eq!((quic.egress.verdict, quic.egress.verifies_sni), (Verdict::Denied, false));
 }
 
+/// The service `shop/web` at 10.96.0.1, with two pods behind it of which one may be reached.
+fn service() -> crate::snapshot::Snapshot {
+    let mut snapshot = crate::fixture::snapshot(&[
+        "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: out, namespace: shop}, spec: {
+          podSelector: {matchLabels: {app: client}}, policyTypes: [Egress],
+          egress: [{to: [{podSelector: {matchLabels: {app: old}}}], ports: [{port: 8080}]}]}}",
+        "{apiVersion: v1, kind: Service, metadata: {name: web, namespace: shop},
+          spec: {clusterIPs: [10.96.0.1], selector: {part: web}, ports: [{port: 80, targetPort: 8080}]}}",
+        "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: web-1, namespace: shop,
+          labels: {kubernetes.io/service-name: web}}, addressType: IPv4, ports: [{port: 8080}],
+          endpoints: [{addresses: [10.0.0.2]}, {addresses: [10.0.0.3]}]}",
+    ]);
+    add(&mut snapshot, "shop", "client", &["10.0.0.1"]);
+    add(&mut snapshot, "shop", "old", &["10.0.0.2"]);
+    add(&mut snapshot, "shop", "new", &["10.0.0.3"]);
+    for name in ["old", "new"] {
+        let known = snapshot.workloads.get_mut(&WorkloadId::new("shop", name)).expect("it was added");
+        std::sync::Arc::make_mut(known).local = false;
+    }
+    snapshot
+}
+
+#[test]
+fn a_service_is_explained_backend_by_backend_and_advice_is_about_backends() {
+    let query = Query { from: WorkloadId::new("shop", "client"), ..query("client", "10.96.0.1", "80") };
+    let explained = explain(&service(), &query).expect("it is known").to_string();
+    assert_eq!(
+        explained,
+        "shop/client -> 10.96.0.1 80/TCP: DENIED
+egress of shop/client: DENIED (backends-differ: Tier kubernetes egress default)
+  tier admin: no policy selects it
+  tier kubernetes: not all backends of the service come to the same
+  backend 10.0.0.2:8080: FORWARDED by NetworkPolicy shop/out egress[0]
+  backend 10.0.0.3:8080: DENIED by Tier kubernetes egress default
+  to admit it: add {ports: [{port: 8080, protocol: TCP}], to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: shop}}, podSelector: {matchLabels: {app: new}}}]} to spec.egress of NetworkPolicy shop/out
+  to admit it: label shop/new app=old: NetworkPolicy shop/out then admits it
+  to admit it: set enforcer.dev/mode=observe on namespace shop: nothing is dropped there any more, only reported
+ingress: 10.96.0.1 is a service; each backend's own policy is asked there
+"
+    );
+}
+
 #[test]
 fn a_workload_is_judged_on_both_sides() {
     assert_eq!(

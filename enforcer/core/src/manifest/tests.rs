@@ -17,6 +17,7 @@ use crate::protocol::Protocol;
 mod cluster;
 mod cluster_network;
 mod segment;
+mod service;
 mod stage;
 
 fn read(text: &str) -> Result<Object, Vec<String>> {

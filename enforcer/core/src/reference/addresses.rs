@@ -24,6 +24,18 @@ pub(super) fn matches(snapshot: &Snapshot, workload: &Workload, question: &Quest
     }
 }
 
+/// True when some peer of the rule means a name of the other side, and some port of the rule the flow's.
+pub(super) fn matches_by_name(
+    snapshot: &Snapshot,
+    workload: &Workload,
+    question: &Question,
+    rule: &Rule,
+) -> bool {
+    let Peers::OneOf(peers) = &rule.peers else { return false };
+    peers.iter().any(|peer| is_called(snapshot, question, rule.action, peer))
+        && has_port(snapshot, workload, question, &rule.ports, true)
+}
+
 /// True when a peer means the other side's address.
 fn means(snapshot: &Snapshot, question: &Question, peer: &Peer) -> bool {
     let remote = question.remote.to_canonical();
@@ -96,7 +108,7 @@ fn is_of_service(snapshot: &Snapshot, address: IpAddr, namespace: &str, name: &s
         return false;
     }
     is_among(address, &service.addresses)
-        || service.slices.values().any(|slice| is_among(address, slice))
+        || service.endpoints().any(|endpoint| endpoint.to_canonical() == address)
         || owner(snapshot, address).is_some_and(is_selected)
 }
 
@@ -151,7 +163,7 @@ pub(super) fn is_host(snapshot: &Snapshot, address: IpAddr) -> bool {
     snapshot.hosts().any(|host| host.to_canonical() == address)
 }
 
-fn is_remote_node(snapshot: &Snapshot, address: IpAddr) -> bool {
+pub(super) fn is_remote_node(snapshot: &Snapshot, address: IpAddr) -> bool {
     !is_host(snapshot, address) && snapshot.remote_nodes().any(|node| node.to_canonical() == address)
 }
 

@@ -1,12 +1,14 @@
 //! Random objects that policy refers to: namespaces in a tree, workloads, nodes, services, external networks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use enforcer_core::hierarchy::PARENT_LABEL;
+use enforcer_core::manifest::Object;
 use enforcer_core::object::{
-    EndpointSlice, ExternalNetwork, MODE_LABEL, NamedPort, Namespace, Node, Service, Workload, WorkloadId,
-    ZONE_LABEL,
+    Endpoint, EndpointPort, EndpointSlice, EndpointState, ExternalNetwork, MODE_LABEL, NamedPort, Namespace,
+    Node, Service, ServicePort, SlicePart, Workload, WorkloadId, ZONE_LABEL,
 };
 use enforcer_core::protocol::Protocol;
 use proptest::collection::{btree_map, btree_set, vec};
@@ -116,28 +118,97 @@ pub(super) fn node() -> impl Strategy<Value = Node> {
 /// A service that may or may not select pods; all but the one that never exists.
 pub(super) fn service() -> impl Strategy<Value = Service> {
     let other = option::weighted(0.3, select(&["a.example.com", "nobody.net"][..]));
-    (select(&SERVICES[..3]), labels(&["app"], &["x", "y"]), vec(address(), 0..2), other).prop_map(
-        |((namespace, name), selector, addresses, other)| Service {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            labels: BTreeMap::new(),
-            selector,
-            addresses,
-            external_name: other.map(|name| name.parse().expect("a name")),
-        },
+    let addresses = (vec(address(), 0..3), vec(address(), 0..2));
+    let selector = labels(&["app"], &["x", "y"]);
+    (select(&SERVICES[..3]), selector, addresses, vec(service_port(), 0..4), prop::bool::weighted(0.2), other)
+        .prop_map(|((namespace, name), selector, (addresses, external_addresses), ports, is_local, other)| {
+            Service {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+                labels: BTreeMap::new(),
+                selector,
+                addresses,
+                external_addresses,
+                ports,
+                is_local,
+                external_name: other.map(|name| name.parse().expect("a name")),
+            }
+        })
+}
+
+/// A service that is reached somewhere, and endpoints that answer at each of its ports.
+pub(crate) fn equipped_service() -> impl Strategy<Value = Vec<Object>> {
+    let declared = (
+        service(),
+        vec(address(), 1..3),
+        vec(service_port(), 1..3),
+        option::weighted(0.3, labels(&["app"], &["x"])),
+    );
+    let declared = declared.prop_map(|(service, addresses, ports, selector)| Service {
+        addresses,
+        ports,
+        selector: selector.unwrap_or_default(),
+        external_name: None,
+        ..service
+    });
+    let part = (vec(endpoint(1..2), 1..4), vec(select(&[80, 443, 8080][..]), 3));
+    (declared, vec(part, 1..3)).prop_map(|(service, parts)| {
+        let mut objects = Vec::new();
+        for (number, (endpoints, targets)) in parts.into_iter().enumerate() {
+            let ports = service.ports.iter().zip(targets).map(|(port, target)| EndpointPort {
+                name: port.name.clone(),
+                protocol: port.protocol,
+                port: target,
+            });
+            objects.push(Object::EndpointSlice(EndpointSlice {
+                namespace: service.namespace.clone(),
+                name: format!("{}-{number}", service.name),
+                service: Some(service.name.clone()),
+                part: SlicePart { endpoints, ports: ports.collect() },
+            }));
+        }
+        objects.push(Object::Service(service));
+        objects
+    })
+}
+
+fn service_port() -> impl Strategy<Value = ServicePort> {
+    let node_port = option::weighted(0.3, select(&[1024, 8079][..]));
+    (port_name(), carrier(), select(&[80, 443, 8080][..]), node_port).prop_map(
+        |(name, protocol, port, node_port)| ServicePort { name: name.to_owned(), protocol, port, node_port },
     )
+}
+
+/// Names of ports, of services and of parts of their endpoints.
+fn port_name() -> impl Strategy<Value = &'static str> {
+    select(&["", "", "web"][..])
+}
+
+fn carrier() -> impl Strategy<Value = Protocol> {
+    select(&[Protocol::TCP, Protocol::TCP, Protocol::UDP][..])
 }
 
 /// A slice of a service, whether that is declared or not.
 pub(super) fn slice() -> impl Strategy<Value = EndpointSlice> {
-    (select(&SERVICES[..3]), 0..2u8, vec(address(), 0..3)).prop_map(
-        |((namespace, service), number, addresses)| EndpointSlice {
+    let port = (port_name(), carrier(), select(&[80, 443, 8080][..]))
+        .prop_map(|(name, protocol, port)| EndpointPort { name: name.to_owned(), protocol, port });
+    (select(&SERVICES[..3]), 0..2u8, vec(endpoint(0..3), 0..4), vec(port, 0..4)).prop_map(
+        |((namespace, service), number, endpoints, ports)| EndpointSlice {
             namespace: namespace.to_owned(),
             name: format!("slice{number}"),
             service: Some(service.to_owned()),
-            addresses,
+            part: SlicePart { endpoints, ports },
         },
     )
+}
+
+fn endpoint(count: Range<usize>) -> impl Strategy<Value = Endpoint> {
+    let state = prop_oneof![
+        5 => Just(EndpointState::Ready),
+        1 => Just(EndpointState::Ending),
+        1 => Just(EndpointState::Away),
+    ];
+    (vec(address(), count), state).prop_map(|(addresses, state)| Endpoint { addresses, state })
 }
 
 /// An external network; mostly with addresses and names.

@@ -13,7 +13,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
-pub(crate) use cluster::{labels, namespaces, workload};
+pub(crate) use cluster::{equipped_service, labels, namespaces, workload};
 
 mod cluster;
 mod policies;
@@ -116,11 +116,14 @@ pub(crate) fn snapshots() -> impl Strategy<Value = Snapshot> {
 fn objects() -> impl Strategy<Value = Vec<Object>> {
     (
         vec(cluster::node().prop_map(Object::Node), 0..4),
-        vec(cluster::service().prop_map(Object::Service), 0..4),
-        vec(cluster::slice().prop_map(Object::EndpointSlice), 0..4),
+        vec(cluster::service().prop_map(Object::Service), 0..3),
+        vec(cluster::slice().prop_map(Object::EndpointSlice), 0..3),
+        vec(equipped_service(), 0..3).prop_map(|services| services.concat()),
         vec(cluster::external_network().prop_map(Object::ExternalNetwork), 0..5),
     )
-        .prop_map(|(nodes, services, slices, networks)| [nodes, services, slices, networks].concat())
+        .prop_map(|(nodes, services, slices, equipped, networks)| {
+            [nodes, services, slices, equipped, networks].concat()
+        })
 }
 
 /// An object of any kind but workloads and namespaces.
@@ -145,6 +148,25 @@ pub(crate) fn flow() -> impl Strategy<Value = Flow> {
             Flow { workload, direction, remote, names, protocol, port }
         },
     )
+}
+
+/// A flow like this one to a place where a service of the snapshot is reached; the flow itself where none is.
+pub(crate) fn to_service(snapshot: &Snapshot, flow: &Flow) -> Flow {
+    let mut places = Vec::new();
+    for service in snapshot.services.values() {
+        for port in &service.ports {
+            let own = service.addresses.iter().chain(&service.external_addresses);
+            places.extend(own.map(|address| (*address, port.protocol, port.port)));
+            let nodes = snapshot.nodes.values().flat_map(|node| &node.addresses);
+            let at_nodes = nodes.filter_map(|address| Some((*address, port.protocol, port.node_port?)));
+            places.extend(at_nodes);
+        }
+    }
+    if places.is_empty() {
+        return flow.clone();
+    }
+    let (remote, protocol, port) = places[(usize::from(flow.port) + flow.names.len()) % places.len()];
+    Flow { direction: Direction::Egress, remote, protocol, port, ..flow.clone() }
 }
 
 fn address() -> impl Strategy<Value = IpAddr> {

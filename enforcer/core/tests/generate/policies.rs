@@ -191,6 +191,7 @@ fn rule(action: BoxedStrategy<Action>, named: bool) -> impl Strategy<Value = Rul
     let queries = option::weighted(0.3, vec(pattern(), 1..3));
     (option::of(select(&["r", "s"][..])), action, peers, ports, queries).prop_map(
         move |(name, action, peers, ports, queries)| {
+            let peers = if action == Action::Pass { without_names(peers) } else { peers };
             let queries = queries.filter(|_| named && action == Action::Allow);
             let entries = Vec::new();
             Rule {
@@ -204,6 +205,13 @@ fn rule(action: BoxedStrategy<Action>, named: bool) -> impl Strategy<Value = Rul
             }
         },
     )
+}
+
+/// Names are not for rules that pass.
+fn without_names(peers: Peers) -> Peers {
+    let Peers::OneOf(mut peers) = peers else { return Peers::Any };
+    peers.retain(|peer| !matches!(peer, Peer::Name(_)));
+    if peers.is_empty() { Peers::Any } else { Peers::OneOf(peers) }
 }
 
 /// A rule that verifies server names: it allows names over TCP and nothing else.

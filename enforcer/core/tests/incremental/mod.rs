@@ -1,11 +1,12 @@
 //! The compiler that follows changes says what one that begins from nothing says, whatever the changes were; and what
 //! it says of its own changes is all that changed.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use enforcer_common::policy::Action;
-use enforcer_core::compile::{Compiler, Delta, Limits, Update, compile};
+use enforcer_core::compile::{Compiler, Delta, Limits, ServiceChange, Update, compile};
 use enforcer_core::manifest::Object;
 use enforcer_core::object::{Namespace, Workload, WorkloadId};
 use enforcer_core::plan::{HostTables, Plan};
@@ -35,6 +36,12 @@ enum Event {
     /// The rules of a policy deny what they allowed, of the same peers.
     Turned(Index),
     NodeGone(Index),
+    /// A service and its endpoints come, or are others.
+    Service(Vec<Object>),
+    ServiceGone(Index),
+    SliceGone(Index),
+    /// Another snapshot, in which a service and a workload are others.
+    Replaced(Vec<Object>, Workload),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -49,6 +56,11 @@ fn event() -> impl Strategy<Value = Event> {
         1 => any::<Index>().prop_map(Event::PolicyGone),
         2 => any::<Index>().prop_map(Event::Turned),
         1 => any::<Index>().prop_map(Event::NodeGone),
+        6 => generate::equipped_service().prop_map(Event::Service),
+        1 => any::<Index>().prop_map(Event::ServiceGone),
+        2 => any::<Index>().prop_map(Event::SliceGone),
+        2 => (generate::equipped_service(), generate::workload())
+            .prop_map(|(objects, workload)| Event::Replaced(objects, workload)),
     ]
 }
 
@@ -74,16 +86,53 @@ fn happen(compiler: &mut Compiler, event: &Event) -> Update {
             let gone = before.filter(|before| before.id != new.id).map(|before| (before.id.clone(), None));
             compiler.change(gone.into_iter().chain([(new.id.clone(), Some(new))]))
         }
+        Event::Service(objects) => compiler.change_services(objects.iter().cloned().map(change_of)),
+        Event::ServiceGone(which) => {
+            let gone = key(&compiler.snapshot().services, which);
+            let gone = gone.map(|(namespace, name)| ServiceChange::ServiceGone(namespace, name));
+            compiler.change_services(gone)
+        }
+        Event::SliceGone(which) => {
+            let services = compiler.snapshot().services.iter();
+            let slices = services.flat_map(|((namespace, _), service)| {
+                service.slices.keys().map(|name| ((namespace.clone(), name.clone()), ()))
+            });
+            let gone = key(&slices.collect(), which);
+            compiler.change_services(gone.map(|(namespace, name)| ServiceChange::SliceGone(namespace, name)))
+        }
+        Event::Replaced(objects, workload) => {
+            let mut snapshot = compiler.snapshot().clone();
+            objects.iter().for_each(|object| snapshot.apply(object.clone()));
+            snapshot.workloads.insert(workload.id.clone(), Arc::new(workload.clone()));
+            compiler.replace(snapshot)
+        }
         other => compiler.edit(|snapshot| alter(snapshot, other)),
     }
+}
+
+/// One of the keys, where there is one.
+fn key<K: Clone + Ord, V>(map: &BTreeMap<K, V>, which: &Index) -> Option<K> {
+    (!map.is_empty()).then(|| map.keys().nth(which.index(map.len())).expect("there is one").clone())
+}
+
+fn change_of(object: Object) -> ServiceChange {
+    match object {
+        Object::Service(service) => ServiceChange::Service(service),
+        Object::EndpointSlice(slice) => ServiceChange::Slice(slice),
+        other => unreachable!("{other:?} is no part of a service"),
+    }
+}
+
+/// True for what only services and their endpoints have to do with.
+fn is_of_services(event: &Event) -> bool {
+    matches!(event, Event::Service(_) | Event::ServiceGone(_) | Event::SliceGone(_))
 }
 
 /// Changes what is no workload.
 fn alter(snapshot: &mut Snapshot, event: &Event) {
     fn remove<K: Clone + Ord, V>(map: &mut BTreeMap<K, V>, which: &Index) {
-        let keys: Vec<K> = map.keys().cloned().collect();
-        if !keys.is_empty() {
-            map.remove(&keys[which.index(keys.len())]);
+        if let Some(key) = key(map, which) {
+            map.remove(&key);
         }
     }
     match event {
@@ -92,7 +141,7 @@ fn alter(snapshot: &mut Snapshot, event: &Event) {
         Event::PolicyGone(which) => remove(&mut snapshot.policies, which),
         Event::Turned(which) => turn(snapshot, which),
         Event::NodeGone(which) => remove(&mut snapshot.nodes, which),
-        _ => unreachable!("workloads are changed by themselves"),
+        _ => unreachable!("workloads and services are changed by themselves"),
     }
 }
 
@@ -111,18 +160,23 @@ fn turn(snapshot: &mut Snapshot, which: &Index) {
 #[test]
 fn following_changes_is_compiling_from_nothing() {
     let cases = (generate::snapshots(), vec((event(), vec(generate::flow(), FLOWS)), 1..12));
-    let outcome = TestRunner::new(config(5)).run(&cases, |(snapshot, events)| {
+    let moved = Cell::new(0);
+    let config = config(5);
+    let least = config.cases / 10;
+    let outcome = TestRunner::new(config).run(&cases, |(snapshot, events)| {
         let mut compiler = Compiler::new(snapshot, Limits::default());
         for (event, flows) in &events {
             let before = compiler.plan().clone();
             if let Update::Delta(delta) = happen(&mut compiler, event) {
                 check_delta(&before, compiler.plan(), &delta)?;
+                moved.set(moved.get() + u32::from(is_of_services(event) && !delta.prefixes.is_empty()));
             }
             check_plan(&compiler, flows)?;
         }
         Ok(())
     });
     outcome.unwrap_or_else(|error| panic!("{error}"));
+    assert!(moved.get() >= least, "only {} changes of services moved an address: too few", moved.get());
 }
 
 /// The plan decides as one from nothing does.
@@ -141,8 +195,16 @@ fn check_plan(compiler: &Compiler, flows: &[Flow]) -> Result<(), TestCaseError> 
     let (mut tables, mut expected) = (HostTables::new(plan), HostTables::new(&whole));
     for flow in flows {
         let workload = local[flow.workload.index(local.len())];
-        let decided = decide(plan, &mut tables, workload, flow);
-        prop_assert_eq!(decided, decide(&whole, &mut expected, workload, flow), "{} {:?}", workload, flow);
+        for flow in [flow, &generate::to_service(compiler.snapshot(), flow)] {
+            let decided = decide(plan, &mut tables, workload, flow);
+            prop_assert_eq!(
+                decided,
+                decide(&whole, &mut expected, workload, flow),
+                "{} {:?}",
+                workload,
+                flow
+            );
+        }
     }
     Ok(())
 }

@@ -90,9 +90,11 @@ pub fn verdict(verdict: Verdict) -> wire::Verdict {
 pub fn drop_reason(reason: Reason) -> DropReason {
     match reason {
         Reason::Rule | Reason::SniMismatch | Reason::SniAbsent | Reason::NotTls => DropReason::PolicyDeny,
-        Reason::TierDefault | Reason::ModeDefault | Reason::DnsUnreadQuery | Reason::TlsUnread => {
-            DropReason::PolicyDenied
-        }
+        Reason::TierDefault
+        | Reason::ModeDefault
+        | Reason::BackendsDiffer
+        | Reason::DnsUnreadQuery
+        | Reason::TlsUnread => DropReason::PolicyDenied,
         Reason::FromHost => DropReason::Unknown,
         Reason::Truncated
         | Reason::BadIpHeader
