@@ -25,6 +25,7 @@ mod records;
 mod restart;
 mod rules;
 mod server_names;
+mod services;
 mod shapes;
 mod sockets;
 mod spoofed;
