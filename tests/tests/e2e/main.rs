@@ -11,9 +11,11 @@ use libtest_mimic::{Arguments, Trial};
 
 mod bare;
 mod charts;
+mod egress;
 mod install;
 mod many;
 mod netpol;
+mod services;
 
 /// A story: its name, and what happens.
 type Story = (&'static str, fn(&Kube) -> Result<()>);
@@ -23,7 +25,15 @@ const CLUSTERS: &[(&str, Setup, &[&[Story]])] = &[
     (
         "one_node",
         Setup { nodes: 1, proxy: Proxy::Iptables, cni: Cni::Ptp },
-        &[bare::ONCE, charts::STORIES, install::BEGIN, install::LIFE, install::END],
+        &[
+            bare::ONCE,
+            charts::STORIES,
+            install::BEGIN,
+            egress::STORIES,
+            services::STORIES,
+            install::LIFE,
+            install::END,
+        ],
     ),
     (
         "two_nodes",
