@@ -11,6 +11,7 @@ use libtest_mimic::{Arguments, Trial};
 
 mod bare;
 mod charts;
+mod conditions;
 mod egress;
 mod install;
 mod many;
@@ -38,7 +39,15 @@ const CLUSTERS: &[(&str, Setup, &[&[Story]])] = &[
     (
         "two_nodes",
         Setup { nodes: 2, proxy: Proxy::Nftables, cni: Cni::Bridge },
-        &[bare::STORIES, install::BEGIN, netpol::STORIES, install::LIFE, many::STORIES, install::END],
+        &[
+            bare::STORIES,
+            install::BEGIN,
+            conditions::STORIES,
+            netpol::STORIES,
+            install::LIFE,
+            many::STORIES,
+            install::END,
+        ],
     ),
 ];
 

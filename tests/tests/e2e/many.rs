@@ -18,36 +18,32 @@ const PODS: usize = 104;
 fn a_full_node(cluster: &Kube) -> Result<()> {
     let index = cluster.nodes.len() - 1;
     let node = node_name(index);
-    let before = enforced(&status(cluster, index)?)?.len();
     cluster.namespace("crowd", &[])?;
     cluster.apply(&deployment(&node).to_string())?;
     cluster.kubectl(&["-n", "crowd", "rollout", "status", "deployment/crowd", "--timeout=300s"])?;
     cluster.wait("every pod of the node is enforced", || {
         let status = status(cluster, index)?;
-        Ok((enforced(&status)?.len() == before + PODS && all(&status)?.len() == before + PODS).then_some(()))
+        let crowd = crowd(&status)?;
+        let are_enforced = crowd.iter().all(|workload| workload["enforced"] == true);
+        Ok((crowd.len() == PODS && are_enforced).then_some(()))
     })?;
     let drain =
         ["drain", &node, "--ignore-daemonsets", "--force", "--delete-emptydir-data", "--timeout=180s"];
     cluster.kubectl(&drain)?;
-    let crowd = || -> Result<Option<()>> {
-        let status = status(cluster, index)?;
-        let is_of_crowd =
-            |workload: &Value| workload["workload"].as_str().is_some_and(|id| id.starts_with("crowd/"));
-        Ok((!all(&status)?.iter().any(is_of_crowd)).then_some(()))
-    };
-    cluster.wait("the drained node's agent has forgotten its pods", crowd)?;
+    let forgotten = || Ok(crowd(&status(cluster, index)?)?.is_empty().then_some(()));
+    cluster.wait("the drained node's agent has forgotten its pods", forgotten)?;
     cluster.kubectl(&["delete", "namespace", "crowd", "--wait=false"])?;
     cluster.kubectl(&["uncordon", &node])?;
     let resolver = ["-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s"];
     cluster.kubectl(&resolver).map(drop)
 }
 
-fn all(status: &Value) -> Result<&Vec<Value>> {
-    status["workloads"].as_array().context("a status with workloads")
-}
-
-fn enforced(status: &Value) -> Result<Vec<&Value>> {
-    Ok(all(status)?.iter().filter(|workload| workload["enforced"] == true).collect())
+/// The story's workloads: pods of other stories may still be going.
+fn crowd(status: &Value) -> Result<Vec<&Value>> {
+    let all = status["workloads"].as_array().context("a status with workloads")?;
+    let is_of_crowd =
+        |workload: &&Value| workload["workload"].as_str().is_some_and(|id| id.starts_with("crowd/"));
+    Ok(all.iter().filter(is_of_crowd).collect())
 }
 
 fn deployment(node: &str) -> Value {
