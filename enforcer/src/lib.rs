@@ -2,7 +2,6 @@
 
 pub mod agent;
 pub mod api;
-pub mod causes;
 pub mod cli;
 pub mod cni;
 pub mod complaints;

@@ -1,11 +1,11 @@
 //! Name patterns: what they look like and which names they match. Never DNS messages.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
+
+use crate::schema::schema;
 
 pub mod automaton;
 
@@ -86,19 +86,11 @@ impl<'de> Deserialize<'de> for Pattern {
     }
 }
 
-impl JsonSchema for Pattern {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> Cow<'static, str> {
-        "Pattern".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let text =
-            "A name such as example.com, *.example.com (one or more labels in front) or api-*.example.com.";
-        json_schema!({"type": "string", "minLength": 1, "maxLength": 253, "description": text})
-    }
-}
+schema!(Pattern, {
+    "type": "string", "minLength": 1, "maxLength": 253,
+    "description":
+        "A name such as example.com, *.example.com (one or more labels in front) or api-*.example.com.",
+});
 
 /// What is wrong with a pattern in normal form.
 fn complaint(text: &str) -> Option<String> {

@@ -3,6 +3,7 @@
 //! A policy: [`manifest`] reads it, [`policy`] holds it, [`snapshot`] is everything known at one moment,
 //! [`compile`] makes a [`plan`] of that.
 
+pub mod causes;
 pub mod check;
 pub mod compile;
 pub mod dns;
@@ -21,6 +22,7 @@ pub mod protocol;
 pub mod record;
 pub mod reference;
 pub mod refusal;
+mod schema;
 pub mod simulate;
 pub mod snapshot;
 pub mod words;

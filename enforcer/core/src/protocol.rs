@@ -1,13 +1,13 @@
 //! IP protocol numbers and their names in policies. Never ports.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use enforcer_common::packet;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::schema::schema;
 
 /// An IP protocol. Written `TCP`, `UDP`, `SCTP`, `ICMP`, `ICMPv6` or as its number, 0 to 255.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,20 +88,10 @@ impl<'de> Deserialize<'de> for Protocol {
     }
 }
 
-impl JsonSchema for Protocol {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> Cow<'static, str> {
-        "Protocol".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "x-kubernetes-int-or-string": true,
-            "description": "TCP, UDP, SCTP, ICMP, ICMPv6, or a number from 0 to 255.",
-        })
-    }
-}
+schema!(Protocol, {
+    "x-kubernetes-int-or-string": true,
+    "description": "TCP, UDP, SCTP, ICMP, ICMPv6, or a number from 0 to 255.",
+});
 
 struct ProtocolVisitor;
 

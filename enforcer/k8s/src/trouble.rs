@@ -1,5 +1,6 @@
 //! What is wrong between the agent and the API server, told so that an operator can mend it.
 
+use enforcer_core::causes::chain;
 use kube::core::Status;
 use kube::runtime::watcher;
 
@@ -24,12 +25,12 @@ impl Trouble {
             | watcher::Error::WatchStartFailed(error)
             | watcher::Error::WatchFailed(error) => error,
             watcher::Error::WatchError(status) => return of_status(status),
-            watcher::Error::NoResourceVersion => return Some(Self::Away(text(error))),
+            watcher::Error::NoResourceVersion => return Some(Self::Away(chain(error))),
         };
         match error {
             kube::Error::Api(status) => of_status(status),
             // A stream that ends is taken up again.
-            other => Some(Self::Away(text(other))),
+            other => Some(Self::Away(chain(other))),
         }
     }
 
@@ -71,21 +72,6 @@ fn of_status(status: &Status) -> Option<Trouble> {
         410 => None,
         _ => Some(Trouble::Away(status.message.clone())),
     }
-}
-
-/// An error with its causes in one line, each once.
-fn text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use enforcer_core::object::WorkloadId;
 
 use super::kernel::{Kernel, Links};
 use super::resolve::Resolved;
-use crate::causes::chain;
+use enforcer_core::causes::chain;
 
 /// What was done.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]

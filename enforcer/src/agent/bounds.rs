@@ -8,7 +8,7 @@ use super::kernel::{Kernel, Links};
 use super::moment::Moment;
 use super::worker::{FILL_SWEEPS, Worker};
 use crate::api::dns::LearnedStatus;
-use crate::causes::chain;
+use enforcer_core::causes::chain;
 
 /// Live addresses of one workload when nothing else is said: an eighth of what the node has room for.
 pub const PER_WORKLOAD: usize = 8_192;

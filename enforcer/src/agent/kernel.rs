@@ -91,7 +91,7 @@ impl Host {
         let (tell, held) = mpsc::channel();
         let holding = dataplane.hold(tell).inspect_err(|error| {
             tracing::warn!(
-                error = crate::causes::chain(error),
+                error = enforcer_core::causes::chain(error),
                 "DNS answers that the kernel cannot read pass and open nothing"
             );
         });

@@ -13,7 +13,7 @@ use enforcer_dataplane::group_root;
 use super::kernel::{Kernel, Links};
 use super::worker::Worker;
 use crate::api::SocketsStatus;
-use crate::causes::chain;
+use enforcer_core::causes::chain;
 
 /// Whose sockets are judged.
 #[derive(Clone, PartialEq, Eq, Debug)]

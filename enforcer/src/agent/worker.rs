@@ -31,10 +31,10 @@ use super::source::{Found, Look, Source};
 use super::tally::Tally;
 use super::view::View;
 use super::{attach, resolvers};
-use crate::causes::chain;
 use crate::source::problem::Problem;
 use crate::telemetry::export::Exporter;
 use crate::telemetry::records::records;
+use enforcer_core::causes::chain;
 
 /// Sweeps between two readings of everything that tells of its changes by itself, in case it did not.
 const RELOAD_SWEEPS: u32 = 5;

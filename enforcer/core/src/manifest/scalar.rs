@@ -1,16 +1,15 @@
 //! Single values of manifests that can be wrong by themselves: CIDRs and ports. Refused while they are read,
 //! so that the parser's location is the value's.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::report::Report;
+use crate::schema::schema;
 
 /// A prefix as written: bits beyond its length may be set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,17 +22,10 @@ impl<'de> Deserialize<'de> for Cidr {
     }
 }
 
-impl JsonSchema for Cidr {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> Cow<'static, str> {
-        "Cidr".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "maxLength": 49, "description": "A prefix such as 192.0.2.0/24 or 2001:db8::/32."})
-    }
-}
+schema!(Cidr, {
+    "type": "string", "maxLength": 49,
+    "description": "A prefix such as 192.0.2.0/24 or 2001:db8::/32.",
+});
 
 impl Cidr {
     /// The prefix, whose author is told when bits beyond its length are set.
@@ -86,29 +78,12 @@ impl<'de> Deserialize<'de> for PortNumber {
     }
 }
 
-impl JsonSchema for PortNumber {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> Cow<'static, str> {
-        "PortNumber".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "integer", "minimum": 1, "maximum": 65535})
-    }
-}
+schema!(PortNumber, {"type": "integer", "minimum": 1, "maximum": 65535});
 
-impl JsonSchema for PortRef {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> Cow<'static, str> {
-        "PortRef".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"x-kubernetes-int-or-string": true, "description": "A number from 1 to 65535, or a port's name."})
-    }
-}
+schema!(PortRef, {
+    "x-kubernetes-int-or-string": true,
+    "description": "A number from 1 to 65535, or a port's name.",
+});
 
 struct PortVisitor;
 

@@ -23,10 +23,10 @@ use tonic_types::StatusExt;
 use super::headers::{Header, stamps};
 use super::response::Answer;
 use super::{Failure, Stream, Taken, connect};
-use crate::causes::chain;
 use crate::telemetry::export::batch::Batch;
 use crate::telemetry::export::target::{Authority, Collector};
 use crate::telemetry::export::tls::{Files, Stamp};
+use enforcer_core::causes::chain;
 
 /// The method.
 const EXPORT: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";

@@ -18,10 +18,10 @@ use prost::Message;
 use super::headers::{Header, stamps};
 use super::response::Answer;
 use super::{Failure, Taken, connect};
-use crate::causes::chain;
 use crate::telemetry::export::batch::Batch;
 use crate::telemetry::export::target::Collector;
 use crate::telemetry::export::tls::{Files, Stamp};
+use enforcer_core::causes::chain;
 
 /// Octets of an answer that are read.
 const ANSWER: usize = 64 << 10;

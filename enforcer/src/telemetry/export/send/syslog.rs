@@ -9,10 +9,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UdpSocket, UnixDatagram, lookup_host};
 
 use super::{Failure, Stream, Taken, connect};
-use crate::causes::chain;
 use crate::telemetry::export::batch::{Batch, messages};
 use crate::telemetry::export::target::{Authority, SyslogServer};
 use crate::telemetry::export::tls::{Files, Stamp};
+use enforcer_core::causes::chain;
 
 /// A syslog server.
 #[derive(Debug)]
