@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use enforcer_common::name::{HASH_START, hash_step};
 use enforcer_core::manifest::Kind;
-use enforcer_core::refusal::ObjectRef;
+use enforcer_core::refusal::{ObjectRef, Refusal};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
@@ -48,8 +49,8 @@ const KINDS: [Kind; 4] = [Kind::SegmentPolicy, Kind::ClusterSegmentPolicy, Kind:
 /// What this node makes of the objects.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Verdicts {
-    /// What the compiler refuses, by object, written `field: reason`.
-    pub refused: BTreeMap<ObjectRef, Vec<String>>,
+    /// What the compiler refuses, by object.
+    pub refused: BTreeMap<ObjectRef, Vec<Refusal>>,
     /// Why what was compiled is not in force.
     pub failure: Option<String>,
     /// True once anything is in force.
@@ -148,12 +149,12 @@ impl Teller {
     /// Writes the conditions that are others than those written last.
     async fn write(&mut self, digest: u64) -> kube::Result<()> {
         let (in_step, all) = self.nodes(digest).await?;
-        let wanted: Vec<(ObjectRef, Value)> = {
+        let wanted: BTreeMap<ObjectRef, Value> = {
             let (index, verdicts) = (self.index.borrow(), self.verdicts.borrow());
             let ours = index.objects().iter().filter(|(key, _)| kind(key).is_some());
             ours.map(|(key, entry)| (key.clone(), status(key, entry, &verdicts, (in_step, all)))).collect()
         };
-        self.written.retain(|key, _| wanted.iter().any(|(known, _)| known == key));
+        self.written.retain(|key, _| wanted.contains_key(key));
         for (key, status) in wanted {
             if self.written.get(&key) != Some(&status) {
                 self.write_one(&key, &status).await?;
@@ -209,12 +210,8 @@ fn kind(key: &ObjectRef) -> Option<Kind> {
 
 /// Stands for all that is in force: names and generations of what was accepted (FNV-1a, 64 bits).
 fn digest(index: &Index, verdicts: &Verdicts) -> u64 {
-    let mut digest: u64 = 0xcbf2_9ce4_8422_2325;
-    let mut add = |text: &str| {
-        for octet in text.bytes().chain([0]) {
-            digest = (digest ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3);
-        }
-    };
+    let mut digest = HASH_START;
+    let mut add = |text: &str| digest = text.bytes().chain([0]).fold(digest, hash_step);
     for (key, entry) in index.objects().iter().filter(|(_, entry)| entry.generation != 0) {
         let is_accepted = entry.refusals.is_empty() && !verdicts.refused.contains_key(key);
         add(&key.to_string());
@@ -226,9 +223,9 @@ fn digest(index: &Index, verdicts: &Verdicts) -> u64 {
 
 /// The status of an object, its conditions without a time.
 fn status(key: &ObjectRef, entry: &Entry, verdicts: &Verdicts, (in_step, all): (usize, usize)) -> Value {
-    let invalid = entry.refusals.iter().map(|refusal| format!("{}: {}", refusal.field, refusal.reason));
+    let refused = entry.refusals.iter().chain(verdicts.refused.get(key).into_iter().flatten());
     let reasons: Vec<String> =
-        invalid.chain(verdicts.refused.get(key).into_iter().flatten().cloned()).collect();
+        refused.map(|refusal| format!("{}: {}", refusal.field, refusal.reason)).collect();
     let condition = |name: &str, holds: bool, reason: &str, message: String| {
         json!({
             "type": name, "status": if holds { "True" } else { "False" }, "reason": reason, "message": message,
@@ -317,7 +314,8 @@ mod tests {
         let one = digest(&index, &verdicts);
         assert_eq!(one, digest(&index, &verdicts));
         let key = index.objects().keys().next().expect("one").clone();
-        verdicts.refused.insert(key, vec!["spec.tier: there is no such tier".to_owned()]);
+        let (field, reason) = ("spec.tier".to_owned(), "there is no such tier".to_owned());
+        verdicts.refused.insert(key.clone(), vec![Refusal { object: key, field, reason }]);
         let refused = digest(&index, &verdicts);
         index.put(Kind::SegmentPolicy, &policy(81));
         verdicts.refused.clear();

@@ -12,7 +12,6 @@ use super::dns;
 use super::kernel::{Kernel, Links};
 use super::moment::Moment;
 use super::resolve::Resolved;
-use super::source::Source;
 use super::worker::{Worker, mode_text};
 use super::{assess, explain, rules};
 use crate::api::dns::DnsRequest;
@@ -210,14 +209,12 @@ impl<K: Kernel, L: Links> Worker<K, L> {
 
     /// Brings policy into force at the interface of a pod that was just set up, or says what is missing.
     fn attach(&mut self, request: &AttachRequest, now: &Moment) -> Response {
-        let Source::Cluster(pods) = &mut self.source else {
-            return failure("pods are none of this agent's: its workloads are listed in files");
-        };
-        if pods.tell(request) {
-            self.reread(now);
+        match self.source.tell(request) {
+            None => return failure("pods are none of this agent's: its workloads are listed in files"),
+            Some(true) => drop(self.reread(now)),
+            Some(false) => {}
         }
-        let Source::Cluster(pods) = &self.source else { return failure("the source is gone") };
-        let missing = pods.missing(request);
+        let missing = self.source.missing(request);
         Response::Attach(Attached { waiting: missing.or_else(|| self.missing(request)) })
     }
 

@@ -2,6 +2,7 @@
 //! each checked against the others and against the pod's own addresses. Owns what is said when none leads there or they
 //! disagree; never attaches anything.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -9,7 +10,8 @@ use std::path::PathBuf;
 use enforcer_dataplane::link::Interface;
 
 use super::kernel::Links;
-use crate::causes::chain;
+use enforcer_core::causes::chain;
+use results::Remembered;
 
 mod cgroup;
 mod results;
@@ -81,6 +83,20 @@ impl Finder {
         self.told.retain(|uid, _| uids.contains(uid.as_str()));
     }
 
+    /// A search for pods: what is the same for all of them is read once.
+    pub fn search(&self) -> Search<'_> {
+        Search { finder: self, remembered: OnceCell::new() }
+    }
+}
+
+/// A search for pods as they are now.
+pub struct Search<'a> {
+    finder: &'a Finder,
+    /// Read when the first pod is looked for.
+    remembered: OnceCell<Remembered>,
+}
+
+impl Search<'_> {
     /// Finds a pod by its UID and the addresses that the API server knows, none before it was set up.
     ///
     /// # Errors
@@ -99,10 +115,12 @@ impl Finder {
 
     /// The namespaces that may be the pod's, by what leads there.
     fn sandboxes(&self, uid: &str) -> Vec<(&'static str, Result<Sandbox, String>)> {
-        let told = self.told.get(uid).map(|sandbox| ("the network plugin", Ok(sandbox.clone())));
-        let result = results::sandbox(&self.options.cni_results, uid).transpose();
+        let Finder { options, told } = self.finder;
+        let told = told.get(uid).map(|sandbox| ("the network plugin", Ok(sandbox.clone())));
+        let remembered = self.remembered.get_or_init(|| results::read(&options.cni_results));
+        let result = remembered.sandbox(uid).transpose();
         let result = result.map(|sandbox| ("the results of CNI", sandbox));
-        let process = cgroup::namespace(&self.options.cgroups, &self.options.processes, uid);
+        let process = cgroup::namespace(&options.cgroups, &options.processes, uid);
         let process =
             process.map(|path| ("its processes", Ok(Sandbox { path, interface: INTERFACE.to_owned() })));
         told.into_iter().chain(result).chain(process).collect()

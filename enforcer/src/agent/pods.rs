@@ -13,10 +13,10 @@ use enforcer_k8s::index::{Changes, Index, Known};
 use enforcer_k8s::status::Verdicts;
 use tokio::sync::Notify;
 
-use super::find::{Finder, Sandbox};
+use super::find::{Finder, Sandbox, Search};
 use super::follow::Workloads;
 use super::kernel::Links;
-use super::resolve::Resolved;
+use super::resolve::{NAMELESS, Resolved};
 use super::settle;
 use super::source::{Found, Look, hosts};
 use crate::api::AttachRequest;
@@ -60,8 +60,7 @@ impl Pods {
     pub fn judge(&mut self, refused: &[Refusal], failure: Option<&String>, is_in_force: bool) {
         let mut verdicts = Verdicts { failure: failure.cloned(), is_in_force, ..Verdicts::default() };
         for refusal in refused {
-            let reason = format!("{}: {}", refusal.field, refusal.reason);
-            verdicts.refused.entry(refusal.object.clone()).or_default().push(reason);
+            verdicts.refused.entry(refusal.object.clone()).or_default().push(refusal.clone());
         }
         self.verdicts.replace(verdicts);
         self.telling.notify_one();
@@ -154,7 +153,7 @@ impl Pods {
             }
             Err(error) => {
                 let remedy = "until then pods start without waiting for their policy";
-                Some(Problem::of_file(&plugin.configurations, crate::causes::chain(&error), remedy))
+                Some(Problem::of_file(&plugin.configurations, enforcer_core::causes::chain(&error), remedy))
             }
         }
     }
@@ -171,6 +170,7 @@ impl Pods {
         let uids = self.local.values().map(|known| &*known.uid).collect();
         self.finder.retain(&uids);
         let known: BTreeMap<_, _> = before.iter().map(|resolved| (&resolved.workload.id, resolved)).collect();
+        let search = self.finder.search();
         let stays = |resolved: &Resolved| match &resolved.interface {
             Some((index, _)) => !matches!(links.by_index(*index), Ok(None)),
             None => false,
@@ -182,29 +182,9 @@ impl Pods {
             {
                 Resolved::clone(resolved)
             }
-            _ => self.find(pod, links),
+            _ => find(&search, pod, links),
         };
         self.local.iter().map(one).collect()
-    }
-
-    fn find(&self, pod: &Known, links: &impl Links) -> Resolved {
-        let told = &pod.workload.addresses;
-        match self.finder.find(&pod.uid, told, links) {
-            Ok(found) => {
-                let addresses = if told.is_empty() { found.addresses } else { told.clone() };
-                let nameless = "its interface has no address yet; it may send nothing until it has one";
-                let problem = addresses.is_empty().then(|| nameless.to_owned());
-                let workload = match *told == addresses {
-                    true => Arc::clone(&pod.workload),
-                    false => Workload { addresses, ..Workload::clone(&pod.workload) }.into(),
-                };
-                Resolved { workload, interface: Some(found.interface), sockets: unjudged(), problem }
-            }
-            Err(problem) => {
-                let (workload, problem) = (Arc::clone(&pod.workload), Some(problem));
-                Resolved { workload, interface: None, sockets: unjudged(), problem }
-            }
-        }
     }
 
     /// What is wrong with objects and with following them.
@@ -230,6 +210,26 @@ impl Pods {
 /// that is looked at again can be judged at its sockets.
 fn unjudged() -> Result<u64, String> {
     Err("sockets of a cluster's pods are judged at the interface".to_owned())
+}
+
+/// A pod where it is, or why it cannot be found.
+fn find(search: &Search<'_>, pod: &Known, links: &impl Links) -> Resolved {
+    let told = &pod.workload.addresses;
+    match search.find(&pod.uid, told, links) {
+        Ok(found) => {
+            let addresses = if told.is_empty() { found.addresses } else { told.clone() };
+            let problem = addresses.is_empty().then(|| NAMELESS.to_owned());
+            let workload = match *told == addresses {
+                true => Arc::clone(&pod.workload),
+                false => Workload { addresses, ..Workload::clone(&pod.workload) }.into(),
+            };
+            Resolved { workload, interface: Some(found.interface), sockets: unjudged(), problem }
+        }
+        Err(problem) => {
+            let (workload, problem) = (Arc::clone(&pod.workload), Some(problem));
+            Resolved { workload, interface: None, sockets: unjudged(), problem }
+        }
+    }
 }
 
 /// A refusal of an object that the API server holds.

@@ -8,8 +8,11 @@ use std::sync::Arc;
 use enforcer_core::object::Workload;
 
 use super::kernel::Links;
-use crate::causes::chain;
 use crate::source::workload::{Place, WorkloadEntry};
+use enforcer_core::causes::chain;
+
+/// The problem of a workload without an address.
+pub(super) const NAMELESS: &str = "its interface has no address yet; it may send nothing until it has one";
 
 /// A workload as it is found on this host.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,8 +43,7 @@ pub fn resolve<'a>(
             let last_known = || known.get(&entry.id).map(|resolved| resolved.workload.addresses.clone());
             let addresses = entry.addresses.clone().or(addresses).or_else(last_known).unwrap_or_default();
             let is_here = entry.place != Place::Elsewhere;
-            let nameless = "its interface has no address yet; it may send nothing until it has one";
-            let problem = problem.or((is_here && addresses.is_empty()).then(|| nameless.to_owned()));
+            let problem = problem.or((is_here && addresses.is_empty()).then(|| NAMELESS.to_owned()));
             let workload = workload(entry, addresses, is_here).into();
             Resolved { workload, interface, sockets, problem }
         })

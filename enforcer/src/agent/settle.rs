@@ -35,6 +35,10 @@ pub fn objects(before: &Objects, after: &Objects) -> Changed {
 
 /// The workloads that came, changed or went.
 pub fn workloads(before: &[Resolved], after: &[Resolved]) -> Workloads {
+    // Mostly so, and then nothing need be sorted.
+    if before == after {
+        return Workloads::new();
+    }
     fn by_id(all: &[Resolved]) -> BTreeMap<&WorkloadId, &Resolved> {
         all.iter().map(|resolved| (&resolved.workload.id, resolved)).collect()
     }

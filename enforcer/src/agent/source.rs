@@ -13,6 +13,7 @@ use super::pods::{self, Pods};
 use super::resolve::{self, Resolved};
 use super::settle::{self, Objects};
 use super::{Options, resolvers};
+use crate::api::AttachRequest;
 use crate::source::object::Object;
 use crate::source::problem::Problem;
 use crate::source::scan::Scanner;
@@ -99,6 +100,22 @@ impl Source {
                 found.problems.iter().all(|problem| problem.file != list)
             }
             Self::Cluster(pods) => pods.is_synced(),
+        }
+    }
+
+    /// Notes where the network plugin has set up a pod, see [`Pods::tell`]; `None` where pods come from no API server.
+    pub(super) fn tell(&mut self, request: &AttachRequest) -> Option<bool> {
+        match self {
+            Self::Directory(_) => None,
+            Self::Cluster(pods) => Some(pods.tell(request)),
+        }
+    }
+
+    /// Why a pod cannot be enforced yet, as far as the source knows.
+    pub(super) fn missing(&self, request: &AttachRequest) -> Option<String> {
+        match self {
+            Self::Directory(_) => None,
+            Self::Cluster(pods) => pods.missing(request),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What CNI remembers of the pods it has set up: one file for each interface, until the pod is taken down. The form is
 //! libcni's `cniCacheV1`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -40,32 +41,40 @@ struct Interface {
     sandbox: String,
 }
 
-/// The namespace that the pod of this UID was given; `None` where CNI remembers no such pod. Of several interfaces the
-/// first by name counts: the others are further networks.
-///
-/// # Errors
-/// When what is remembered of the pod cannot be understood.
-pub(super) fn sandbox(directory: &Path, uid: &str) -> Result<Option<Sandbox>, String> {
-    let Ok(entries) = fs::read_dir(directory) else { return Ok(None) };
-    let mut known: Vec<Cached> = entries
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            let is_small = entry.metadata().is_ok_and(|metadata| metadata.len() <= MAX_FILE);
-            let text = is_small.then(|| fs::read(entry.path()).ok()).flatten()?;
-            // A file that is being written is read again soon.
-            let cached: Cached = serde_json::from_slice(&text).ok()?;
-            let is_meant =
-                cached.kind == KIND && cached.cni_args.iter().any(|(key, value)| key == UID && value == uid);
-            is_meant.then_some(cached)
-        })
-        .collect();
-    known.sort_by(|one, other| one.if_name.cmp(&other.if_name));
-    let Some(first) = known.first() else { return Ok(None) };
-    let inside = first.result.interfaces.iter();
-    let sandbox = inside.filter(|inside| inside.name == first.if_name).map(|inside| inside.sandbox.as_str());
-    match sandbox.into_iter().find(|sandbox| !sandbox.is_empty()) {
-        Some(sandbox) => Ok(Some(Sandbox { path: sandbox.into(), interface: first.if_name.clone() })),
-        None => Err(format!("they name no namespace for {}", first.if_name)),
+/// What CNI remembers, by the UID of the pod.
+#[derive(Default)]
+pub(super) struct Remembered(BTreeMap<String, Vec<Cached>>);
+
+/// Reads all that CNI remembers. A file that is being written is read again soon.
+pub(super) fn read(directory: &Path) -> Remembered {
+    let mut remembered = Remembered::default();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let is_small = entry.metadata().is_ok_and(|metadata| metadata.len() <= MAX_FILE);
+        let text = is_small.then(|| fs::read(entry.path()).ok()).flatten();
+        let cached = text.and_then(|text| serde_json::from_slice::<Cached>(&text).ok());
+        let Some(cached) = cached.filter(|cached| cached.kind == KIND) else { continue };
+        let uid = cached.cni_args.iter().find(|(key, _)| key == UID).map(|(_, uid)| uid.clone());
+        if let Some(uid) = uid {
+            remembered.0.entry(uid).or_default().push(cached);
+        }
+    }
+    remembered
+}
+
+impl Remembered {
+    /// The namespace that the pod of this UID was given; `None` where CNI remembers no such pod. Of several interfaces the
+    /// first by name counts: the others are further networks.
+    ///
+    /// # Errors
+    /// When what is remembered of the pod cannot be understood.
+    pub(super) fn sandbox(&self, uid: &str) -> Result<Option<Sandbox>, String> {
+        let known = self.0.get(uid).into_iter().flatten();
+        let Some(first) = known.min_by(|one, other| one.if_name.cmp(&other.if_name)) else { return Ok(None) };
+        let inside = first.result.interfaces.iter().filter(|inside| inside.name == first.if_name);
+        match inside.map(|inside| inside.sandbox.as_str()).find(|sandbox| !sandbox.is_empty()) {
+            Some(sandbox) => Ok(Some(Sandbox { path: sandbox.into(), interface: first.if_name.clone() })),
+            None => Err(format!("they name no namespace for {}", first.if_name)),
+        }
     }
 }
 
@@ -94,12 +103,12 @@ mod tests {
         write("pods-b-eth0", &cached("u-1", "eth0", "/run/netns/one"));
         write("pods-a-eth0", &cached("u-2", "eth0", "/run/netns/two"));
         write("broken", "{");
-        let found = |uid: &str| sandbox(directory.path(), uid);
+        let found = |uid: &str| read(directory.path()).sandbox(uid);
         let expected = Sandbox { path: "/run/netns/one".into(), interface: "eth0".to_owned() };
         assert_eq!(found("u-1"), Ok(Some(expected)));
         assert_eq!(found("u-3"), Ok(None));
         write("pods-c-eth0", &cached("u-4", "eth0", ""));
         assert_eq!(found("u-4"), Err("they name no namespace for eth0".to_owned()));
-        assert_eq!(sandbox(Path::new("/nowhere"), "u-1"), Ok(None));
+        assert_eq!(read(Path::new("/nowhere")).sandbox("u-1"), Ok(None));
     }
 }

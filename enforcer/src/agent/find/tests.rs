@@ -50,8 +50,8 @@ fn a_pod_is_where_all_ways_lead() {
     finder.tell(UID, sandbox("/run/netns/a"));
     host.links.routes.borrow_mut().insert(address("10.0.0.3"), 5);
     let expected = Found { interface: (5, "veth5".to_owned()), addresses: vec![address("10.0.0.3")] };
-    assert_eq!(finder.find(UID, &[], &host.links), Ok(expected.clone()));
-    assert_eq!(finder.find(UID, &[address("10.0.0.3")], &host.links), Ok(expected));
+    assert_eq!(finder.search().find(UID, &[], &host.links), Ok(expected.clone()));
+    assert_eq!(finder.search().find(UID, &[address("10.0.0.3")], &host.links), Ok(expected));
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn a_namespace_with_other_addresses_is_another_pod_s() {
     let host = Host::new();
     host.links.set("/run/netns/a", Some((5, &["10.0.0.3"])));
     host.remember("/run/netns/a");
-    let error = host.finder().find(UID, &[address("10.0.0.9")], &host.links).expect_err("another's");
+    let error = host.finder().search().find(UID, &[address("10.0.0.9")], &host.links).expect_err("another's");
     assert_eq!(
         error,
         "its interface cannot be found: the results of CNI: /run/netns/a has the addresses [10.0.0.3], the pod has \
@@ -75,14 +75,14 @@ fn ways_that_disagree_are_told_and_none_is_taken() {
     host.remember("/run/netns/a");
     let mut finder = host.finder();
     finder.tell(UID, sandbox("/run/netns/b"));
-    let error = finder.find(UID, &[], &host.links).expect_err("in doubt");
+    let error = finder.search().find(UID, &[], &host.links).expect_err("in doubt");
     assert_eq!(
         error,
         "its interface is in doubt, so that none is enforced: the network plugin lead to veth6, the results of CNI \
          lead to veth5"
     );
     finder.retain(&BTreeSet::new());
-    assert_eq!(finder.find(UID, &[], &host.links).expect("found").interface.0, 5);
+    assert_eq!(finder.search().find(UID, &[], &host.links).expect("found").interface.0, 5);
 }
 
 #[test]
@@ -90,10 +90,14 @@ fn a_route_alone_leads_to_a_pair_and_nothing_leads_nowhere() {
     let host = Host::new();
     let finder = host.finder();
     assert!(
-        finder.find(UID, &[], &host.links).expect_err("not there").contains("not set up on this node yet")
+        finder
+            .search()
+            .find(UID, &[], &host.links)
+            .expect_err("not there")
+            .contains("not set up on this node yet")
     );
     host.links.set("/run/netns/a", Some((5, &["10.0.0.3"])));
     host.links.routes.borrow_mut().insert(address("10.0.0.3"), 5);
-    let found = finder.find(UID, &[address("10.0.0.3")], &host.links).expect("found");
+    let found = finder.search().find(UID, &[address("10.0.0.3")], &host.links).expect("found");
     assert_eq!(found, Found { interface: (5, "veth5".to_owned()), addresses: Vec::new() });
 }
