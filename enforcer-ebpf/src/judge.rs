@@ -365,16 +365,8 @@ fn describe_flow(skb: Context, work: &mut Work, from_workload: bool) {
     let staged = staged(work);
     let flow = &mut work.flow;
     staged.write(flow);
-    flow.revision = work.endpoint.revision;
-    flow.slot = work.endpoint.slot;
-    flow.endpoint = work.endpoint.id;
-    flow.rule = work.decision.rule;
-    flow.identity = work.decision.identity;
-    flow.name_class = work.decision.name_class;
-    flow.port = work.attempt.port;
+    enter_decision(flow, &work.endpoint, &work.decision, work.attempt.port);
     flow.idle_seconds = flow::idle_seconds(work.packet.protocol, tcp);
-    flow.verdict = work.decision.verdict as u8;
-    flow.reason = work.decision.reason as u8;
     flow.direction = work.attempt.direction as u8;
     flow.tcp = tcp;
     flow.tcp_flags = if work.packet.protocol == TCP { work.packet.tcp_flags } else { 0 };
@@ -386,6 +378,20 @@ fn describe_flow(skb: Context, work: &mut Work, from_workload: bool) {
     flow.last_seen = now;
     flow.sent = if from_workload { one } else { none };
     flow.received = if from_workload { none } else { one };
+}
+
+/// Enters whose flow it is, and what was decided about it.
+#[inline(always)]
+pub fn enter_decision(flow: &mut Flow, endpoint: &Endpoint, decision: &Decision, port: u16) {
+    flow.revision = endpoint.revision;
+    flow.slot = endpoint.slot;
+    flow.endpoint = endpoint.id;
+    flow.rule = decision.rule;
+    flow.identity = decision.identity;
+    flow.name_class = decision.name_class;
+    flow.port = port;
+    flow.verdict = decision.verdict as u8;
+    flow.reason = decision.reason as u8;
 }
 
 /// Notes in the entry of a flow to a resolver whether its queries are limited, and to which names. A namespace that

@@ -5,7 +5,7 @@
 use crate::ask::ask_of;
 use crate::atomic;
 use crate::events::{QUIETLY, is_in_budget, is_roomy, put};
-use crate::judge::read_endpoint;
+use crate::judge::{enter_decision, read_endpoint};
 use crate::maps::{COUNTERS, EVENTS, FLOWS, LEARN_EPOCHS, NAMESPACES, REFUSALS, SOCKET_WORK};
 use crate::skb;
 use crate::walk::reason_index;
@@ -288,17 +288,9 @@ pub extern "C" fn socket_refuse(slot: u32) -> u32 {
 fn describe(work: &mut SocketWork) {
     let now = skb::now();
     let flow = &mut work.flow;
-    flow.revision = work.endpoint.revision;
-    flow.slot = work.endpoint.slot;
-    flow.endpoint = work.endpoint.id;
-    flow.rule = work.decision.rule;
-    flow.identity = work.decision.identity;
-    flow.name_class = work.decision.name_class;
-    flow.port = work.attempt.port;
+    enter_decision(flow, &work.endpoint, &work.decision, work.attempt.port);
     // As after one packet, SYN or datagram.
     flow.idle_seconds = idle_seconds(work.key.protocol, enforcer_common::flow::tcp::SAW_SYN);
-    flow.verdict = work.decision.verdict as u8;
-    flow.reason = work.decision.reason as u8;
     flow.direction = Direction::Egress as u8;
     flow.tcp = 0;
     flow.flags = FLAG_SOCKET;
