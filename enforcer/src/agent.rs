@@ -5,6 +5,7 @@
 //! pauses) and idle (longer pauses). Between two turns, whoever wakes it is heard in each of them. It leaves on
 //! SIGTERM or SIGINT; what is enforced stays.
 
+pub mod aggregation;
 pub mod assess;
 pub mod attach;
 pub mod backend;
@@ -96,6 +97,8 @@ pub struct Options {
     pub flow_log: Option<PathBuf>,
     /// When the flow log is rotated.
     pub flow_log_rotation: log::Rotation,
+    /// How flow records are put together for the flow log and the exporters, if they are.
+    pub aggregation: Option<aggregation::Options>,
     /// Where records are exported to.
     pub exports: Vec<export::Options>,
     /// Whose sockets are judged.
@@ -201,7 +204,7 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     }
     turn(&worker, inbox, &tree).await;
     worker.borrow_mut().catch_up(&Moment::now());
-    worker.borrow_mut().books.records.close();
+    worker.borrow_mut().books.close(&Moment::now());
     tokio::time::sleep(FAREWELL).await;
     let lines = worker.borrow().books.log.as_ref().map_or(0, |log| log.close(LAST_LINES));
     if lines > 0 {
@@ -271,7 +274,7 @@ async fn turn<K: Kernel, L: Links>(
             }
             next_sweep = Instant::now() + SWEEP;
         }
-        worker.borrow().books.records.publish();
+        worker.borrow_mut().books.turn(&Moment::now());
         // Without a pause nobody else would be served: neither the socket nor those who wake this loop.
         tokio::task::yield_now().await;
         match timeout(pause, inbox.recv()).await {

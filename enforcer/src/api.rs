@@ -4,6 +4,7 @@
 pub mod client;
 pub mod dns;
 pub mod export;
+pub mod flows;
 pub mod rules;
 pub mod server;
 
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::complaints::Complaint;
 use crate::source::problem::Problem;
 use dns::{DnsRequest, DnsStatus};
+pub use flows::{AggregationStatus, FlowsStatus};
 use rules::EffectiveRules;
 
 /// Version of the protocol.
@@ -388,24 +390,6 @@ pub struct MapStatus {
     pub used: u64,
     /// Entries there is room for.
     pub capacity: u64,
-}
-
-/// The ring of flow records and the flow log.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub struct FlowsStatus {
-    /// Records since the agent began.
-    pub seen: u64,
-    /// Records that can be asked for.
-    pub stored: u64,
-    /// Most records that are kept.
-    pub capacity: u64,
-    /// Records that made room for others.
-    pub overwritten: u64,
-    /// Names known, as pairs of workload and address.
-    pub names: u64,
-    /// Where the flow log is written.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log: Option<PathBuf>,
 }
 
 /// Response to a request that failed.

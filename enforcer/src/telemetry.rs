@@ -6,3 +6,4 @@ pub mod observer;
 pub mod query;
 pub mod records;
 pub mod ring;
+pub mod told;

@@ -7,25 +7,39 @@ mod protobuf;
 pub mod syslog;
 
 use enforcer_common::verdict::Verdict;
+use jiff::Timestamp;
 
+use crate::record::aggregate::Aggregate;
 use crate::record::dns::DnsRecord;
 use crate::record::{Record, RuleRef};
 
-/// A record of either kind, as it is exported.
+/// A record of any kind, as it is exported.
 #[derive(Clone, Copy, Debug)]
 pub enum Exported<'a> {
     /// A flow record.
     Flow(&'a Record),
     /// A DNS record.
     Dns(&'a DnsRecord),
+    /// Many flow records as one.
+    Aggregate(&'a Aggregate),
 }
 
 impl Exported<'_> {
-    /// Its verdict.
-    pub const fn verdict(&self) -> Verdict {
+    /// Its verdict: what its severity is made of.
+    pub fn verdict(&self) -> Verdict {
         match self {
             Self::Flow(record) => record.verdict,
             Self::Dns(record) => record.verdict,
+            Self::Aggregate(aggregate) => aggregate.verdict(),
+        }
+    }
+
+    /// When it happened; of an aggregate, when its interval ended.
+    pub const fn time(&self) -> Timestamp {
+        match self {
+            Self::Flow(record) => record.time,
+            Self::Dns(record) => record.time,
+            Self::Aggregate(aggregate) => aggregate.time,
         }
     }
 
@@ -34,6 +48,7 @@ impl Exported<'_> {
         match self {
             Self::Flow(record) => record.event.text(),
             Self::Dns(_) => "dns",
+            Self::Aggregate(_) => Aggregate::EVENT,
         }
     }
 }
@@ -58,10 +73,22 @@ fn policy_text(rule: &RuleRef) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::aggregate::{Aggregator, Key};
 
     /// The example of the reference of flow records.
     pub(super) fn flow() -> Record {
         serde_json::from_str(include_str!("record/example.json")).expect("the example is a record")
+    }
+
+    /// The example record as the only one of an interval, by these keys.
+    pub(super) fn aggregate(keys: &[&str]) -> Aggregate {
+        let keys = keys.iter().map(|key| key.parse::<Key>().expect("a key")).collect();
+        let mut aggregator = Aggregator::new(keys, "node-1".into(), 1, Timestamp::UNIX_EPOCH);
+        aggregator.add_untold(&flow());
+        aggregator.add(&flow());
+        let mut made = None;
+        aggregator.finish(flow().time, |one| made = Some(one));
+        made.expect("one group")
     }
 
     /// The example of the reference of DNS records.

@@ -2,6 +2,7 @@
 //! and their JSON form (field by field in `docs/reference/flow-record.md`) and how a kernel event
 //! becomes a record ([`assemble`]). Never reads a clock, a map or a socket.
 
+pub mod aggregate;
 pub mod assemble;
 pub mod dns;
 pub mod flags;

@@ -8,6 +8,7 @@ use enforcer_core::record::Record;
 use enforcer_dataplane::Attachment;
 use jiff::{SignedDuration, Timestamp};
 
+use super::aggregation::Aggregation;
 use super::dns;
 use super::kernel::{Kernel, Links};
 use super::moment::Moment;
@@ -143,7 +144,11 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             ("flow-log-failed", self.books.log.as_ref().map_or(0, |log| log.failed())),
         ];
         let records = self.books.records.records();
-        let missed = Consumer::ALL.map(|consumer| (consumer.loss(), records.missed(consumer)));
+        let aggregated = self.books.aggregation.as_ref().map(|aggregation| aggregation.records());
+        let missed = Consumer::ALL.map(|consumer| {
+            let aggregates = aggregated.map_or(0, |records| records.missed(consumer));
+            (consumer.loss(), records.missed(consumer) + aggregates)
+        });
         kernel
             .chain(own)
             .chain(missed)
@@ -241,6 +246,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             overwritten: start.flows,
             names: self.books.names.len() as u64,
             log: self.books.log.as_ref().map(|log| log.path().to_owned()),
+            aggregation: self.books.aggregation.as_ref().map(Aggregation::status),
         }
     }
 

@@ -18,6 +18,8 @@ use enforcer_core::record::dns::{Facts, Lines, Outcome, Parties};
 use enforcer_core::record::{EndReason, Event as RecordEvent, Record};
 use enforcer_dataplane::{End, Event, Sweep, Unanswered};
 
+use super::Options;
+use super::aggregation::Aggregation;
 use super::dns::Ends;
 use super::log::FlowLog;
 use super::moment::{Moment, seconds};
@@ -27,7 +29,7 @@ use super::server_names::ServerNames;
 use super::tally::Tally;
 use super::view::View;
 use crate::telemetry::query::Query;
-use crate::telemetry::records::Writer;
+use crate::telemetry::records::{Writer, records};
 
 /// Everything records are made from and go to.
 #[derive(Debug)]
@@ -56,6 +58,8 @@ pub struct Books {
     pub tally: Tally,
     /// Where records are logged as well.
     pub log: Option<FlowLog>,
+    /// Puts flow records together that leave the node, where that is asked for.
+    pub aggregation: Option<Aggregation>,
     /// Events with numbers the ABI does not know.
     pub unknown: u64,
     /// DNS messages that the kernel could read and userspace could not.
@@ -82,6 +86,31 @@ pub struct Relearn {
 }
 
 impl Books {
+    /// Empty ones.
+    pub fn new(options: &Options, log: Option<FlowLog>, plan: Plan, now: &Moment) -> Self {
+        let node: Arc<str> = options.node.as_str().into();
+        Self {
+            node: Arc::clone(&node),
+            records: records(options.flow_capacity),
+            ends: Ends::default(),
+            dns_tally: DnsTally::default(),
+            names: Names::new(names::CAPACITY),
+            processes: Processes::of_host(),
+            server_names: ServerNames::default(),
+            view: View::default(),
+            plan,
+            settings: Settings::DEFAULT,
+            tally: Tally::default(),
+            log,
+            aggregation: options.aggregation.clone().map(|how| Aggregation::new(how, Arc::clone(&node), now)),
+            unknown: 0,
+            unread_dns: 0,
+            relearn: Vec::new(),
+            name: String::new(),
+            lines: Lines::default(),
+        }
+    }
+
     /// Enters an event.
     pub fn take(&mut self, event: Event, now: &Moment) {
         match event {
@@ -106,10 +135,42 @@ impl Books {
             }
         }
         for (key, flow, end) in &sweep.refused_ended {
-            // A single attempt was told whole when it was refused.
+            // A single attempt was told whole when it was refused, or was beyond what is told.
             if flow.sent.packets + flow.received.packets > 1 {
                 self.end(key, flow, *end, now);
+            } else {
+                self.end_untold(key, flow, now);
             }
+        }
+    }
+
+    /// Ends what the turn of the loop brought: wakes readers, and ends an interval when it is time.
+    pub fn turn(&mut self, now: &Moment) {
+        self.records.publish();
+        if let Some(aggregation) = &mut self.aggregation {
+            aggregation.turn(now, self.log.as_mut());
+            aggregation.publish();
+        }
+    }
+
+    /// Nothing comes any more.
+    pub fn close(&mut self, now: &Moment) {
+        if let Some(aggregation) = &mut self.aggregation {
+            aggregation.close(now, self.log.as_mut());
+        }
+        self.records.close();
+    }
+
+    /// What a refused flow carried whose end is not told.
+    fn end_untold(&mut self, key: &FlowKey, flow: &Flow, now: &Moment) {
+        if self.aggregation.is_none() {
+            return;
+        }
+        let event = FlowEvent { kind: Kind::Ended as u32, key: *key, time: now.monotonic_ns, flow: *flow };
+        if let (Some(record), Some(aggregation)) =
+            (self.assemble(Kind::Ended, &event, now), &mut self.aggregation)
+        {
+            aggregation.take_untold(&record, now, self.log.as_mut());
         }
     }
 
@@ -120,28 +181,34 @@ impl Books {
     }
 
     fn flow(&mut self, kind: Kind, event: &FlowEvent, now: &Moment, end: Option<EndReason>) {
-        let directory = self.view.with(&self.names, &self.processes);
-        let assembled = assemble(kind, event, &self.node, &now.clock(), &directory);
-        drop(directory);
-        match assembled {
-            Ok(mut record) => {
-                record.end_reason = end.or(record.end_reason);
-                record.server_name = self.server_names.of(&event.key, record.event);
-                self.enter(record);
-            }
-            Err(error) => {
-                tracing::debug!(%error, "an event cannot be read");
-                self.unknown += 1;
-            }
+        if let Some(mut record) = self.assemble(kind, event, now) {
+            record.end_reason = end.or(record.end_reason);
+            record.server_name = self.server_names.of(&event.key, record.event);
+            self.enter(record, now);
         }
     }
 
-    fn enter(&mut self, record: Record) {
+    fn assemble(&mut self, kind: Kind, event: &FlowEvent, now: &Moment) -> Option<Record> {
+        let directory = self.view.with(&self.names, &self.processes);
+        let assembled = assemble(kind, event, &self.node, &now.clock(), &directory);
+        drop(directory);
+        assembled
+            .inspect_err(|error| {
+                tracing::debug!(%error, "an event cannot be read");
+                self.unknown += 1;
+            })
+            .ok()
+    }
+
+    fn enter(&mut self, record: Record, now: &Moment) {
         debug_assert!(
             record.end_reason.is_some() == matches!(record.event, RecordEvent::Ended | RecordEvent::Cut)
         );
-        if let Some(log) = &mut self.log {
-            log.append(record.verdict.passes(), &record);
+        let record = Arc::new(record);
+        match (&mut self.aggregation, &mut self.log) {
+            (Some(aggregation), log) => aggregation.take(&record, now, log.as_mut()),
+            (None, Some(log)) => log.append(record.verdict.passes(), &*record),
+            (None, None) => {}
         }
         self.records.flow(record);
     }
@@ -226,6 +293,10 @@ impl Books {
             log.append_line(facts.outcome.verdict().passes(), |line| {
                 self.lines.write(facts, message, &self.name, line)
             });
+        }
+        let query = Arc::new(query);
+        if let Some(aggregation) = &self.aggregation {
+            aggregation.take_query(&query);
         }
         self.records.dns(query);
     }

@@ -5,12 +5,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use enforcer_common::abi::{ANSWER_SECONDS, Settings};
+use enforcer_common::abi::ANSWER_SECONDS;
 use enforcer_common::policy::Mode;
 use enforcer_core::compile::Update;
-use enforcer_core::dns::tally::DnsTally;
 use enforcer_core::object::WorkloadId;
-use enforcer_core::record::dns::Lines;
 use enforcer_dataplane::{Applied, Counters, Fill};
 use jiff::Timestamp;
 
@@ -18,22 +16,15 @@ use super::Options;
 use super::assess;
 use super::books::Books;
 use super::bounds::Room;
-use super::dns::Ends;
 use super::follow::{Changed, Follower, Here, Workloads};
 use super::kernel::{Kernel, Links};
 use super::log::FlowLog;
 use super::moment::Moment;
-use super::names::{self, Names};
-use super::processes::Processes;
-use super::server_names::ServerNames;
 use super::sockets::Sockets;
 use super::source::{Found, Look, Source};
-use super::tally::Tally;
-use super::view::View;
 use super::{attach, resolvers};
 use crate::source::problem::Problem;
 use crate::telemetry::export::Exporter;
-use crate::telemetry::records::records;
 use enforcer_core::causes::chain;
 
 /// Sweeps between two readings of everything that tells of its changes by itself, in case it did not.
@@ -109,27 +100,12 @@ impl<K: Kernel, L: Links> Worker<K, L> {
                 .with_context(|| format!("failed to open the flow log {}", path.display()))
         });
         let policy = Follower::new(options.default_mode, &options.cluster_domain);
-        let books = Books {
-            node: options.node.as_str().into(),
-            records: records(options.flow_capacity),
-            ends: Ends::default(),
-            dns_tally: DnsTally::default(),
-            names: Names::new(names::CAPACITY),
-            processes: Processes::of_host(),
-            server_names: ServerNames::default(),
-            view: View::default(),
-            plan: policy.plan().clone(),
-            settings: Settings::DEFAULT,
-            tally: Tally::default(),
-            log: log.transpose()?,
-            unknown: 0,
-            unread_dns: 0,
-            relearn: Vec::new(),
-            name: String::new(),
-            lines: Lines::default(),
-        };
+        let books = Books::new(options, log.transpose()?, policy.plan().clone(), &now);
         let baseline = kernel.counters().context("failed to read the kernel's counters")?;
-        let start = |export| Exporter::start(export, books.records.records(), &options.node);
+        let start = |export| match &books.aggregation {
+            Some(aggregation) => Exporter::start(export, aggregation.records(), &options.node),
+            None => Exporter::start(export, books.records.records(), &options.node),
+        };
         let exports = options.exports.iter().map(start).collect::<Result<_, _>>()?;
         Ok(Self {
             kernel,

@@ -157,6 +157,7 @@ pub(super) fn options(args: &AgentArgs) -> agent::Options {
         socket: args.socket.clone(),
         flow_log: args.export.flow_log.clone(),
         flow_log_rotation: args.export.rotation(),
+        aggregation: args.export.aggregation(),
         exports: args.export.options(),
         sockets: args.cgroup.clone(),
         metrics_address: args.metrics_address,

@@ -4,9 +4,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
+use enforcer_common::verdict::Verdict;
 use enforcer_core::export::syslog::Content;
+use enforcer_core::record::aggregate::Key;
+use enforcer_core::record::text::parse_verdict;
 
+use crate::agent::aggregation;
 use crate::agent::log::Rotation;
 use crate::telemetry::export::send::Header;
 use crate::telemetry::export::target::{Collector, SyslogServer};
@@ -27,6 +32,16 @@ pub struct ExportArgs {
     /// Former flow logs that are kept.
     #[arg(long, default_value_t = 5, value_name = "FILES")]
     pub flow_log_files: u32,
+    /// Put flow records that agree in these fields together, for the flow log and the exporters: a list with commas. Who
+    /// asks the agent itself still gets each record.
+    #[arg(long, value_name = "FIELDS", value_delimiter = ',', value_parser = key_parser())]
+    pub flow_aggregate: Vec<Key>,
+    /// Seconds for which records are put together.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub flow_aggregate_interval: u64,
+    /// Do so with flows of these verdicts only; others are told one by one. All when not given.
+    #[arg(long, value_name = "VERDICTS", value_delimiter = ',', value_parser = parse_verdict, requires = "flow_aggregate")]
+    pub flow_aggregate_verdicts: Vec<Verdict>,
     /// Send every record to this OpenTelemetry collector: `http://HOST[:PORT]`, or `https://` for TLS. Ports when none is
     /// written: 4317 for gRPC, 4318 for HTTP.
     #[arg(long, value_name = "URL")]
@@ -113,6 +128,14 @@ impl ExportArgs {
         Rotation { octets: self.flow_log_size, files: self.flow_log_files }
     }
 
+    /// How flow records are put together, if they are.
+    pub fn aggregation(&self) -> Option<aggregation::Options> {
+        let keys = self.flow_aggregate.iter().copied().collect();
+        let verdicts = self.flow_aggregate_verdicts.clone();
+        let options = aggregation::Options { keys, seconds: self.flow_aggregate_interval, verdicts };
+        (!self.flow_aggregate.is_empty()).then_some(options)
+    }
+
     /// The exporters they ask for.
     pub fn options(&self) -> Vec<Options> {
         let otlp = self.otlp.as_ref().map(|collector| Options {
@@ -147,6 +170,11 @@ impl ExportArgs {
         let directory = self.spool.as_ref()?.join(name);
         Some(spool::Options { directory, octets: self.spool_size, age: Duration::from_secs(self.spool_age) })
     }
+}
+
+/// Reads a field to aggregate by, and lists all of them for help and completion.
+fn key_parser() -> impl TypedValueParser<Value = Key> {
+    PossibleValuesParser::new(Key::ALL.map(|(_, name)| name)).try_map(|name| name.parse::<Key>())
 }
 
 fn files(ca: &Option<PathBuf>, certificate: &Option<PathBuf>, key: &Option<PathBuf>) -> Files {

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use enforcer_common::decide::Force;
 use enforcer_core::explain::Service;
-use enforcer_core::record::{Record, SCHEMA, dns};
+use enforcer_core::record::{Record, SCHEMA, aggregate, dns};
 use enforcer_core::simulate::{Change, End, Group, Judgement, Simulation, Simulator};
 use serde::Serialize;
 
@@ -83,6 +83,12 @@ fn read(name: &str, mut input: impl BufRead, simulator: &mut Simulator) -> anyho
             continue;
         }
         let record: Record = serde_json::from_str(&line).with_context(|| {
+            if aggregate::is_line(&line) {
+                return format!(
+                    "{name}:{number}: the line stands for many records (--flow-aggregate); take those that the agent \
+                     keeps: enforcer flows -o json"
+                );
+            }
             format!("{name}:{number}: the line is no flow record; see docs/reference/flow-record.md")
         })?;
         if record.schema > SCHEMA {
@@ -213,6 +219,9 @@ mod tests {
         let good = serde_json::to_string(&record(|_| ())).expect("serialises");
         let error = report(&format!("{good}\n{{}}\n")).expect_err("no record").to_string();
         assert!(error.starts_with("flows.jsonl:2: the line is no flow record"), "{error}");
+        let many = include_str!("../../core/src/record/aggregate-example.json").replace('\n', "");
+        let error = report(&many).expect_err("many records").to_string();
+        assert!(error.starts_with("flows.jsonl:1: the line stands for many records"), "{error}");
         let newer = good.replace("\"schema\":1", "\"schema\":9");
         let error = report(&newer).expect_err("too new").to_string();
         assert!(error.contains("schema 9; this version reads up to 1"), "{error}");

@@ -7,7 +7,7 @@ use anyhow::bail;
 use enforcer_common::verdict::Verdict;
 
 use super::{Output, StatusArgs, print};
-use crate::api::{PolicyStatus, Request, Response, Status, WorkloadStatus, client};
+use crate::api::{AggregationStatus, PolicyStatus, Request, Response, Status, WorkloadStatus, client};
 use crate::complaints::Complaint;
 
 /// Runs the command.
@@ -75,12 +75,27 @@ pub fn lines(status: &Status) -> String {
     if let Some(log) = &flows.log {
         page.item(format_args!("logged to {}", log.display()));
     }
+    if let Some(aggregation) = &flows.aggregation {
+        page.item(aggregation_line(aggregation));
+    }
     if !status.observer.is_empty() {
         page.item(format_args!("observer API at {}", join(&status.observer)));
     }
     exports(&mut page, status);
     complaints(&mut page, status);
     page.text
+}
+
+/// How records are put together for the flow log and the exporters.
+fn aggregation_line(aggregation: &AggregationStatus) -> String {
+    let AggregationStatus { keys, seconds, verdicts, records, aggregates, waiting, groups, single } =
+        aggregation;
+    let of = if verdicts.is_empty() { String::new() } else { format!(" of {}", verdicts.join(", ")) };
+    format!(
+        "aggregated{of} by {} for {seconds} s: {records} records became {aggregates}, {waiting} in {groups} groups \
+         wait; {single} told one by one",
+        keys.join(", ")
+    )
 }
 
 /// Where refused connects fail at once, and where they wait.

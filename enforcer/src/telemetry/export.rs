@@ -21,6 +21,7 @@ use enforcer_core::export::otlp::Requests;
 use enforcer_core::export::syslog::{Content, Messages};
 
 use super::records::{Consumer, Kinds, Numbers, Records};
+use super::told::Told;
 use crate::api::export::ExportStatus;
 use backlog::{Backlog, MEMORY};
 use batch::Encoder;
@@ -120,7 +121,7 @@ impl Exporter {
     ///
     /// # Errors
     /// When the spool, the certificates or a thread cannot be had.
-    pub fn start(options: &Options, records: &Records, node: &str) -> Result<Self, ExportError> {
+    pub fn start<F: Told>(options: &Options, records: &Records<F>, node: &str) -> Result<Self, ExportError> {
         let (name, target) = (options.name(), options.target());
         if options.is_secure() {
             let loaded = options.tls.load(None);

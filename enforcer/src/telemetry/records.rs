@@ -15,7 +15,8 @@
 //! // The agent ended, and everything it wrote was read.
 //! ```
 //!
-//! A reader is woken at most once a turn of the agent's loop (10 to 50 ms), however many records came. The future needs
+//! Where flow records are aggregated before they are exported, exporters read a stream of the same kind whose flows are of
+//! another type. A reader is woken at most once a turn of the agent's loop (10 to 50 ms), however many records came. The future needs
 //! no particular runtime. [`Reader::read`] does the same without waiting.
 
 #[cfg(test)]
@@ -37,9 +38,9 @@ const OCTETS: usize = 4 << 20;
 
 /// A record of either kind.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Item {
-    /// A flow record.
-    Flow(Arc<Record>),
+pub enum Item<F = Record> {
+    /// A flow record, or what is told instead of it.
+    Flow(Arc<F>),
     /// A DNS query; its record is made when it is wanted.
     Dns(Arc<Query>),
 }
@@ -65,7 +66,7 @@ pub struct Numbers {
 
 impl Numbers {
     /// The number of a record that is next at this place, which moves behind it.
-    pub fn pass(&mut self, item: &Item) -> u64 {
+    pub fn pass<F>(&mut self, item: &Item<F>) -> u64 {
         let number = match item {
             Item::Flow(_) => &mut self.flows,
             Item::Dns(_) => &mut self.dns,
@@ -125,30 +126,30 @@ impl Consumer {
 
 /// The writing end; there is one.
 #[derive(Debug)]
-pub struct Writer {
-    records: Records,
+pub struct Writer<F = Record> {
+    records: Records<F>,
     /// Gone once everything was written.
     news: Option<watch::Sender<u64>>,
 }
 
 /// The reading end, cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Records {
-    shared: Arc<Shared>,
+pub struct Records<F = Record> {
+    shared: Arc<Shared<F>>,
     news: watch::Receiver<u64>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    rings: Mutex<Rings>,
+struct Shared<F> {
+    rings: Mutex<Rings<F>>,
     missed: [AtomicU64; Consumer::ALL.len()],
     lost_by_kernel: AtomicU64,
 }
 
 /// Each record has its place in the common order with it.
 #[derive(Debug)]
-struct Rings {
-    flows: Ring<(u64, Arc<Record>)>,
+struct Rings<F> {
+    flows: Ring<(u64, Arc<F>)>,
     dns: Ring<(u64, Arc<Query>)>,
     octets: usize,
     most_octets: usize,
@@ -156,19 +157,19 @@ struct Rings {
 
 /// Somebody's place in the stream.
 #[derive(Clone, Debug)]
-pub struct Reader {
-    records: Records,
+pub struct Reader<F = Record> {
+    records: Records<F>,
     consumer: Consumer,
     kinds: Kinds,
     place: Numbers,
 }
 
 /// The latest records: as many flow records as said, and DNS queries up to a number and a size.
-pub fn records(flow_capacity: usize) -> Writer {
+pub fn records<F>(flow_capacity: usize) -> Writer<F> {
     bounded(flow_capacity, CAPACITY, OCTETS)
 }
 
-fn bounded(flow_capacity: usize, dns_capacity: usize, most_octets: usize) -> Writer {
+fn bounded<F>(flow_capacity: usize, dns_capacity: usize, most_octets: usize) -> Writer<F> {
     let (news, receiver) = watch::channel(0);
     let (flows, dns) = (Ring::new(flow_capacity), Ring::new(dns_capacity));
     let shared = Shared {
@@ -179,15 +180,15 @@ fn bounded(flow_capacity: usize, dns_capacity: usize, most_octets: usize) -> Wri
     Writer { records: Records { shared: Arc::new(shared), news: receiver }, news: Some(news) }
 }
 
-impl Writer {
+impl<F> Writer<F> {
     /// The reading end.
-    pub fn records(&self) -> &Records {
+    pub fn records(&self) -> &Records<F> {
         &self.records
     }
 
     /// Adds a flow record; the oldest makes room.
-    pub fn flow(&self, record: Record) {
-        let record = Arc::new(record);
+    pub fn flow(&self, record: impl Into<Arc<F>>) {
+        let record = record.into();
         let mut rings = self.records.lock();
         let order = rings.order();
         let gone = rings.flows.push((order, record));
@@ -196,8 +197,8 @@ impl Writer {
     }
 
     /// Adds a query; the oldest make room.
-    pub fn dns(&self, query: Query) {
-        let query = Arc::new(query);
+    pub fn dns(&self, query: impl Into<Arc<Query>>) {
+        let query = query.into();
         let mut rings = self.records.lock();
         let order = rings.order();
         rings.octets += query.message.len();
@@ -230,15 +231,16 @@ impl Writer {
     }
 }
 
-impl Records {
+impl<F> Records<F> {
     /// Changes whenever there are new records; closed at the end of the stream.
     pub fn news(&self) -> watch::Receiver<u64> {
         self.news.clone()
     }
 
     /// Somebody who begins at `place`.
-    pub fn reader(&self, consumer: Consumer, kinds: Kinds, place: Numbers) -> Reader {
-        Reader { records: self.clone(), consumer, kinds, place }
+    pub fn reader(&self, consumer: Consumer, kinds: Kinds, place: Numbers) -> Reader<F> {
+        let records = Self { shared: Arc::clone(&self.shared), news: self.news.clone() };
+        Reader { records, consumer, kinds, place }
     }
 
     /// Place of the oldest records that are kept; as many were overwritten.
@@ -261,7 +263,7 @@ impl Records {
 
     /// Appends at most `limit` records from `place` on, moves `place` behind them, and returns how many from there are
     /// gone. They are counted as missed by nobody: [`Reader::read`] does that.
-    pub fn copy(&self, place: &mut Numbers, kinds: Kinds, limit: usize, batch: &mut Vec<Item>) -> Numbers {
+    pub fn copy(&self, place: &mut Numbers, kinds: Kinds, limit: usize, batch: &mut Vec<Item<F>>) -> Numbers {
         let rings = self.lock();
         let (lost_flows, flows) = rings.flows.read(place.flows);
         let (lost_dns, dns) = rings.dns.read(place.dns);
@@ -282,7 +284,7 @@ impl Records {
     }
 
     /// Appends at most `limit` records before `place`, the latest first, and moves `place` in front of them.
-    pub fn copy_backwards(&self, place: &mut Numbers, kinds: Kinds, limit: usize, batch: &mut Vec<Item>) {
+    pub fn copy_backwards(&self, place: &mut Numbers, kinds: Kinds, limit: usize, batch: &mut Vec<Item<F>>) {
         let rings = self.lock();
         let mut flows =
             rings.flows.backwards(place.flows).take_while(|_| kinds.flows).map(|(_, flow)| flow).peekable();
@@ -304,7 +306,7 @@ impl Records {
         end: Numbers,
         kinds: Kinds,
         last: usize,
-        mut is_wanted: impl FnMut(&Item) -> bool,
+        mut is_wanted: impl FnMut(&Item<F>) -> bool,
     ) -> Numbers {
         let (mut place, mut batch, mut found) = (end, Vec::new(), 0);
         while found < last {
@@ -347,19 +349,19 @@ impl Records {
     }
 
     /// Whoever panicked while holding the lock has only moved whole records.
-    fn lock(&self) -> MutexGuard<'_, Rings> {
+    fn lock(&self) -> MutexGuard<'_, Rings<F>> {
         self.shared.rings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Reader {
+impl<F> Reader<F> {
     /// Where it is.
     pub fn place(&self) -> Numbers {
         self.place
     }
 
     /// Appends at most `limit` records; returns how many it missed in front of them.
-    pub fn read(&mut self, limit: usize, batch: &mut Vec<Item>) -> Numbers {
+    pub fn read(&mut self, limit: usize, batch: &mut Vec<Item<F>>) -> Numbers {
         let missed = self.records.copy(&mut self.place, self.kinds, limit, batch);
         if missed.sum() > 0 {
             self.records.note_missed(self.consumer, missed.sum());
@@ -369,7 +371,7 @@ impl Reader {
 
     /// As [`Self::read`], but waits for at least one record; `None` when there will be no more. Nothing is lost when
     /// the future is dropped.
-    pub async fn next(&mut self, limit: usize, batch: &mut Vec<Item>) -> Option<Numbers> {
+    pub async fn next(&mut self, limit: usize, batch: &mut Vec<Item<F>>) -> Option<Numbers> {
         loop {
             self.records.news.mark_unchanged();
             let before = batch.len();
@@ -385,7 +387,7 @@ impl Reader {
     }
 }
 
-impl Rings {
+impl<F> Rings<F> {
     /// The place in the common order of the record that comes.
     fn order(&self) -> u64 {
         self.flows.next() + self.dns.next()
@@ -393,11 +395,11 @@ impl Rings {
 }
 
 /// The next record of two sequences.
-fn merged<'a>(
-    flows: &mut iter::Peekable<impl Iterator<Item = &'a (u64, Arc<Record>)>>,
+fn merged<'a, F: 'a>(
+    flows: &mut iter::Peekable<impl Iterator<Item = &'a (u64, Arc<F>)>>,
     dns: &mut iter::Peekable<impl Iterator<Item = &'a (u64, Arc<Query>)>>,
     is_flow_next: impl Fn(u64, u64) -> bool,
-) -> Option<Item> {
+) -> Option<Item<F>> {
     let is_flow = match (flows.peek(), dns.peek()) {
         (Some((flow, _)), Some((query, _))) => is_flow_next(*flow, *query),
         (flow, _) => flow.is_some(),

@@ -8,6 +8,7 @@ use enforcer_common::decide::Direction;
 use enforcer_common::verdict::Verdict;
 
 use super::{Exported, policy_text};
+use crate::record::aggregate::{Aggregate, End, Group};
 use crate::record::dns::DnsRecord;
 use crate::record::{Peer, Record};
 
@@ -18,11 +19,15 @@ pub fn write(record: Exported<'_>, version: &str, out: &mut Vec<u8>) {
     let (class, name) = match record {
         Exported::Flow(record) => (format!("flow-{}", record.event.text()), "Flow"),
         Exported::Dns(record) => (format!("dns-{}", record.dns.outcome.text()), "DNS query"),
+        Exported::Aggregate(_) => ("flow-aggregate".to_owned(), "Flows"),
     };
     out.push(b'|');
     header(&class, out);
     out.push(b'|');
-    header(&format!("{name} {}", record.verdict().text()), out);
+    match record {
+        Exported::Aggregate(Aggregate { group: Group { verdict: None, .. }, .. }) => header(name, out),
+        _ => header(&format!("{name} {}", record.verdict().text()), out),
+    }
     out.push(b'|');
     header(severity(record.verdict()), out);
     out.push(b'|');
@@ -30,6 +35,7 @@ pub fn write(record: Exported<'_>, version: &str, out: &mut Vec<u8>) {
     match record {
         Exported::Flow(record) => flow(record, &mut extension),
         Exported::Dns(record) => dns(record, &mut extension),
+        Exported::Aggregate(one) => aggregate(one, &mut extension),
     }
 }
 
@@ -155,6 +161,70 @@ fn dns(record: &DnsRecord, extension: &mut Extension<'_>) {
     }
 }
 
+fn aggregate(aggregate: &Aggregate, extension: &mut Extension<'_>) {
+    let Aggregate { time, node, start, group, records, flows, forward, reply, .. } = aggregate;
+    extension.field("rt", time.as_millisecond());
+    extension.field("dvchost", node);
+    if let Some(verdict) = group.verdict {
+        extension.field("act", verdict.text());
+    }
+    if let Some(reason) = group.reason {
+        extension.field("reason", reason.text());
+    }
+    if let Some(direction) = group.direction {
+        extension.field("deviceDirection", u8::from(direction == Direction::Egress));
+    }
+    if let Some(protocol) = group.protocol {
+        extension.field("proto", protocol);
+    }
+    common(["src", "c6a2", "Source IPv6 Address", "cs3", "source workload"], &group.source, extension);
+    let keys = ["dst", "c6a3", "Destination IPv6 Address", "cs4", "destination workload"];
+    common(keys, &group.destination, extension);
+    if let Some(port) = group.destination.port {
+        extension.field("dpt", port);
+    }
+    if !group.destination.names.is_empty() {
+        extension.free("cs5", "destination names", group.destination.names.join(","));
+    }
+    // Where the direction is not known, the source is taken for the workload.
+    let (out, into) = match group.direction {
+        Some(Direction::Ingress) => (reply, forward),
+        Some(Direction::Egress) | None => (forward, reply),
+    };
+    extension.field("in", into.bytes);
+    extension.field("out", out.bytes);
+    extension.field("start", start.as_millisecond());
+    extension.field("end", time.as_millisecond());
+    extension.field("cnt", records);
+    if let Some(rule) = &group.rule {
+        extension.free("cs1", "policy", format_args!("{} {}", rule.kind, policy_text(rule)));
+        extension.free("cs2", "tier", &rule.tier);
+    }
+    if let Some(staged) = group.staged_verdict {
+        extension.free("cs6", "staged verdict", staged.text());
+    }
+    extension.free("cn2", "flows", flows);
+}
+
+/// What flows have in common at one end; its namespace where there is no workload.
+fn common(keys: [&str; 5], end: &End, extension: &mut Extension<'_>) {
+    let [v4, v6, v6_label, workload, workload_label] = keys;
+    match end.address {
+        Some(IpAddr::V4(address)) => extension.field(v4, address),
+        Some(IpAddr::V6(address)) => extension.free(v6, v6_label, address),
+        None => {}
+    }
+    let name = end.workload.as_ref().or(end.controller.as_ref());
+    match (&end.namespace, name, end.entity) {
+        (Some(namespace), Some(name), _) => {
+            extension.free(workload, workload_label, format_args!("{namespace}/{name}"));
+        }
+        (Some(namespace), None, _) => extension.free(workload, workload_label, format_args!("{namespace}/")),
+        (None, _, Some(entity)) => extension.free(workload, workload_label, entity.text()),
+        (None, ..) => {}
+    }
+}
+
 fn ends(source: &Peer, destination: &Peer, extension: &mut Extension<'_>) {
     end(["src", "c6a2", "Source IPv6 Address", "spt", "cs3", "source workload"], source, extension);
     end(
@@ -211,6 +281,19 @@ mod tests {
             cs3Label=source workload dst=10.0.0.2 dpt=53 cs4=kube-system/coredns cs4Label=destination workload \
             destinationDnsDomain=www.example cs6=NOERROR cs6Label=response code";
         assert_eq!(event(Exported::Dns(&examples::dns()), "1.2.3"), expected);
+    }
+
+    #[test]
+    fn an_aggregate_is_an_event() {
+        let keys = ["verdict", "direction", "protocol", "source-workload", "destination-namespace"];
+        let keys = [&keys[..], &["destination-address", "destination-names", "port", "rule"]].concat();
+        let expected = "CEF:0|Enforcer|enforcer|1.2.3|flow-aggregate|Flows DENIED|6|rt=1767614462123 dvchost=node-1 \
+            act=DENIED deviceDirection=1 proto=TCP cs3=update/update cs3Label=source workload dst=198.51.100.7 cs4=world \
+            cs4Label=destination workload dpt=443 cs5=github.com cs5Label=destination names in=0 out=74 start=0 \
+            end=1767614462123 cnt=1 cs1=Tier default cs1Label=policy cs2=default cs2Label=tier cn2=1 cn2Label=flows";
+        assert_eq!(event(Exported::Aggregate(&examples::aggregate(&keys)), "1.2.3"), expected);
+        let text = event(Exported::Aggregate(&examples::aggregate(&[])), "1");
+        assert!(text.starts_with("CEF:0|Enforcer|enforcer|1|flow-aggregate|Flows|1|rt="), "{text}");
     }
 
     #[test]

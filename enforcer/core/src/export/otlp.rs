@@ -91,11 +91,12 @@ pub const fn severity(verdict: Verdict) -> (u8, &'static str) {
 
 /// Writes a `LogRecord`.
 fn log_record(record: Exported<'_>, out: &mut Vec<u8>) {
-    let (time, event) = match record {
-        Exported::Flow(record) => (record.time, record.event.otlp_name()),
-        Exported::Dns(record) => (record.time, "enforcer.dns"),
+    let event = match record {
+        Exported::Flow(record) => record.event.otlp_name(),
+        Exported::Dns(_) => "enforcer.dns",
+        Exported::Aggregate(_) => "enforcer.flow.aggregate",
     };
-    let time = nanoseconds(time);
+    let time = nanoseconds(record.time());
     fixed64(1, time, out);
     let (severity, text) = severity(record.verdict());
     number(2, severity.into(), out);
@@ -104,6 +105,7 @@ fn log_record(record: Exported<'_>, out: &mut Vec<u8>) {
     match record {
         Exported::Flow(record) => attributes::flow(record, out),
         Exported::Dns(record) => attributes::dns(record, out),
+        Exported::Aggregate(one) => attributes::aggregate::write(one, out),
     }
     fixed64(11, time, out);
     octets(12, event.as_bytes(), out);

@@ -41,12 +41,8 @@ impl Messages {
         out.push(b'<');
         push_number((LOCAL0 * 8 + severity(record.verdict())).into(), out);
         out.extend_from_slice(b">1 ");
-        let time = match record {
-            Exported::Flow(record) => record.time,
-            Exported::Dns(record) => record.time,
-        };
         // At most six digits of a second (section 6.2.3).
-        out.extend_from_slice(format!("{time:.6}").as_bytes());
+        out.extend_from_slice(format!("{:.6}", record.time()).as_bytes());
         out.extend_from_slice(&self.names);
         out.extend_from_slice(record.event().as_bytes());
         out.extend_from_slice(b" - ");
@@ -54,6 +50,7 @@ impl Messages {
             (Content::Cef, record) => cef::write(record, &self.version, out),
             (Content::Json, Exported::Flow(record)) => json(record, out),
             (Content::Json, Exported::Dns(record)) => json(record, out),
+            (Content::Json, Exported::Aggregate(aggregate)) => json(aggregate, out),
         }
     }
 }
@@ -81,7 +78,7 @@ const fn severity(verdict: Verdict) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::export::tests::{dns, flow};
+    use crate::export::tests::{aggregate, dns, flow};
 
     fn message(messages: &Messages, record: Exported<'_>) -> String {
         let mut out = Vec::new();
@@ -99,6 +96,9 @@ mod tests {
         assert_eq!(record, flow());
         let text = message(&messages, Exported::Dns(&dns()));
         assert!(text.starts_with("<134>1 2026-01-05T12:01:02.123456Z node1 enforcer - dns - {"), "{text}");
+        let text = message(&messages, Exported::Aggregate(&aggregate(&["verdict"])));
+        let head = "<132>1 2026-01-05T12:01:02.123456Z node1 enforcer - aggregate - {\"schema\":1,";
+        assert!(text.starts_with(head) && text.contains("\"records\":1,"), "{text}");
         let nameless = Messages::new("", "1.2.3", Content::Cef);
         let text = message(&nameless, Exported::Flow(&flow()));
         assert!(

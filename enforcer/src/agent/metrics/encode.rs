@@ -215,7 +215,13 @@ impl Snapshot {
         let ring = &self.status.flows;
         writer.counter("flow_records", "Flow records made.", ring.seen)?;
         let help = "Flow records that made room for others before anybody could ask for them again.";
-        writer.counter("flow_records_overwritten", help, ring.overwritten)
+        writer.counter("flow_records_overwritten", help, ring.overwritten)?;
+        let Some(aggregation) = &ring.aggregation else { return Ok(()) };
+        let help = "Flow records put together for the flow log and the exporters.";
+        writer.counter("flow_records_aggregated", help, aggregation.records)?;
+        writer.counter("flow_aggregates", "Aggregated records made of them.", aggregation.aggregates)?;
+        let groups = [(Labels::new(), aggregation.groups as f64)];
+        writer.gauges(("flow_aggregate_groups", None), "Groups of the interval that goes on.", groups)
     }
 
     fn dns_workloads(&self, writer: &mut Writer<'_>) -> fmt::Result {

@@ -23,6 +23,7 @@ use crate::api::server::{Backend, Stream};
 use crate::api::{ExplainRequest, FlowsRequest, NamesRequest, Request, Response, RulesRequest};
 use crate::telemetry::records::{Item, Kinds, Numbers};
 
+mod aggregation;
 mod dns;
 
 const NAMESPACE: &str =
@@ -73,6 +74,7 @@ impl Node {
             socket: "/nowhere".into(),
             flow_log: None,
             flow_log_rotation: Rotation::default(),
+            aggregation: None,
             exports: Vec::new(),
             default_mode: Mode::Policy,
             cluster_domain: "cluster.local".to_owned(),

@@ -9,6 +9,7 @@ use enforcer_core::export::syslog::{Messages, frame};
 use hyper::body::Bytes;
 
 use crate::telemetry::records::Item;
+use crate::telemetry::told::Told;
 
 /// Most records of one batch.
 pub const RECORDS: u32 = 4_096;
@@ -54,9 +55,9 @@ impl Encoder {
     }
 
     /// Adds a record.
-    pub fn push(&mut self, item: &Item) {
+    pub fn push<F: Told>(&mut self, item: &Item<F>) {
         match item {
-            Item::Flow(record) => self.push_record(Exported::Flow(record)),
+            Item::Flow(record) => self.push_record(record.exported()),
             Item::Dns(query) => self.push_record(Exported::Dns(&query.record())),
         }
     }
@@ -145,7 +146,7 @@ mod tests {
     fn syslog_messages_come_back_one_by_one() {
         let mut encoder = Encoder::syslog(Messages::new("n", "v", Content::Cef));
         encoder.push(&Item::Flow(Arc::new(record(|_| ()))));
-        encoder.push(&Item::Dns(Arc::new(query(|_| ()))));
+        encoder.push::<enforcer_core::record::Record>(&Item::Dns(Arc::new(query(|_| ()))));
         let batch = encoder.finish().expect("a batch");
         let read: Vec<_> =
             messages(&batch.payload).map(|one| String::from_utf8_lossy(one).into_owned()).collect();

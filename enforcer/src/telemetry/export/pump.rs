@@ -9,7 +9,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use enforcer_common::verdict::Verdict;
 use jiff::Timestamp;
 use tokio::time::{Duration, Instant};
 
@@ -19,6 +18,7 @@ use super::counts::{Counts, Place};
 use super::retry::Backoff;
 use super::send::{Failure, Sender, Taken};
 use crate::telemetry::records::{Item, Numbers, Reader, Records};
+use crate::telemetry::told::Told;
 
 /// Records that are read at once.
 const READ: usize = 1_024;
@@ -29,10 +29,10 @@ const FAREWELL: Duration = Duration::from_secs(2);
 type Attempt = Pin<Box<dyn Future<Output = (Sender, Batch, Result<Taken, Failure>)>>>;
 
 /// One exporter.
-pub(super) struct Pump {
+pub(super) struct Pump<F> {
     pub(super) name: &'static str,
-    pub(super) records: Records,
-    pub(super) reader: Reader,
+    pub(super) records: Records<F>,
+    pub(super) reader: Reader<F>,
     pub(super) encoder: Encoder,
     pub(super) backlog: Backlog,
     pub(super) sender: Option<Sender>,
@@ -46,7 +46,7 @@ pub(super) struct Pump {
     pub(super) in_flight: Option<Batch>,
 }
 
-impl Pump {
+impl<F: Told> Pump<F> {
     /// Runs until the agent ended and what is left has a place.
     pub(super) async fn run(mut self) {
         let mut attempt: Option<Attempt> = None;
@@ -83,14 +83,14 @@ impl Pump {
     }
 
     /// Encodes what was read. When the ring is nearly overwritten, what passed is left out: refusals are worth more.
-    fn encode(&mut self, missed: Numbers, items: &mut Vec<Item>) {
+    fn encode(&mut self, missed: Numbers, items: &mut Vec<Item<F>>) {
         self.counts.add(Place::Missed, missed.sum());
         let (place, end, room) = (self.reader.place(), self.records.end(), self.records.capacity());
         let is_behind = (end.flows - place.flows) * 4 > room.flows * 3;
         let mut shed = 0;
         self.counts.add(Place::Read, items.len() as u64);
         for item in items.drain(..) {
-            if is_behind && matches!(&item, Item::Flow(record) if record.verdict == Verdict::Forwarded) {
+            if is_behind && matches!(&item, Item::Flow(record) if record.has_passed()) {
                 shed += 1;
                 continue;
             }

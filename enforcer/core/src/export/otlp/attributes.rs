@@ -1,6 +1,8 @@
 //! Attributes of log records: which there are for a flow and for a query, and how they are written. Never their
 //! meaning: that is the record's.
 
+pub(super) mod aggregate;
+
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -203,11 +205,19 @@ fn behind(process: &Process, out: &mut Vec<u8>) {
 }
 
 fn layers(protocol: Protocol, address: IpAddr, out: &mut Vec<u8>) {
+    transport(protocol, out);
+    version(address, out);
+}
+
+fn transport(protocol: Protocol, out: &mut Vec<u8>) {
     match protocol {
         Protocol::TCP => text("network.transport", "tcp", out),
         Protocol::UDP => text("network.transport", "udp", out),
         other => text("network.transport", other.to_string().to_lowercase(), out),
     }
+}
+
+fn version(address: IpAddr, out: &mut Vec<u8>) {
     text("network.type", if address.is_ipv4() { "ipv4" } else { "ipv6" }, out);
 }
 

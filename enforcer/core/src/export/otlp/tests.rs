@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message;
 
 use super::*;
-use crate::export::tests::{dns, flow};
+use crate::export::tests::{aggregate, dns, flow};
 use crate::record::{Event, Record};
 
 /// What a reader sees of one request.
@@ -192,4 +192,43 @@ fn flow_named(name: &str) -> Record {
     let mut record = flow();
     record.source.workload = Some(name.into());
     record
+}
+
+#[test]
+fn an_aggregate_has_the_chosen_fields_and_its_sums() {
+    let keys = ["verdict", "source-workload", "destination-names", "port", "protocol", "rule"];
+    let record = read_one(Exported::Aggregate(&aggregate(&keys)));
+    assert_eq!((record.severity_number, record.event_name.as_str()), (13, "enforcer.flow.aggregate"));
+    assert_eq!(record.time_unix_nano, 1_767_614_462_123_456_789);
+    assert_eq!(
+        text(record.body.as_ref().expect("a body")),
+        "\"DENIED 1 records TCP update/update -> github.com:443 by default\""
+    );
+    let expected = [
+        "enforcer.verdict=\"DENIED\"",
+        "source.k8s.namespace.name=\"update\"",
+        "source.k8s.pod.name=\"update\"",
+        "destination.port=443",
+        "enforcer.destination.names=[\"github.com\"]",
+        "network.transport=\"tcp\"",
+        "enforcer.policy.tier=\"default\"",
+        "enforcer.policy.kind=\"Tier\"",
+        "enforcer.policy.name=\"default\"",
+        "enforcer.aggregate.start=0",
+        "enforcer.aggregate.end=1767614462123456789",
+        "enforcer.aggregate.records=1",
+        "enforcer.aggregate.admitted=0",
+        "enforcer.aggregate.refused=1",
+        "enforcer.aggregate.ended=0",
+        "enforcer.aggregate.cut=0",
+        "enforcer.aggregate.dropped=0",
+        "enforcer.aggregate.flows=1",
+        "enforcer.flow.forward.packets=1",
+        "enforcer.flow.forward.bytes=74",
+        "enforcer.flow.reply.packets=0",
+        "enforcer.flow.reply.bytes=0",
+    ];
+    assert_eq!(attributes(&record.attributes), expected);
+    let bare = read_one(Exported::Aggregate(&aggregate(&[])));
+    assert_eq!(text(bare.body.as_ref().expect("a body")), "\"1 records * -> *\"");
 }
