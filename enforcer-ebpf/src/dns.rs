@@ -315,8 +315,9 @@ pub extern "C" fn dns_tell(skb: Context, at: u32, length: u32) -> u32 {
     let Some(message) = message() else { return 1 };
     let unread = if at != 0 { load(skb, message, at, length) } else { 0 };
     if unread == 0 {
-        head();
-        tell(judge_answer(message) as u32);
+        head(message);
+        let outcome = judge_answer(message);
+        tell(message, outcome as u32);
     } else if unread == DnsOutcome::TooLong as u32 {
         return 0;
     } else {
@@ -365,7 +366,7 @@ fn judge_answer(message: *mut Message) -> DnsOutcome {
         return DnsOutcome::Malformed;
     }
     // SAFETY: as above.
-    if unsafe { (*message).event.name_class } == 0 || !learn::learn_all() {
+    if unsafe { (*message).event.name_class } == 0 || !learn::learn_all(message) {
         DnsOutcome::Nothing
     } else {
         DnsOutcome::Learned

@@ -65,7 +65,7 @@ use watch::Wake;
 use worker::Worker;
 
 /// Pause between two polls of the ring buffer while events come.
-const BUSY: Duration = Duration::from_millis(10);
+const BUSY: Duration = Duration::from_millis(20);
 /// Longest pause.
 const IDLE: Duration = Duration::from_millis(50);
 /// Events of one turn from which more are likely to wait.

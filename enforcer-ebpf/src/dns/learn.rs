@@ -11,14 +11,13 @@ use enforcer_common::policy::{LEARNED_SLOTS, Learned, LearnedKey};
 
 /// Addresses that are learned in place, and those that one function learns.
 const FEW: u32 = 4;
-const STRIDE: u32 = 8;
+const STRIDE: u32 = 12;
 /// Tries to place a class while other CPUs place theirs.
 const MAX_TRIES: u32 = 4;
 
 /// Learns every address that was noted; false when there was none.
 #[inline(always)]
-pub fn learn_all() -> bool {
-    let Some(message) = message() else { return false };
+pub fn learn_all(message: *mut Message) -> bool {
     // SAFETY: the map element of this CPU.
     let found = unsafe { (&raw const (*message).found_count).read_volatile() };
     if found == 0 {

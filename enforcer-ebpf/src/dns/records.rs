@@ -11,7 +11,7 @@ use enforcer_common::policy::LearnedKey;
 const MAX_STEPS: u32 = 2048;
 /// Steps that are taken in place, and those that are one function.
 const FEW: u32 = 4;
-const STEPS: u32 = 8;
+const STEPS: u32 = 12;
 
 const TYPE_A: u32 = 1;
 const TYPE_AAAA: u32 = 28;

@@ -1,6 +1,6 @@
 //! Tells userspace of DNS messages. Owns the header of their event and the counting of what became of them.
 
-use super::{MASK, NANOSECONDS, find, message, question};
+use super::{MASK, Message, NANOSECONDS, find, message, question};
 use crate::events::{QUIETLY, count};
 use crate::maps::{EVENTS, SETTINGS};
 use crate::skb::{self, hide};
@@ -14,20 +14,20 @@ use enforcer_common::event::{DnsEvent, DnsOutcome, Kind};
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn dns_tell_refused() -> u32 {
-    head();
     let Some(message) = message() else { return 0 };
+    head(message);
     if let Some(asked) = find(message) {
         // SAFETY: the map element of this CPU.
         unsafe { question::take(message, &asked, false) };
     }
-    tell(DnsOutcome::Refused as u32);
+    tell(message, DnsOutcome::Refused as u32);
     1
 }
 
 /// Writes the header of the message's event.
 #[inline(always)]
-pub fn head() {
-    let (Some(work), Some(message), Some(settings)) = (work(), message(), SETTINGS.get(0)) else { return };
+pub fn head(message: *mut Message) {
+    let (Some(work), Some(settings)) = (work(), SETTINGS.get(0)) else { return };
     let (flow, key) = (&work.flow, &work.key);
     // SAFETY: the map element of this CPU.
     unsafe {
@@ -60,9 +60,8 @@ pub fn count_answer(outcome: u32) {
 
 /// Counts the message by what became of it and copies it to the ring buffer.
 #[inline(always)]
-pub fn tell(outcome: u32) {
+pub fn tell(message: *mut Message, outcome: u32) {
     count_answer(outcome);
-    let Some(message) = message() else { return };
     // SAFETY: the map element of this CPU; the length is masked to its arrays.
     let failed = unsafe {
         (*message).event.outcome = outcome;

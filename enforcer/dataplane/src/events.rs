@@ -5,11 +5,12 @@ use crate::error::Error;
 use aya::maps::{MapData, RingBuf};
 use enforcer_common::event::{DnsEvent, FlowEvent, Kind, NameEvent, ProcessEvent};
 use enforcer_common::flow::FlowKey;
+use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// One event.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Event {
+pub enum Event<'a> {
     /// A flow was admitted, refused, ended or cut, or a packet was dropped.
     Flow(Kind, FlowEvent),
     /// A DNS answer was read on its way to a workload.
@@ -17,7 +18,7 @@ pub enum Event {
         /// What became of it.
         header: DnsEvent,
         /// The message, from its DNS header on.
-        message: Vec<u8>,
+        message: Cow<'a, [u8]>,
     },
     /// A process is about to use a socket; what becomes of that is told after it.
     Process(ProcessEvent),
@@ -55,7 +56,7 @@ impl EventReader {
 
     /// Hands over what lies in the ring, in order, at most 2,048 records; returns how many records there were.
     /// Never blocks.
-    pub fn poll(&mut self, mut visit: impl FnMut(Event)) -> usize {
+    pub fn poll(&mut self, mut visit: impl FnMut(Event<'_>)) -> usize {
         let mut count = 0;
         while count < POLL_LIMIT {
             let Some(record) = self.ring.0.next() else { break };
@@ -87,7 +88,7 @@ pub(crate) fn take(ring: &mut Option<RingBuf<MapData>>) -> Result<EventReader, E
 }
 
 /// The event in a record; `None` when its kind or size is wrong.
-fn decode(record: &[u8]) -> Option<Event> {
+fn decode(record: &[u8]) -> Option<Event<'_>> {
     let kind = u32::from_ne_bytes(record.get(..4)?.try_into().ok()?);
     let of_flows = [Kind::Admitted, Kind::Refused, Kind::Ended, Kind::Cut, Kind::Dropped];
     let known = of_flows.into_iter().chain([Kind::DnsAnswer, Kind::ServerName, Kind::Process]);
@@ -107,15 +108,15 @@ fn flow(record: &[u8]) -> Option<FlowEvent> {
     Some(unsafe { record.as_ptr().cast::<FlowEvent>().read_unaligned() })
 }
 
-fn dns(record: &[u8]) -> Option<Event> {
+fn dns(record: &[u8]) -> Option<Event<'_>> {
     let (head, message) = record.split_at_checked(size_of::<DnsEvent>())?;
     // SAFETY: `head` is as long as the type, which holds integers only; alignment is not asked for.
     let header = unsafe { head.as_ptr().cast::<DnsEvent>().read_unaligned() };
-    let message = message.get(..header.length as usize)?.to_vec();
+    let message = message.get(..header.length as usize)?.into();
     Some(Event::Dns { header, message })
 }
 
-fn process(record: &[u8]) -> Option<Event> {
+fn process(record: &[u8]) -> Option<Event<'_>> {
     if record.len() != size_of::<ProcessEvent>() {
         return None;
     }
@@ -123,7 +124,7 @@ fn process(record: &[u8]) -> Option<Event> {
     Some(Event::Process(unsafe { record.as_ptr().cast::<ProcessEvent>().read_unaligned() }))
 }
 
-fn server_name(record: &[u8]) -> Option<Event> {
+fn server_name(record: &[u8]) -> Option<Event<'_>> {
     if record.len() != size_of::<NameEvent>() {
         return None;
     }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use enforcer_common::verdict::Verdict;
 use enforcer_core::record::Record;
 use enforcer_core::record::aggregate::{Aggregate, Aggregator, GROUPS, Keys};
+use enforcer_core::record::dns::Facts;
 
 use super::log::FlowLog;
 use super::moment::Moment;
 use crate::api::AggregationStatus;
-use crate::telemetry::query::Query;
 use crate::telemetry::records::{Records, Writer, records};
 use crate::telemetry::told::Summary;
 
@@ -86,8 +86,8 @@ impl Aggregation {
     }
 
     /// Takes a query: they are never put together.
-    pub fn take_query(&self, query: &Arc<Query>) {
-        self.told.dns(Arc::clone(query));
+    pub fn take_query(&self, facts: &Facts, message: &[u8]) {
+        self.told.dns(facts.clone(), message);
     }
 
     /// Ends the interval, if it is time.
@@ -198,7 +198,7 @@ mod tests {
             aggregation.turn(&at(second), None);
         }
         aggregation.take(&Arc::new(record(|r| r.revision = 7)), &at(109), None);
-        aggregation.take_query(&Arc::new(query(|_| ())));
+        aggregation.take_query(&query(|_| ()).facts, &[]);
         assert_eq!(told(&aggregation), [7, 0]);
         aggregation.turn(&at(110), None);
         aggregation.take(&passed, &at(111), None);

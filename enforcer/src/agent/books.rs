@@ -28,7 +28,6 @@ use super::processes::Processes;
 use super::server_names::ServerNames;
 use super::tally::Tally;
 use super::view::View;
-use crate::telemetry::query::Query;
 use crate::telemetry::records::{Writer, records};
 
 /// Everything records are made from and go to.
@@ -112,7 +111,7 @@ impl Books {
     }
 
     /// Enters an event.
-    pub fn take(&mut self, event: Event, now: &Moment) {
+    pub fn take(&mut self, event: Event<'_>, now: &Moment) {
         match event {
             Event::Flow(kind, event) => {
                 if matches!(kind, Kind::Ended | Kind::Cut) {
@@ -120,7 +119,7 @@ impl Books {
                 }
                 self.flow(kind, &event, now, None);
             }
-            Event::Dns { header, message } => self.answer(&header, message, now),
+            Event::Dns { header, message } => self.answer(&header, &message, now),
             Event::Process(event) => self.processes.note(&event, now.seconds()),
             Event::ServerName { key, name } => self.server_names.note(key, name.into()),
         }
@@ -214,13 +213,13 @@ impl Books {
     }
 
     /// Enters a query that was answered or refused, or an answer nobody asked for.
-    fn answer(&mut self, header: &DnsEvent, message: Vec<u8>, now: &Moment) {
+    fn answer(&mut self, header: &DnsEvent, message: &[u8], now: &Moment) {
         let outcome = DnsOutcome::ALL.iter().find(|outcome| **outcome as u32 == header.outcome);
         let Some(outcome) = outcome.map(|outcome| Outcome::from(*outcome)) else {
             self.unknown += 1;
             return;
         };
-        let read = self.read(&message);
+        let read = self.read(message);
         // Only answers to its own questions count, as in the kernel.
         let counts = matches!(outcome, Outcome::Learned | Outcome::Nothing);
         match read.filter(|_| counts) {
@@ -240,7 +239,7 @@ impl Books {
         };
         let code = read.filter(|_| outcome != Outcome::Refused).map(|message| message.code());
         self.count(header.endpoint, &facts, code, seconds(header.time));
-        self.enter_query(Query { facts, message });
+        self.enter_query(facts, message);
     }
 
     /// Reads a message; its name is kept until the next one, empty where there is none.
@@ -282,23 +281,21 @@ impl Books {
             let message = message::question(question.transaction, &question.name, RecordType(question.kind));
             self.read(&message);
             self.count(question.endpoint, &facts, None, now.seconds());
-            self.enter_query(Query { facts, message });
+            self.enter_query(facts, &message);
         }
     }
 
     /// Enters a query whose name was read last.
-    fn enter_query(&mut self, query: Query) {
+    fn enter_query(&mut self, facts: Facts, message: &[u8]) {
         if let Some(log) = &mut self.log {
-            let Query { facts, message } = &query;
             log.append_line(facts.outcome.verdict().passes(), |line| {
-                self.lines.write(facts, message, &self.name, line)
+                self.lines.write(&facts, message, &self.name, line)
             });
         }
-        let query = Arc::new(query);
         if let Some(aggregation) = &self.aggregation {
-            aggregation.take_query(&query);
+            aggregation.take_query(&facts, message);
         }
-        self.records.dns(query);
+        self.records.dns(facts, message);
     }
 
     /// Both ends of a workload's queries to a resolver.
@@ -320,12 +317,12 @@ impl Books {
 
     /// Notes what a workload looked up: the name that was read last.
     fn note_names(&mut self, header: &DnsEvent, message: &Message<'_>) {
-        let class = self.plan.names.class_of(&self.name);
         let now = seconds(header.time);
-        let occasion = Occasion { endpoint: header.endpoint, name: &self.name, class, now };
+        let occasion = Occasion { endpoint: header.endpoint, name: &self.name, now };
         let answers = || message.answers().map_while(Result::ok);
         let addresses = || answers().filter_map(|answer| Some((answer.address()?, answer.ttl)));
-        self.names.note(&occasion, &self.settings, addresses());
+        let class_of = || self.plan.names.class_of(&self.name);
+        let Some(class) = self.names.note(&occasion, &self.settings, addresses(), class_of) else { return };
         if class == header.name_class || class == 0 {
             return;
         }

@@ -28,7 +28,7 @@ pub(crate) struct FakeKernel {
     /// Plans that were in force when the resolvers were first told.
     pub(crate) plans_before_resolvers: Option<usize>,
     pub(crate) learned: Vec<(WorkloadId, IpAddr, u32, u32)>,
-    pub(crate) events: VecDeque<Event>,
+    pub(crate) events: VecDeque<Event<'static>>,
     pub(crate) learned_walk: LearnedWalk,
     pub(crate) unlearned: Vec<(u32, IpAddr, u32)>,
     pub(crate) sweep: Sweep,
@@ -133,12 +133,12 @@ impl Kernel for FakeKernel {
         self.learned.push((workload.clone(), address, class, expiry));
         Ok(())
     }
-    fn poll(&mut self, visit: &mut dyn FnMut(Event)) -> usize {
+    fn poll(&mut self, visit: &mut dyn FnMut(Event<'_>)) -> usize {
         let count = self.events.len();
         self.events.drain(..).for_each(visit);
         count
     }
-    fn sweep(&mut self, _now_ns: u64, _visit: &mut dyn FnMut(Event)) -> Result<Sweep, Error> {
+    fn sweep(&mut self, _now_ns: u64, _visit: &mut dyn FnMut(Event<'_>)) -> Result<Sweep, Error> {
         Ok(std::mem::take(&mut self.sweep))
     }
     fn walk_learned(&mut self, _now: u32, _per_workload: usize) -> Result<LearnedWalk, Error> {

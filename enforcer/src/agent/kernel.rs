@@ -33,8 +33,8 @@ pub trait Kernel {
     fn set_namespaces(&mut self, namespaces: &BTreeMap<u64, SocketPlace>) -> Result<(), Error>;
     fn learn(&mut self, workload: &WorkloadId, address: IpAddr, class: u32, expiry: u32)
     -> Result<(), Error>;
-    fn poll(&mut self, visit: &mut dyn FnMut(Event)) -> usize;
-    fn sweep(&mut self, now_ns: u64, visit: &mut dyn FnMut(Event)) -> Result<Sweep, Error>;
+    fn poll(&mut self, visit: &mut dyn FnMut(Event<'_>)) -> usize;
+    fn sweep(&mut self, now_ns: u64, visit: &mut dyn FnMut(Event<'_>)) -> Result<Sweep, Error>;
     fn walk_learned(&mut self, now: u32, per_workload: usize) -> Result<LearnedWalk, Error>;
     fn unlearn(&mut self, endpoint: u32, address: IpAddr, class: u32) -> Result<(), Error>;
     fn unanswered(&mut self, asked_before_ns: u64) -> Result<Vec<Unanswered>, Error>;
@@ -63,7 +63,7 @@ pub struct Host {
     /// Reads answers that the programs cannot; `None` where this host does not let it.
     holding: Option<Holding>,
     /// What it tells.
-    held: mpsc::Receiver<Event>,
+    held: mpsc::Receiver<Event<'static>>,
 }
 
 impl Host {
@@ -139,11 +139,11 @@ impl Kernel for Host {
     ) -> Result<(), Error> {
         self.dataplane.learn(workload, address, class, expiry)
     }
-    fn poll(&mut self, visit: &mut dyn FnMut(Event)) -> usize {
+    fn poll(&mut self, visit: &mut dyn FnMut(Event<'_>)) -> usize {
         let held = self.held.try_iter().map(&mut *visit).count();
         held + self.events.poll(visit)
     }
-    fn sweep(&mut self, now_ns: u64, visit: &mut dyn FnMut(Event)) -> Result<Sweep, Error> {
+    fn sweep(&mut self, now_ns: u64, visit: &mut dyn FnMut(Event<'_>)) -> Result<Sweep, Error> {
         let Self { dataplane, events, .. } = self;
         dataplane.sweep_with(now_ns, &mut || {
             events.poll(&mut *visit);

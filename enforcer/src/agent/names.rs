@@ -52,8 +52,6 @@ pub struct Occasion<'a> {
     pub endpoint: u32,
     /// The name asked for, lower case, without the trailing dot.
     pub name: &'a str,
-    /// Its name class, 0 for none.
-    pub class: u32,
     /// Second of the monotonic clock.
     pub now: u32,
 }
@@ -89,35 +87,43 @@ impl Names {
         self.evicted
     }
 
-    /// Notes the addresses of an answer, each with its time to live in seconds.
+    /// Notes the addresses of an answer, each with its time to live in seconds, and returns the name's class; `None`
+    /// when there was no address. `class_of` is asked where none of the addresses is known to be valid for the name:
+    /// the class of those that are is the one of the plan in force, see [`Self::classify`].
     pub fn note(
         &mut self,
         occasion: &Occasion<'_>,
         settings: &Settings,
         addresses: impl Iterator<Item = (IpAddr, u32)>,
-    ) {
-        // Kept once for all addresses, and only where it is new to one.
-        let mut name = None;
+        class_of: impl Fn() -> u32,
+    ) -> Option<u32> {
+        let (mut class, mut name) = (None, None);
         for (address, ttl) in addresses {
             let until = until(ttl, settings, occasion.now);
-            if !self.prolong(occasion, address, until) {
-                let name = Arc::clone(name.get_or_insert_with(|| occasion.name.into()));
-                let lookup = Lookup { name, since: occasion.now, until, class: occasion.class };
-                self.add((occasion.endpoint, address), lookup, occasion.now);
+            match self.known(occasion, address) {
+                Some(known) => {
+                    let is_valid = known.until >= occasion.now;
+                    known.since = if is_valid { known.since } else { occasion.now };
+                    known.until = known.until.max(until);
+                    known.class =
+                        *class.get_or_insert_with(|| if is_valid { known.class } else { class_of() });
+                }
+                None => {
+                    // Kept once for all addresses, and only where it is new to one.
+                    let name = Arc::clone(name.get_or_insert_with(|| occasion.name.into()));
+                    let class = *class.get_or_insert_with(&class_of);
+                    let lookup = Lookup { name, since: occasion.now, until, class };
+                    self.add((occasion.endpoint, address), lookup, occasion.now);
+                }
             }
         }
+        class
     }
 
-    /// Lets a name that is known at an address live on; false when it is not known there.
-    fn prolong(&mut self, occasion: &Occasion<'_>, address: IpAddr, until: u32) -> bool {
-        let Occasion { endpoint, name, class, now } = *occasion;
-        let names = self.lookups.get_mut(&(endpoint, address));
-        let Some(known) = names.and_then(|names| names.iter_mut().find(|known| *known.name == *name)) else {
-            return false;
-        };
-        known.since = if known.until < now { now } else { known.since };
-        (known.until, known.class) = (known.until.max(until), class);
-        true
+    /// What is known of a name at an address.
+    fn known(&mut self, occasion: &Occasion<'_>, address: IpAddr) -> Option<&mut Lookup> {
+        let names = self.lookups.get_mut(&(occasion.endpoint, address))?;
+        names.iter_mut().find(|known| *known.name == *occasion.name)
     }
 
     fn add(&mut self, key: (u32, IpAddr), lookup: Lookup, now: u32) {
@@ -219,8 +225,9 @@ mod tests {
     }
 
     fn note(names: &mut Names, now: u32, class: u32, (name, addresses): (&str, &[(&str, u32)])) {
-        let occasion = Occasion { endpoint: 1, name, class, now };
-        names.note(&occasion, &SETTINGS, addresses.iter().map(|(address, ttl)| (ip(address), *ttl)));
+        let occasion = Occasion { endpoint: 1, name, now };
+        let addresses = addresses.iter().map(|(address, ttl)| (ip(address), *ttl));
+        names.note(&occasion, &SETTINGS, addresses, || class);
     }
 
     fn texts(names: &[Arc<str>]) -> Vec<&str> {
@@ -251,6 +258,16 @@ mod tests {
         assert_eq!(changed, [(1, ip("192.0.2.1"), expected)]);
         assert!(names.classify(1050, |_| 9).is_empty(), "nothing changed since");
         assert_eq!(names.valid(1050).count(), 1);
+        let again = |names: &mut Names, name, address| {
+            let occasion = Occasion { endpoint: 1, name, now: 1060 };
+            names.note(&occasion, &SETTINGS, [(ip(address), 60)].into_iter(), || 3)
+        };
+        assert_eq!(again(&mut names, "a.example", "192.0.2.1"), Some(9), "known and valid");
+        assert_eq!(again(&mut names, "old.example", "192.0.2.2"), Some(3), "no longer valid");
+        assert_eq!(
+            names.note(&Occasion { endpoint: 1, name: "a", now: 1 }, &SETTINGS, [].into_iter(), || 3),
+            None
+        );
     }
 
     #[test]

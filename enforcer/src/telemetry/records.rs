@@ -1,6 +1,6 @@
 //! The node's latest records, flows and DNS, between the agent that writes them and readers on any thread. Owns their
 //! order, the bounds on what is kept and the counts of what readers missed; never waits for a reader, and never holds its
-//! lock longer than it takes to copy one batch of pointers.
+//! lock longer than it takes to copy one batch.
 //!
 //! The agent has the one [`Writer`]; everybody else has a clone of [`Records`]. Flows and DNS are kept in a ring each, so
 //! that neither pushes the other out, and read as one stream in the order in which they came:
@@ -22,16 +22,20 @@
 #[cfg(test)]
 mod tests;
 
+mod queries;
+
 use std::iter;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use enforcer_core::record::Record;
+use enforcer_core::record::dns::Facts;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::query::Query;
 use super::ring::{CAPACITY, Ring};
+use queries::Queries;
 
 /// Octets of DNS messages that are kept: an answer of the usual size for each query.
 const OCTETS: usize = 4 << 20;
@@ -150,9 +154,7 @@ struct Shared<F> {
 #[derive(Debug)]
 struct Rings<F> {
     flows: Ring<(u64, Arc<F>)>,
-    dns: Ring<(u64, Arc<Query>)>,
-    octets: usize,
-    most_octets: usize,
+    dns: Queries,
 }
 
 /// Somebody's place in the stream.
@@ -171,9 +173,9 @@ pub fn records<F>(flow_capacity: usize) -> Writer<F> {
 
 fn bounded<F>(flow_capacity: usize, dns_capacity: usize, most_octets: usize) -> Writer<F> {
     let (news, receiver) = watch::channel(0);
-    let (flows, dns) = (Ring::new(flow_capacity), Ring::new(dns_capacity));
+    let (flows, dns) = (Ring::new(flow_capacity), Queries::new(dns_capacity, most_octets));
     let shared = Shared {
-        rings: Mutex::new(Rings { flows, dns, octets: 0, most_octets }),
+        rings: Mutex::new(Rings { flows, dns }),
         missed: Default::default(),
         lost_by_kernel: AtomicU64::new(0),
     };
@@ -196,20 +198,11 @@ impl<F> Writer<F> {
         drop(gone);
     }
 
-    /// Adds a query; the oldest make room.
-    pub fn dns(&self, query: impl Into<Arc<Query>>) {
-        let query = query.into();
+    /// Adds a query with its message; the oldest make room.
+    pub fn dns(&self, facts: Facts, message: &[u8]) {
         let mut rings = self.records.lock();
         let order = rings.order();
-        rings.octets += query.message.len();
-        let mut gone = rings.dns.push((order, query));
-        loop {
-            rings.octets -= gone.map_or(0, |(_, query)| query.message.len());
-            if rings.octets <= rings.most_octets {
-                return;
-            }
-            gone = rings.dns.pop();
-        }
+        rings.dns.push(order, facts, message);
     }
 
     /// Tells how many events the kernel could not tell since the agent began.
@@ -271,7 +264,7 @@ impl<F> Records<F> {
             Numbers { flows: lost_flows * u64::from(kinds.flows), dns: lost_dns * u64::from(kinds.dns) };
         *place = Numbers { flows: place.flows + missed.flows, dns: place.dns + missed.dns };
         let mut flows = flows.take_while(|_| kinds.flows).map(|(_, flow)| flow).peekable();
-        let mut dns = dns.take_while(|_| kinds.dns).map(|(_, query)| query).peekable();
+        let mut dns = dns.take_while(|_| kinds.dns).peekable();
         batch.extend(
             iter::from_fn(|| merged(&mut flows, &mut dns, |flow, query| flow < query)).take(limit).inspect(
                 |item| match item {
@@ -288,8 +281,7 @@ impl<F> Records<F> {
         let rings = self.lock();
         let mut flows =
             rings.flows.backwards(place.flows).take_while(|_| kinds.flows).map(|(_, flow)| flow).peekable();
-        let mut dns =
-            rings.dns.backwards(place.dns).take_while(|_| kinds.dns).map(|(_, query)| query).peekable();
+        let mut dns = rings.dns.backwards(place.dns).take_while(|_| kinds.dns).peekable();
         batch.extend(
             iter::from_fn(|| merged(&mut flows, &mut dns, |flow, query| flow > query)).take(limit).inspect(
                 |item| match item {
@@ -397,16 +389,16 @@ impl<F> Rings<F> {
 /// The next record of two sequences.
 fn merged<'a, F: 'a>(
     flows: &mut iter::Peekable<impl Iterator<Item = &'a (u64, Arc<F>)>>,
-    dns: &mut iter::Peekable<impl Iterator<Item = &'a (u64, Arc<Query>)>>,
+    dns: &mut iter::Peekable<impl Iterator<Item = queries::Kept<'a>>>,
     is_flow_next: impl Fn(u64, u64) -> bool,
 ) -> Option<Item<F>> {
     let is_flow = match (flows.peek(), dns.peek()) {
-        (Some((flow, _)), Some((query, _))) => is_flow_next(*flow, *query),
+        (Some((flow, _)), Some(query)) => is_flow_next(*flow, query.order()),
         (flow, _) => flow.is_some(),
     };
     if is_flow {
         flows.next().map(|(_, record)| Item::Flow(Arc::clone(record)))
     } else {
-        dns.next().map(|(_, query)| Item::Dns(Arc::clone(query)))
+        dns.next().map(|query| Item::Dns(Arc::new(query.query())))
     }
 }

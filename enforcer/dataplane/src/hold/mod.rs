@@ -86,7 +86,7 @@ struct Reader {
     names: Names,
     /// Workloads by address, as they were lately.
     endpoints: HashMap<Address, Known>,
-    tell: Sender<Event>,
+    tell: Sender<Event<'static>>,
     totals: Arc<Totals>,
 }
 
@@ -97,7 +97,7 @@ impl Dataplane {
     ///
     /// Where this host has no TAP devices, or the process may not make one: answers that the programs cannot read pass
     /// then, and teach nothing.
-    pub fn hold(&self, tell: Sender<Event>) -> Result<Holding, Error> {
+    pub fn hold(&self, tell: Sender<Event<'static>>) -> Result<Holding, Error> {
         let device = std::path::Path::new(CLONE_DEVICE);
         let tap = Tap::new().map_err(|source| Error::io("make an interface of", device, source))?;
         let wire = Wire::new().map_err(|source| Error::io("send past", device, source))?;

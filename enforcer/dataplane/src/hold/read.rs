@@ -28,7 +28,7 @@ pub(super) fn answer(
     names: &mut Names,
     endpoint: &Endpoint,
     whole: Whole,
-) -> (DnsOutcome, Event) {
+) -> (DnsOutcome, Event<'static>) {
     let mut header = DnsEvent {
         kind: Kind::DnsAnswer as u32,
         length: whole.octets.len() as u32,
@@ -46,7 +46,7 @@ pub(super) fn answer(
     // Maps that cannot be read teach nothing.
     let outcome = judge(maps, names, endpoint, &whole.octets, &mut header).unwrap_or(DnsOutcome::Malformed);
     header.outcome = outcome as u32;
-    (outcome, Event::Dns { header, message: whole.octets })
+    (outcome, Event::Dns { header, message: whole.octets.into() })
 }
 
 /// What an answer is worth.

@@ -33,8 +33,12 @@ fn an_admitted_flow_is_told_counted_and_swept() {
     assert_eq!(send(&mut dataplane, interface), OK);
     assert_eq!(send(&mut dataplane, interface), OK);
     let mut told = Vec::new();
-    assert_eq!(events.poll(|event| told.push(event)), 1);
-    let [Event::Flow(Kind::Admitted, event)] = &told[..] else { panic!("{told:?}") };
+    let count = events.poll(|event| match event {
+        Event::Flow(kind, event) => told.push((kind, event)),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(count, 1);
+    let [(Kind::Admitted, event)] = &told[..] else { panic!("{told:?}") };
     assert_eq!((event.flow.verdict, event.flow.reason), (Verdict::Forwarded as u8, Reason::Rule as u8));
     assert_eq!(events.malformed(), 0);
     assert_eq!(dataplane.workload_of(event.flow.endpoint), Some(&workload("a")));

@@ -107,8 +107,8 @@ mod tests {
     fn note(names: &mut Names, name: &str, class: u32, lasts: std::ops::Range<u8>) {
         for last in lasts {
             let now = 1_000 + u32::from(last);
-            let occasion = Occasion { endpoint: 1, name, class, now };
-            names.note(&occasion, &Settings::DEFAULT, [(ip(last), 60)].into_iter());
+            let occasion = Occasion { endpoint: 1, name, now };
+            names.note(&occasion, &Settings::DEFAULT, [(ip(last), 60)].into_iter(), || class);
         }
     }
 

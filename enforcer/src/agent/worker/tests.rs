@@ -147,14 +147,14 @@ fn flow() -> (FlowKey, Flow) {
     crate::testing::flow(|_| ())
 }
 
-fn flow_event(kind: Kind, rule: u32) -> Event {
+fn flow_event(kind: Kind, rule: u32) -> Event<'static> {
     let (key, flow) = flow();
     let flow = Flow { rule, ..flow };
     let time = flow.last_seen;
     Event::Flow(kind, FlowEvent { kind: kind as u32, key, time, flow })
 }
 
-fn dns_event(class: u32, outcome: DnsOutcome) -> Event {
+fn dns_event(class: u32, outcome: DnsOutcome) -> Event<'static> {
     let header = DnsEvent {
         kind: Kind::DnsAnswer as u32,
         length: ANSWER.len() as u32,
@@ -169,7 +169,7 @@ fn dns_event(class: u32, outcome: DnsOutcome) -> Event {
         protocol: 17,
         padding: [0; 5],
     };
-    Event::Dns { header, message: ANSWER.to_vec() }
+    Event::Dns { header, message: ANSWER.into() }
 }
 
 #[test]

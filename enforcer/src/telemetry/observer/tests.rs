@@ -49,7 +49,7 @@ impl Scene {
 
     fn dns(&self, second: i64) {
         let time = self.at(second);
-        self.writer.dns(query(|q| q.facts.time = time));
+        self.writer.dns(query(|q| q.facts.time = time).facts, &[]);
     }
 
     fn at(&self, second: i64) -> Timestamp {

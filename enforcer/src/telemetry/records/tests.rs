@@ -16,7 +16,10 @@ fn write(writer: &Writer, names: &[&str]) {
     for name in names {
         match name.split_once(' ').expect("kind and number") {
             ("flow", number) => writer.flow(record(|r| r.revision = number.parse().expect("a number"))),
-            (_, number) => writer.dns(query(|q| q.facts.learned = number.parse().expect("a number"))),
+            (_, number) => {
+                let query = query(|q| q.facts.learned = number.parse().expect("a number"));
+                writer.dns(query.facts, &query.message);
+            }
         }
     }
 }
@@ -66,9 +69,9 @@ fn the_oldest_queries_make_room_for_octets_and_for_numbers() {
             Item::Dns(query) => query.message.len(),
             Item::Flow(_) => panic!("no flow was written"),
         };
-        (batch.iter().map(length).collect::<Vec<_>>(), writer.records().lock().octets)
+        (batch.iter().map(length).collect::<Vec<_>>(), writer.records().lock().dns.octets())
     };
-    let push = |length| writer.dns(query(|q| q.message = vec![0; length]));
+    let push = |length| writer.dns(query(|_| ()).facts, &vec![0; length]);
     [10, 20, 30, 40].into_iter().for_each(push);
     assert_eq!(lengths(), (vec![20, 30, 40], 90));
     push(60);

@@ -48,7 +48,7 @@ fn fragments(v4: bool, message: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// Somebody who reads what is held.
-fn hold(lab: &Lab) -> (Holding, Receiver<Event>) {
+fn hold(lab: &Lab) -> (Holding, Receiver<Event<'static>>) {
     // Nothing but what is sent on may come to the workload.
     run("sysctl -qw net.ipv6.conf.all.disable_ipv6=1");
     run("ip link set a-peer up");
@@ -57,7 +57,7 @@ fn hold(lab: &Lab) -> (Holding, Receiver<Event>) {
 }
 
 /// The next answer that was held: its outcome and how many addresses it taught.
-fn next(told: &Receiver<Event>) -> (u32, u32, usize) {
+fn next(told: &Receiver<Event<'static>>) -> (u32, u32, usize) {
     match told.recv_timeout(Duration::from_secs(10)) {
         Ok(Event::Dns { header, message }) => (header.outcome, header.learned, message.len()),
         other => panic!("{other:?}"),
