@@ -38,6 +38,9 @@ numbered! {
         Rejected = 3 "REJECTED",
         /// It passes because the namespace only observes; otherwise it would have been dropped.
         WouldDeny = 4 "WOULD_DENY",
+        /// It is dropped because nothing could be decided about it, see [`Reason::is_error`]. Programs deny it; records
+        /// tell it apart.
+        Error = 5 "ERROR",
     }
 }
 
@@ -112,6 +115,20 @@ numbered! {
 impl Reason {
     /// One more than the largest number: the length of an array indexed by reason.
     pub const COUNT: u32 = 64;
+
+    /// True when it says that nothing could be decided, or that what was decided could not be carried out: the packet
+    /// cannot be read, no policy is known, or there is no room for the flow.
+    pub const fn is_error(self) -> bool {
+        matches!(
+            self,
+            Self::Truncated
+                | Self::BadIpHeader
+                | Self::BadTransportHeader
+                | Self::TooManyHeaders
+                | Self::FlowTableFull
+                | Self::EndpointNotReady
+        )
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ const BOLD: Style = Style::new().bold();
 pub const fn style(verdict: Verdict) -> Style {
     let colour = match verdict {
         Verdict::Forwarded => AnsiColor::Green,
-        Verdict::Denied | Verdict::Rejected => AnsiColor::Red,
+        Verdict::Denied | Verdict::Rejected | Verdict::Error => AnsiColor::Red,
         Verdict::WouldDeny => AnsiColor::Yellow,
     };
     Style::new().fg_color(Some(anstyle::Color::Ansi(colour)))

@@ -45,3 +45,27 @@ fn a_source_that_is_not_the_workloads_own_is_dropped() -> Result<()> {
     assert_eq!((record.event(), record.verdict()), ("dropped", "DENIED"), "{}", record.0);
     Ok(())
 }
+
+#[test]
+fn what_cannot_be_read_is_an_error_and_no_refusal_by_policy() -> Result<()> {
+    let lab = Lab::builder().pod("odd").start()?;
+    let agent = lab.agent()?;
+    let mut wire = Wire::open(lab.pod("odd"), &lab.node)?;
+    let datagram = Datagram {
+        hardware: wire.hardware,
+        source: (lab.pod("odd").address(Family::V4), 5000).into(),
+        destination: SocketAddr::new(SERVERS[0].parse()?, 4000),
+        payload: b"a header of four words",
+    };
+    let mut frame = datagram.frames(Shape::Plain).remove(0);
+    // The Internet header is said to be shorter than one can be.
+    frame[14] = 0x44;
+    wire.send(&frame)?;
+    let record = agent.await_record("the drop", |record| record.text("/reason") == "bad-ip-header")?;
+    assert_eq!((record.event(), record.verdict()), ("dropped", "ERROR"), "{}", record.0);
+    let said = agent.cli(&["flows", "--verdict", "error", "-o", "json"])?;
+    let lines = String::from_utf8(said.stdout)?;
+    assert_eq!(lines.lines().count(), 1, "{lines}");
+    assert!(lines.contains("\"verdict\":\"ERROR\""), "{lines}");
+    Ok(())
+}

@@ -45,6 +45,7 @@ const fn severity(verdict: Verdict) -> &'static str {
         Verdict::Forwarded => "1",
         Verdict::WouldDeny => "4",
         Verdict::Denied | Verdict::Rejected => "6",
+        Verdict::Error => "7",
     }
 }
 

@@ -86,6 +86,7 @@ pub const fn severity(verdict: Verdict) -> (u8, &'static str) {
         Verdict::Forwarded => (9, "INFO"),
         Verdict::WouldDeny => (10, "INFO2"),
         Verdict::Denied | Verdict::Rejected => (13, "WARN"),
+        Verdict::Error => (17, "ERROR"),
     }
 }
 

@@ -72,6 +72,7 @@ const fn severity(verdict: Verdict) -> u8 {
         Verdict::Forwarded => 6,
         Verdict::WouldDeny => 5,
         Verdict::Denied | Verdict::Rejected => 4,
+        Verdict::Error => 3,
     }
 }
 

@@ -111,13 +111,14 @@ pub fn assemble(
     let protocol = Protocol(event.key.protocol);
     let event_kind = event_of(kind)?;
     let end_reason = end_reason(event_kind, flow);
+    let (verdict, reason) = fate(flow)?;
     Ok(Record {
         schema: SCHEMA,
         time: clock.time(event.time),
         node: Arc::clone(node),
         event: event_kind,
-        verdict: Verdict::from_number(flow.verdict).ok_or(unknown("verdict", flow.verdict))?,
-        reason: Reason::from_number(flow.reason).ok_or(unknown("reason", flow.reason))?,
+        verdict,
+        reason,
         direction,
         source,
         destination,
@@ -136,6 +137,14 @@ pub fn assemble(
         process: (flow.cookie != 0).then(|| directory.process(flow.cookie)).flatten(),
         revision: flow.revision,
     })
+}
+
+/// What became of a flow, and why. What was denied because nothing could be decided is an error.
+fn fate(flow: &Flow) -> Result<(Verdict, Reason), UnknownNumber> {
+    let verdict = Verdict::from_number(flow.verdict).ok_or(unknown("verdict", flow.verdict))?;
+    let reason = Reason::from_number(flow.reason).ok_or(unknown("reason", flow.reason))?;
+    let is_error = verdict == Verdict::Denied && reason.is_error();
+    Ok((if is_error { Verdict::Error } else { verdict }, reason))
 }
 
 /// The rule of a number, 0 for none.

@@ -83,6 +83,7 @@ pub fn verdict(verdict: Verdict) -> wire::Verdict {
         Verdict::Forwarded => wire::Verdict::Forwarded,
         Verdict::Denied | Verdict::Rejected => wire::Verdict::Dropped,
         Verdict::WouldDeny => wire::Verdict::Audit,
+        Verdict::Error => wire::Verdict::Error,
     }
 }
 
@@ -129,6 +130,8 @@ fn of_record(record: &Record, uuid: String) -> Flow {
         source_names: names(&record.source),
         destination_names: names(&record.destination),
         event_type: Some(event_type(record, drop)),
+        source_service: service(&record.source),
+        destination_service: service(&record.destination),
         traffic_direction: direction(record.direction).into(),
         policy_match_type: if record.rule.is_some() { MATCH_L3_L4 } else { 0 },
         is_reply: Some(false),
@@ -242,6 +245,12 @@ fn workload(peer: &Peer, name: &str) -> wire::Workload {
 
 fn names(peer: &Peer) -> Vec<String> {
     peer.names.iter().map(|name| name.to_string()).collect()
+}
+
+/// The service that an address is a cluster address of.
+fn service(peer: &Peer) -> Option<wire::Service> {
+    let (namespace, name) = peer.service.as_ref()?.split_once('/')?;
+    Some(wire::Service { name: name.to_owned(), namespace: namespace.to_owned() })
 }
 
 fn endpoint(peer: &Peer) -> wire::Endpoint {

@@ -1,7 +1,7 @@
 //! Which flows a client wants: the filters of a request, compiled once and asked of every flow. Owns their meaning, which
 //! is Hubble's: values of a field are alternatives, fields of a filter must all hold, filters of a list are alternatives,
 //! and what the second list wants is left out of what the first one wants. A field about something this agent never
-//! sees (HTTP, traces, services) matches no flow; a value that cannot be read is refused with its place.
+//! sees (HTTP, traces, interfaces) matches no flow; a value that cannot be read is refused with its place.
 
 mod labels;
 mod names;
@@ -15,7 +15,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use regex::Regex;
 
-use super::wire::flow::{self as wire, Endpoint, Flow, FlowFilter, layer4, layer7};
+use super::wire::flow::{self as wire, Endpoint, Flow, FlowFilter, Service, layer4, layer7};
 use labels::Labels;
 
 /// A filter that cannot be used.
@@ -108,8 +108,8 @@ impl Builder<'_> {
     fn source(&mut self, filter: &FlowFilter) -> Result<(), Refused> {
         self.addresses("source_ip", &filter.source_ip, |flow| Some(&flow.ip.as_ref()?.source))?;
         self.addresses("source_ip_xlated", &filter.source_ip_xlated, |_| None)?;
-        self.pods("source_pod", &filter.source_pod, |flow| flow.source.as_ref())?;
-        self.pods("source_service", &filter.source_service, |_| None)?;
+        self.named("source_pod", &filter.source_pod, |flow| pod(flow.source.as_ref()))?;
+        self.named("source_service", &filter.source_service, |flow| service(flow.source_service.as_ref()))?;
         self.labels("source_label", &filter.source_label, |flow| flow.source.as_ref())?;
         self.fqdns("source_fqdn", &filter.source_fqdn, |flow| &flow.source_names)?;
         self.workloads(&filter.source_workload, |flow| flow.source.as_ref());
@@ -121,8 +121,10 @@ impl Builder<'_> {
         self.addresses("destination_ip", &filter.destination_ip, |flow| {
             Some(&flow.ip.as_ref()?.destination)
         })?;
-        self.pods("destination_pod", &filter.destination_pod, |flow| flow.destination.as_ref())?;
-        self.pods("destination_service", &filter.destination_service, |_| None)?;
+        self.named("destination_pod", &filter.destination_pod, |flow| pod(flow.destination.as_ref()))?;
+        self.named("destination_service", &filter.destination_service, |flow| {
+            service(flow.destination_service.as_ref())
+        })?;
         self.labels("destination_label", &filter.destination_label, |flow| flow.destination.as_ref())?;
         self.fqdns("destination_fqdn", &filter.destination_fqdn, |flow| &flow.destination_names)?;
         self.workloads(&filter.destination_workload, |flow| flow.destination.as_ref());
@@ -195,16 +197,16 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn pods(
+    /// Something that has a namespace and a name.
+    fn named(
         &mut self,
         field: &str,
         texts: &[String],
-        of: impl Fn(&Flow) -> Option<&Endpoint> + Send + Sync + 'static,
+        of: impl Fn(&Flow) -> Option<(&str, &str)> + Send + Sync + 'static,
     ) -> Result<(), Refused> {
-        let pods = self.read(field, texts, names::Pod::from_str)?;
-        self.add(!pods.is_empty(), move |flow| {
-            let endpoint = of(flow).filter(|endpoint| !endpoint.pod_name.is_empty());
-            endpoint.is_some_and(|endpoint| pods.iter().any(|pod| pod.is_of(endpoint)))
+        let wanted = self.read(field, texts, names::Named::from_str)?;
+        self.add(!wanted.is_empty(), move |flow| {
+            of(flow).is_some_and(|(namespace, name)| wanted.iter().any(|one| one.is(namespace, name)))
         });
         Ok(())
     }
@@ -348,4 +350,14 @@ fn tcp_flags(flow: &Flow) -> Option<wire::TcpFlags> {
 fn dns_query(flow: &Flow) -> Option<&str> {
     let layer7::Record::Dns(dns) = flow.l7.as_ref()?.record.as_ref()?;
     Some(&dns.query)
+}
+
+/// The pod of an endpoint, where it is one.
+fn pod(endpoint: Option<&Endpoint>) -> Option<(&str, &str)> {
+    let endpoint = endpoint.filter(|endpoint| !endpoint.pod_name.is_empty())?;
+    Some((&endpoint.namespace, &endpoint.pod_name))
+}
+
+fn service(service: Option<&Service>) -> Option<(&str, &str)> {
+    service.map(|service| (service.namespace.as_str(), service.name.as_str()))
 }

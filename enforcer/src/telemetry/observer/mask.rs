@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::wire::flow::{Endpoint, Flow, Ip, Layer4, Layer7, layer4};
+use super::wire::flow::{Endpoint, Flow, Ip, Layer4, Layer7, Service, layer4};
 
 /// The fields of a flow that clients know, here or elsewhere.
 const FIELDS: [&str; 45] = [
@@ -145,6 +145,8 @@ impl Mask {
         self.keep_parts("IP", &mut flow.ip, addresses);
         self.keep_parts("l4", &mut flow.l4, transport);
         self.keep_parts("l7", &mut flow.l7, application);
+        self.keep_parts("source_service", &mut flow.source_service, service);
+        self.keep_parts("destination_service", &mut flow.destination_service, service);
         self.keep_parts("event_type", &mut flow.event_type, |paths, kind| {
             keep(paths, "type", &mut kind.r#type);
             keep(paths, "sub_type", &mut kind.sub_type);
@@ -175,6 +177,11 @@ fn endpoint(paths: &[&str], endpoint: &mut Endpoint) {
     keep(paths, "pod_name", &mut endpoint.pod_name);
     keep(paths, "workloads", &mut endpoint.workloads);
     keep(paths, "cluster_name", &mut endpoint.cluster_name);
+}
+
+fn service(paths: &[&str], service: &mut Service) {
+    keep(paths, "name", &mut service.name);
+    keep(paths, "namespace", &mut service.namespace);
 }
 
 fn addresses(paths: &[&str], ip: &mut Ip) {

@@ -280,3 +280,16 @@ fn monotonic_times_become_times_of_day_as_far_as_they_reach() {
     let clock = Clock::new(Timestamp::MAX, 0);
     assert_eq!(clock.time(u64::MAX), Timestamp::MAX);
 }
+
+#[test]
+fn what_is_denied_because_nothing_could_be_decided_is_an_error() {
+    let fate = |verdict: Verdict, reason: Reason| {
+        let mut event = event(REMOTE, Direction::Egress);
+        (event.flow.verdict, event.flow.reason) = (verdict as u8, reason as u8);
+        record(Kind::Dropped, &event).expect("known numbers").verdict
+    };
+    assert_eq!(fate(Verdict::Denied, Reason::BadIpHeader), Verdict::Error);
+    assert_eq!(fate(Verdict::Denied, Reason::FlowTableFull), Verdict::Error);
+    assert_eq!(fate(Verdict::WouldDeny, Reason::BadIpHeader), Verdict::WouldDeny, "it passed");
+    assert_eq!(fate(Verdict::Denied, Reason::SpoofedSource), Verdict::Denied);
+}

@@ -184,3 +184,22 @@ fn no_two_flows_have_one_number() {
     }
     assert!(seen.iter().all(|uuid| uuid.len() == 36 && uuid.as_bytes()[14] == b'8'), "{seen:?}");
 }
+
+#[test]
+fn a_service_is_told_by_its_name_and_namespace() {
+    let flow = flow_of(|r| r.destination.service = Some("web/front".into()));
+    let service = wire::Service { name: "front".to_owned(), namespace: "web".to_owned() };
+    assert_eq!((flow.source_service, flow.destination_service), (None, Some(service)));
+}
+
+#[test]
+fn what_could_not_be_decided_is_an_error() {
+    let flow = flow_of(|r| {
+        (r.event, r.verdict, r.reason) = (Event::Dropped, Verdict::Error, Reason::BadIpHeader);
+    });
+    assert_eq!(
+        (flow.verdict(), flow.drop_reason_desc()),
+        (wire::Verdict::Error, DropReason::InvalidPacketDropped)
+    );
+    assert_eq!(flow.event_type.expect("a type").r#type, event::DROP);
+}

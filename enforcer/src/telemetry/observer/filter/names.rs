@@ -1,28 +1,27 @@
-//! Names in filters: pods, patterns over DNS names and nodes, protocols, TCP flags. Owns how they are written.
+//! Names in filters: pods and services, patterns over DNS names and nodes, protocols, TCP flags. Owns how they are written.
 
 use std::str::FromStr;
 
 use regex::Regex;
 
-use super::super::wire::flow::{Endpoint, Flow, TcpFlags, layer4};
+use super::super::wire::flow::{Flow, TcpFlags, layer4};
 
-/// `namespace/prefix`: pods of a namespace whose names begin so; either may be left empty, and a name without a slash is
+/// `namespace/prefix`: pods or services of a namespace whose names begin so; either may be left empty, and a name without a slash is
 /// one of the namespace `default`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Pod {
+pub(super) struct Named {
     namespace: String,
     prefix: String,
 }
 
-impl Pod {
-    /// True when the endpoint is one of them.
-    pub(super) fn is_of(&self, endpoint: &Endpoint) -> bool {
-        (self.namespace.is_empty() || self.namespace == endpoint.namespace)
-            && endpoint.pod_name.starts_with(&self.prefix)
+impl Named {
+    /// True when this name in this namespace is one of them.
+    pub(super) fn is(&self, namespace: &str, name: &str) -> bool {
+        (self.namespace.is_empty() || self.namespace == namespace) && name.starts_with(&self.prefix)
     }
 }
 
-impl FromStr for Pod {
+impl FromStr for Named {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {

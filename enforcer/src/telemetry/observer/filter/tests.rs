@@ -124,11 +124,26 @@ fn transport_and_application_are_asked() {
 }
 
 #[test]
+fn services_are_found_by_namespace_and_beginning() {
+    let flow = record(|r| r.destination.service = Some("web/front".into()));
+    let flow = origin().flow(&Item::Flow(Arc::new(flow)), 1);
+    let service = |text: &str| {
+        let filters = Filters::new(&one(|f| f.destination_service = texts(&[text])), &[]);
+        filters.unwrap_or_else(|refused| panic!("{refused}")).matches(&flow)
+    };
+    assert_eq!(
+        ["web/fr", "web/", "/front", "shop/front", "web/back"].map(service),
+        [true, true, true, false, false]
+    );
+    assert_eq!(wants(|f| f.destination_service = texts(&["web/"])), NONE);
+    assert_eq!(wants(|f| f.source_service = texts(&["web/"])), NONE);
+}
+
+#[test]
 fn what_is_never_seen_matches_no_flow() {
     assert_eq!(wants(|f| f.http_method = texts(&["get"])), NONE);
     assert_eq!(wants(|f| f.http_path = texts(&["/.*"])), NONE);
     assert_eq!(wants(|f| f.source_ip_xlated = texts(&["10.0.0.0/8"])), NONE);
-    assert_eq!(wants(|f| f.destination_service = texts(&["a/b"])), NONE);
     assert_eq!(wants(|f| f.trace_id = texts(&["1"])), NONE);
     assert_eq!(wants(|f| f.interface = vec![wire::NetworkInterface { index: 1, name: String::new() }]), NONE);
     assert_eq!(wants(|f| f.node_labels = texts(&["zone=a"])), NONE);
