@@ -4,7 +4,7 @@ use crate::address::Address;
 use crate::{event, flow, name, policy, question, stream, tls};
 
 /// Version of everything in this crate that lies in a map or a ring buffer. Bump with any change of layout or meaning.
-pub const ABI_VERSION: u32 = 9;
+pub const ABI_VERSION: u32 = 10;
 
 /// Names of the maps as they are in the object file and under the pin directory.
 pub mod map {
@@ -122,6 +122,11 @@ pub mod capacity {
     pub const NAME_STATES: u32 = 1 << 16;
     /// Octets of the ring buffer.
     pub const EVENTS: u32 = 2 << 20;
+
+    /// Octets of a ring buffer that events of what passes may fill: with an agent that is behind, refusals are worth more.
+    pub const fn room_of_passed(events: u32) -> u32 {
+        events / 4 * 3
+    }
 }
 
 /// Programs as they are named in the object file.
@@ -164,8 +169,8 @@ pub struct Settings {
     pub grace: u32,
     /// Most refusal events per second and workload; those beyond are counted only.
     pub events_per_second: u32,
-    /// Always 0.
-    pub padding: u32,
+    /// Octets of the ring buffer that events of what passes may fill.
+    pub room_of_passed: u32,
     /// Nanoseconds of one tick; 0 when it is not known, then the kernel's coarse clock is asked.
     pub tick_ns: u64,
     /// The tick, as the kernel counts them, at which the monotonic clock began.
@@ -180,7 +185,7 @@ impl Settings {
         min_ttl: 5,
         grace: 30,
         events_per_second: 100,
-        padding: 0,
+        room_of_passed: capacity::room_of_passed(capacity::EVENTS),
         tick_ns: 0,
         first_tick: 0,
     };
@@ -245,6 +250,12 @@ pub enum Counter {
     /// Connects and datagrams that were not judged at the socket because too many were judged at once on their CPU: they
     /// are judged by their packets.
     SocketBusy,
+    /// Entries of [`map::FLOWS`] that were not there before: what of them is neither there nor was taken out was evicted.
+    FlowEntered,
+    /// Entries of it that programs took out.
+    FlowRemoved,
+    /// Entries of [`map::REFUSALS`] that were not there before; programs take none out.
+    RefusalEntered,
     /// DNS answers by [`event::DnsOutcome`], at this index plus its number.
     DnsAnswers,
 }

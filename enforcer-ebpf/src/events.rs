@@ -3,7 +3,7 @@
 use crate::maps::{COUNTERS, EVENT_BUDGETS, EVENTS, SETTINGS};
 use crate::work::work;
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP};
-use enforcer_common::abi::{Counter, capacity};
+use enforcer_common::abi::Counter;
 use enforcer_common::event::{FlowEvent, Kind};
 use enforcer_common::flow::{Flow, FlowKey};
 
@@ -19,9 +19,6 @@ pub fn count(index: u32, by: u64) {
 /// The reader polls and is never woken: a wake-up costs more than everything else a flow does, and between two polls
 /// the ring has room for tens of thousands of events.
 pub const QUIETLY: u64 = BPF_RB_NO_WAKEUP as u64;
-
-/// Octets of the ring buffer that events of what passes may fill: with an agent that is behind, refusals are worth more.
-const ROOM_OF_PASSED: u64 = capacity::EVENTS as u64 / 4 * 3;
 
 /// Events of one CPU after which the room is looked up again: with a hundred CPUs they take less than what is kept for
 /// refusals.
@@ -76,7 +73,8 @@ pub fn put(kind: Kind, time: u64, key: &FlowKey, flow: &Flow) -> bool {
 /// True when the ring buffer is not so full that what is left is kept for refusals.
 #[inline(always)]
 pub fn is_roomy() -> bool {
-    EVENTS.query(BPF_RB_AVAIL_DATA as u64) < ROOM_OF_PASSED
+    let Some(settings) = SETTINGS.get(0) else { return false };
+    EVENTS.query(BPF_RB_AVAIL_DATA as u64) < settings.room_of_passed as u64
 }
 
 /// Takes one token for a refusal event of a workload; false when this second's are used up, which is counted.

@@ -7,6 +7,7 @@ use crate::skb::{self, Context};
 use crate::walk::{self, AGAIN, DROP, PASS, REJECT, UNKNOWN};
 use crate::work::{Work, work};
 use crate::{reject, tls};
+use aya_ebpf::bindings::BPF_NOEXIST;
 use enforcer_common::abi::{Counter, capacity};
 use enforcer_common::address::Address;
 use enforcer_common::decide::{Attempt, Decision, Direction, List};
@@ -290,7 +291,7 @@ pub extern "C" fn judge_again(skb: Context, from_workload: u32) -> i32 {
         return walk::go_on(skb, work, flow, from_workload);
     }
     tell(Told::Cut, skb::now(), &work.key, flow);
-    let _ = FLOWS.remove(&work.key);
+    forget(work);
     settle(skb, from_workload as u32)
 }
 
@@ -321,12 +322,15 @@ pub extern "C" fn settle(skb: Context, from_workload: u32) -> i32 {
     describe_flow(skb, work, from_workload);
     if !work.decision.verdict.passes() {
         if work.has_former != 0 {
-            let _ = FLOWS.remove(&work.key);
+            forget(work);
         }
         walk::note_refusal(skb);
         return refuse_flow();
     }
-    if FLOWS.insert(&work.key, &work.flow, 0).is_err() {
+    let is_new = work.has_former == 0 && FLOWS.insert(&work.key, &work.flow, BPF_NOEXIST as u64).is_ok();
+    if is_new {
+        count(Counter::FlowEntered as u32, 1);
+    } else if FLOWS.insert(&work.key, &work.flow, 0).is_err() {
         count(Counter::FlowInsertFailed as u32, 1);
         if work.endpoint.mode == Mode::Enforce as u8 {
             return refuse_packet(skb, Reason::FlowTableFull as u32, from_workload as u32);
@@ -335,6 +339,14 @@ pub extern "C" fn settle(skb: Context, from_workload: u32) -> i32 {
     }
     tell(Told::Admitted, work.flow.started, &work.key, &work.flow);
     PASS
+}
+
+/// Takes the flow of the packet in `work` out of the table.
+#[inline(always)]
+pub fn forget(work: &Work) {
+    if FLOWS.remove(&work.key).is_ok() {
+        count(Counter::FlowRemoved as u32, 1);
+    }
 }
 
 /// [`describe_flow`] where a call costs less than reading it once more.
@@ -427,9 +439,8 @@ pub extern "C" fn refuse_flow() -> i32 {
         work.flow.started = before.started;
         let _ = REFUSALS.insert(&work.key, &work.flow, 0);
     } else {
-        if REFUSALS.insert(&work.key, &work.flow, 0).is_err() {
-            count(Counter::FlowInsertFailed as u32, 1);
-        }
+        let entered = REFUSALS.insert(&work.key, &work.flow, 0).is_ok();
+        count(if entered { Counter::RefusalEntered } else { Counter::FlowInsertFailed } as u32, 1);
         if may_tell_refusal(work.flow.slot, work.flow.last_seen) {
             tell(Told::Refused, work.flow.last_seen, &work.key, &work.flow);
         }

@@ -254,10 +254,11 @@ pub extern "C" fn socket_refuse(slot: u32) -> u32 {
     }
     describe(work);
     count(reason_index(work.flow.reason));
-    let mut told = 1;
+    let (mut told, mut is_new) = (1, true);
     if let Some(before) = REFUSALS.get_ptr(&work.key) {
         // SAFETY: a map element; one that is recycled meanwhile gives wrong sums of a refusal that was forgotten.
         let before = unsafe { *before };
+        is_new = false;
         work.flow.sent.packets += before.sent.packets;
         work.flow.sent.bytes += before.sent.bytes;
         work.flow.received = before.received;
@@ -268,6 +269,8 @@ pub extern "C" fn socket_refuse(slot: u32) -> u32 {
     work.flow.list = if told > TOLD_A_SECOND { TOLD_A_SECOND } else { told };
     if REFUSALS.insert(&work.key, &work.flow, 0).is_err() {
         count(Counter::FlowInsertFailed as u32);
+    } else if is_new {
+        count(Counter::RefusalEntered as u32);
     }
     if told > TOLD_A_SECOND || !is_in_budget(work.flow.slot, work.flow.last_seen) {
         count(Counter::EventsSuppressed as u32);

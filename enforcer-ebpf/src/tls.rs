@@ -225,7 +225,7 @@ pub extern "C" fn tls_refuse(skb: Context, reason: u32) -> i32 {
         flow.sent.bytes -= skb::length(skb) as u64;
         tell(Told::Cut, skb::now(), &work.key, flow);
         let _ = HELLOS.remove(&work.key);
-        let _ = FLOWS.remove(&work.key);
+        judge::forget(work);
     }
     judge::describe(skb, 1);
     note_epoch(work);

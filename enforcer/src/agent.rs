@@ -67,7 +67,7 @@ use worker::Worker;
 /// Pause between two polls of the ring buffer while events come.
 const BUSY: Duration = Duration::from_millis(20);
 /// Longest pause.
-const IDLE: Duration = Duration::from_millis(50);
+const IDLE: Duration = Duration::from_millis(75);
 /// Events of one turn from which more are likely to wait.
 const MANY: usize = 1024;
 /// Pause between two walks over the flow tables.
@@ -115,6 +115,8 @@ pub struct Options {
     pub node: String,
     /// Flow records that are kept.
     pub flow_capacity: usize,
+    /// Octets of the kernel's ring buffer of events: a power of two, and whole pages.
+    pub events_buffer: u32,
     /// How many addresses may be learned.
     pub bounds: Bounds,
     /// Where the observer API is served.
@@ -187,8 +189,8 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     let observer = Observer::bind(&options.observer)?;
     let mut source = source(options, &wake).await?;
     let expected = source.interfaces(&kernel::HostLinks);
-    let kernel =
-        kernel::Host::open(&options.pin_directory, expected).context("failed to take hold of the kernel")?;
+    let kernel = kernel::Host::open(&options.pin_directory, expected, options.events_buffer)
+        .context("failed to take hold of the kernel")?;
     let mut worker = Worker::new(options, source, kernel, kernel::HostLinks, Moment::now())?;
     let tree = watch::start(&wake, options.source.root())?;
     tree.watch(worker.reload(&Moment::now()));
@@ -276,7 +278,9 @@ async fn turn<K: Kernel, L: Links>(
         }
         worker.borrow_mut().books.turn(&Moment::now());
         // Without a pause nobody else would be served: neither the socket nor those who wake this loop.
-        tokio::task::yield_now().await;
+        if pause.is_zero() {
+            tokio::task::yield_now().await;
+        }
         match timeout(pause, inbox.recv()).await {
             Err(_) => {}
             Ok(Some(Wake::Source)) => tree.watch(worker.borrow_mut().reread(&Moment::now())),

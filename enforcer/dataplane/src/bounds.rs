@@ -37,9 +37,14 @@ pub(crate) struct Account {
 }
 
 impl Account {
+    /// That of a map that is new, and has counted from nothing.
+    pub(crate) fn of_new_map() -> Self {
+        Self { base: Some(0), ..Self::default() }
+    }
+
     /// Entries that the map has evicted, when so many were `entered` at least as `present` were counted.
     /// Entries come while they are counted, so it is a lower bound, and never falls.
-    fn evicted(&mut self, entered: u64, present: u64) -> u64 {
+    pub(crate) fn evicted(&mut self, entered: u64, present: u64) -> u64 {
         let gone = entered.wrapping_sub(self.removed + present);
         let base = *self.base.get_or_insert(gone);
         let evicted = gone.wrapping_sub(base) as i64;

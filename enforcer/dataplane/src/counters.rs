@@ -2,11 +2,10 @@
 
 use crate::error::Error;
 use crate::maps::Maps;
-use enforcer_common::abi::{COUNTERS, Counter, map};
+use enforcer_common::abi::{Counter, map};
 use enforcer_common::event::DnsOutcome;
 use enforcer_common::verdict::Reason;
 use std::collections::BTreeMap;
-use std::io;
 
 /// Totals over all CPUs since the maps were made; they only grow.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -27,6 +26,12 @@ pub struct Counters {
     pub learn_displaced: u64,
     /// Addresses that became entries of the learned map.
     pub learn_entered: u64,
+    /// Admitted flows that became entries of their table.
+    pub flow_entered: u64,
+    /// Those that programs took out of it.
+    pub flow_removed: u64,
+    /// Refused flows that became entries of theirs.
+    pub refusal_entered: u64,
     /// Questions that could not be remembered, or made room for another.
     pub question_insert_failed: u64,
     /// Fragments that could not be remembered.
@@ -55,11 +60,7 @@ pub struct Fill {
 }
 
 pub(crate) fn read(maps: &Maps) -> Result<Counters, Error> {
-    let mut totals = [0_u64; COUNTERS as usize];
-    for (index, total) in (0..).zip(&mut totals) {
-        let values = maps.counters.get(&index, 0).map_err(io::Error::other);
-        *total = values.map_err(Error::map("read", map::COUNTERS))?.iter().sum();
-    }
+    let totals = maps.counters.read().map_err(Error::map("read", map::COUNTERS))?;
     let at = |counter: Counter| totals[counter as usize];
     let drops = Reason::ALL.iter().map(|reason| (*reason, totals[*reason as usize]));
     let answers = DnsOutcome::ALL.iter().map(|o| (*o, totals[Counter::DnsAnswers as usize + *o as usize]));
@@ -72,6 +73,9 @@ pub(crate) fn read(maps: &Maps) -> Result<Counters, Error> {
         learn_failed: at(Counter::LearnFailed),
         learn_displaced: at(Counter::LearnDisplaced),
         learn_entered: at(Counter::LearnEntered),
+        flow_entered: at(Counter::FlowEntered),
+        flow_removed: at(Counter::FlowRemoved),
+        refusal_entered: at(Counter::RefusalEntered),
         question_insert_failed: at(Counter::QuestionInsertFailed),
         fragment_insert_failed: at(Counter::FragmentInsertFailed),
         process_untold: at(Counter::ProcessUntold),

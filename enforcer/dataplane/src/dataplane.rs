@@ -48,6 +48,8 @@ pub struct Dataplane {
     pub(crate) refusing: BTreeSet<u32>,
     /// What came to the learned map and went.
     pub(crate) learned_account: Account,
+    /// What came to the tables of admitted and of refused flows and went.
+    pub(crate) flow_accounts: [Account; 2],
     pub(crate) options: Options,
     #[expect(dead_code, reason = "dropping it gives the pin directory free")]
     lock: Lock,
@@ -96,6 +98,8 @@ impl Dataplane {
         let refusing = (0..capacity::REFUSING).collect();
         let expected = options.expected.iter().map(|(interface, _)| *interface);
         let places = expected.filter(|interface| !unclaimed.contains_key(interface)).collect();
+        let is_new = !matches!(origin, Origin::Adopted);
+        let flow_account = if is_new { Account::of_new_map() } else { Account::default() };
         let (options, is_in_step) = (options.clone(), false);
         let mut dataplane = Self {
             object,
@@ -111,6 +115,7 @@ impl Dataplane {
             origin,
             refusing,
             learned_account: Account::default(),
+            flow_accounts: [flow_account; 2],
             options,
             lock,
         };
@@ -125,8 +130,15 @@ impl Dataplane {
     fn write_settings(&mut self) -> Result<(), Error> {
         let (tick_ns, first_tick) = self.ticks()?.map_or((0, 0), |ticks| (ticks.tick_ns, ticks.first_tick));
         let name_swaps = self.mirror.name_swaps;
-        let settings =
-            Settings { abi_version: ABI_VERSION, name_swaps, tick_ns, first_tick, ..self.options.settings };
+        let room_of_passed = capacity::room_of_passed(self.options.capacities.events);
+        let settings = Settings {
+            abi_version: ABI_VERSION,
+            name_swaps,
+            room_of_passed,
+            tick_ns,
+            first_tick,
+            ..self.options.settings
+        };
         self.maps.settings.set(&0, &settings).map_err(Error::map("write", map::SETTINGS))
     }
 

@@ -3,10 +3,10 @@
 use crate::error::Error;
 use crate::learn::Teacher;
 use crate::questions::Questions;
-use crate::sys::{Mapped, Store};
+use crate::sys::{Mapped, Store, Totals};
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Map, MapData, RingBuf};
 use enforcer_common::abi::{Holder, Settings, map};
 use enforcer_common::address::Address;
 use enforcer_common::flow::{Flow, FlowKey, Fragment, FragmentKey};
@@ -40,7 +40,7 @@ pub(crate) struct Maps {
     pub(crate) settings: Store<u32, Settings>,
     pub(crate) holder: Store<u32, Holder>,
     pub(crate) namespaces: Store<u64, SocketPlace>,
-    pub(crate) counters: PerCpuArray<MapData, u64>,
+    pub(crate) counters: Totals,
     /// Entries of the learned map that userspace made since these maps were taken.
     pub(crate) entered: Arc<AtomicU64>,
     /// How often another name automaton came into force since then.
@@ -137,9 +137,11 @@ fn questions(object: &mut Ebpf) -> Result<Questions, Error> {
     Questions::new(asked, questions).map_err(Error::map("map", map::ASKED))
 }
 
-fn counters(object: &mut Ebpf) -> Result<PerCpuArray<MapData, u64>, Error> {
-    let taken = object.take_map(map::COUNTERS).ok_or(Error::Object(map::COUNTERS))?;
-    PerCpuArray::try_from(taken).map_err(|_| Error::Object(map::COUNTERS))
+fn counters(object: &mut Ebpf) -> Result<Totals, Error> {
+    match object.take_map(map::COUNTERS) {
+        Some(Map::PerCpuArray(data)) => Totals::new(data).map_err(Error::map("use", map::COUNTERS)),
+        _ => Err(Error::Object(map::COUNTERS)),
+    }
 }
 
 fn store<K: aya::Pod, V: aya::Pod>(object: &mut Ebpf, name: &'static str) -> Result<Store<K, V>, Error> {

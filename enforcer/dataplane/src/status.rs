@@ -90,12 +90,19 @@ impl Dataplane {
     /// As [`Self::sweep`]; calls `meanwhile` every few hundred microseconds, for whoever has events to read.
     pub fn sweep_with(&mut self, now_ns: u64, meanwhile: &mut dyn FnMut()) -> Result<Sweep, Error> {
         let known: BTreeSet<u32> = self.mirror.endpoints.values().map(|endpoint| endpoint.id).collect();
+        let before = self.counters()?;
         let mut split =
             |store, name| sweep::split(store, &known, now_ns, meanwhile).map_err(Error::map("sweep", name));
         let (live, ended) = split(&self.maps.flows, map::FLOWS)?;
         let (refused, refused_ended) = split(&self.maps.refusals, map::REFUSALS)?;
         self.note_refusing(&refused)?;
-        Ok(Sweep { live, ended, refused, refused_ended })
+        let after = self.counters()?;
+        let [flows, refusals] = &mut self.flow_accounts;
+        flows.removed += ended.len() as u64;
+        refusals.removed += refused_ended.len() as u64;
+        let evicted = flows.evicted(before.flow_entered.wrapping_sub(after.flow_removed), live.len() as u64);
+        let refused_evicted = refusals.evicted(before.refusal_entered, refused.len() as u64);
+        Ok(Sweep { live, ended, refused, refused_ended, evicted, refused_evicted })
     }
 
     /// Lets the programs pass by the table of refusals where it has nothing for an interface any more. A refusal that

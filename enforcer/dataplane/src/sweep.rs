@@ -28,6 +28,11 @@ pub struct Sweep {
     pub refused: Vec<(FlowKey, Flow)>,
     /// Refused flows nobody tries any more, final counts; they are out of the table.
     pub refused_ended: Vec<(FlowKey, Flow, End)>,
+    /// Admitted flows that their full table evicted since this data plane was opened, as far as it is certain yet: nobody
+    /// is told of their end.
+    pub evicted: u64,
+    /// The same of refused flows.
+    pub refused_evicted: u64,
 }
 
 /// Flows that go on and flows that ended.

@@ -140,6 +140,8 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             ("learned-evicted-by-node", self.room.by_node),
             ("learned-evicted-by-workload", self.room.by_workload),
             ("learned-evicted-by-name", self.room.by_name),
+            ("flows-evicted", self.room.flows),
+            ("refusals-evicted", self.room.refusals),
             ("flow-log-dropped", self.books.log.as_ref().map_or(0, |log| log.dropped())),
             ("flow-log-failed", self.books.log.as_ref().map_or(0, |log| log.failed())),
         ];

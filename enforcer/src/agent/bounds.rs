@@ -9,6 +9,7 @@ use super::moment::Moment;
 use super::worker::{FILL_SWEEPS, Worker};
 use crate::api::dns::LearnedStatus;
 use enforcer_core::causes::chain;
+use enforcer_dataplane::Sweep;
 
 /// Live addresses of one workload when nothing else is said: an eighth of what the node has room for.
 pub const PER_WORKLOAD: usize = 8_192;
@@ -45,6 +46,27 @@ pub struct Room {
     pub by_workload: u64,
     /// By the bound of their name.
     pub by_name: u64,
+    /// Admitted flows, by their full table: no end is told of them.
+    pub flows: u64,
+    /// Refused flows, by theirs: what is left of them is not told.
+    pub refusals: u64,
+}
+
+impl Room {
+    /// Takes what a walk over the flow tables found to be evicted.
+    pub fn note_flows(&mut self, sweep: &Sweep) {
+        let (flows, refusals) = (sweep.evicted - self.flows, sweep.refused_evicted - self.refusals);
+        if flows > 0 {
+            tracing::warn!(
+                flows,
+                "the table of flows is full; the least recently used made room, and nobody is told of their end"
+            );
+        }
+        if refusals > 0 {
+            tracing::debug!(refusals, "the table of refusals is full; the least recently used made room");
+        }
+        (self.flows, self.refusals) = (sweep.evicted, sweep.refused_evicted);
+    }
 }
 
 impl<K: Kernel, L: Links> Worker<K, L> {

@@ -12,8 +12,8 @@ use enforcer_core::object::WorkloadId;
 use enforcer_core::plan::Plan;
 use enforcer_dataplane::link::{self, HostSide, Interface, LinkError};
 use enforcer_dataplane::{
-    Adopted, Applied, ApplyError, AttachError, Attachment, Counters, Dataplane, Error, Event, EventReader,
-    Fill, HeldTotals, Holding, LearnedWalk, Options, SocketError, Sweep, Unanswered,
+    Adopted, Applied, ApplyError, AttachError, Attachment, Capacities, Counters, Dataplane, Error, Event,
+    EventReader, Fill, HeldTotals, Holding, LearnedWalk, Options, SocketError, Sweep, Unanswered,
 };
 
 /// The kernel side of one node; the methods are those of [`Dataplane`] and [`EventReader`]. A sweep hands over the events
@@ -68,12 +68,14 @@ pub struct Host {
 
 impl Host {
     /// Loads the programs, or adopts what an earlier agent left below `pin_directory`; `expected` are the interfaces that
-    /// workloads have now, by index and name.
+    /// workloads have now, by index and name, `events` the octets of the ring buffer: a power of two, and whole pages.
     ///
     /// # Errors
     /// Those of [`Dataplane::open`].
-    pub fn open(pin_directory: &Path, expected: Vec<(u32, String)>) -> Result<Self, Error> {
-        let options = Options { pin_directory: pin_directory.to_owned(), expected, ..Options::default() };
+    pub fn open(pin_directory: &Path, expected: Vec<(u32, String)>, events: u32) -> Result<Self, Error> {
+        let capacities = Capacities { events, ..Capacities::default() };
+        let pin_directory = pin_directory.to_owned();
+        let options = Options { pin_directory, capacities, expected, ..Options::default() };
         let mut dataplane = Dataplane::open(&options)?;
         match dataplane.adopted() {
             Adopted::Nothing => tracing::debug!("nothing was in force before"),

@@ -181,6 +181,7 @@ mod tests {
             ended: vec![(key, one, End::Idle), (key, told, End::Closed)],
             refused: vec![(key, flow(|flow| flow.rule = 2).1)],
             refused_ended: vec![(key, flow(|flow| flow.rule = 2).1, End::Idle)],
+            ..Sweep::default()
         };
         tally.sweep(&sweep);
         assert_eq!(packets(&tally), [(1, 3, 6), (2, 2, 4)]);

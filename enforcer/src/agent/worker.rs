@@ -308,7 +308,10 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         self.sweeps += 1;
         let books = &mut self.books;
         match self.kernel.sweep(now.monotonic_ns, &mut |event| books.take(event, now)) {
-            Ok(sweep) => self.books.take_ended(&sweep, now),
+            Ok(sweep) => {
+                self.books.take_ended(&sweep, now);
+                self.room.note_flows(&sweep);
+            }
             Err(error) => tracing::warn!(error = chain(&error), "failed to walk the flow tables"),
         }
         match self.kernel.unanswered(now.monotonic_ns.saturating_sub(GIVEN_UP)) {

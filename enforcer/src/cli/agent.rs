@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use enforcer_common::abi::capacity;
 use enforcer_core::snapshot::Snapshot;
 
 use super::export::ExportArgs;
@@ -17,6 +18,9 @@ use crate::agent::resolvers::Trust;
 use crate::agent::sockets::Choice;
 use crate::api::DEFAULT_SOCKET;
 use crate::cni::{FailurePolicy, install};
+
+/// MiB of the ring buffer when nothing else is said.
+const EVENTS_MIB: u32 = capacity::EVENTS >> 20;
 
 /// What becomes of pods while the agent is away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -120,6 +124,10 @@ pub struct AgentArgs {
     /// Flow records kept for `enforcer flows`.
     #[arg(long, default_value_t = crate::telemetry::ring::CAPACITY, value_name = "RECORDS")]
     pub flow_capacity: usize,
+    /// MiB of the kernel's ring buffer, in which events wait for the agent: a power of two. Each holds 6,000 events, and is
+    /// memory of the kernel that is taken at the start. An agent that comes with another size begins with new maps.
+    #[arg(long, default_value_t = EVENTS_MIB, value_name = "MIB", value_parser = mebibytes)]
+    pub events_buffer: u32,
     /// Addresses that one workload may have learned at once; those that expire first make room.
     #[arg(long, default_value_t = bounds::PER_WORKLOAD, value_name = "ADDRESSES")]
     pub learned_per_workload: usize,
@@ -166,9 +174,16 @@ pub(super) fn options(args: &AgentArgs) -> agent::Options {
         cluster_domain: args.cluster_domain.trim_matches('.').to_owned(),
         node: args.node_name.clone().unwrap_or_else(host_name),
         flow_capacity: args.flow_capacity,
+        events_buffer: args.events_buffer << 20,
         bounds: Bounds { per_workload: args.learned_per_workload, per_name: args.learned_per_name },
         observer: args.observer.options(&args.socket),
     }
+}
+
+/// Reads a power of two, up to 256.
+fn mebibytes(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number: &u32| number.is_power_of_two() && *number <= 256);
+    number.ok_or_else(|| "a size is written 1, 2, 4, 8, 16, 32, 64, 128 or 256".to_owned())
 }
 
 /// Reads `dir:PATH` or `kubernetes`.

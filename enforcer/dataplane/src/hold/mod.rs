@@ -88,6 +88,8 @@ struct Reader {
     endpoints: HashMap<Address, Known>,
     tell: Sender<Event<'static>>,
     totals: Arc<Totals>,
+    /// Frames came since it was asked how many were dropped.
+    has_read: bool,
 }
 
 impl Dataplane {
@@ -104,8 +106,17 @@ impl Dataplane {
         let maps = self.maps.for_holding().map_err(Error::map("open", map::HOLDER))?;
         let totals = Arc::new(Totals::default());
         let (assembler, names, endpoints) = Default::default();
-        let reader =
-            Reader { tap, wire, maps, assembler, names, endpoints, tell, totals: Arc::clone(&totals) };
+        let reader = Reader {
+            tap,
+            wire,
+            maps,
+            assembler,
+            names,
+            endpoints,
+            tell,
+            totals: Arc::clone(&totals),
+            has_read: false,
+        };
         reader.lease(monotonic_ns() + LEASE_NS).map_err(Error::map("write", map::HOLDER))?;
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
@@ -169,7 +180,10 @@ impl Reader {
         let _ = self.lease(now + LEASE_NS);
         self.assembler.forget_old(now);
         self.totals.given_up.store(self.assembler.given_up(), Ordering::Relaxed);
-        self.totals.dropped.store(self.tap.dropped(), Ordering::Relaxed);
+        // A frame is dropped behind others that wait to be read; without any there is nothing to ask for.
+        if std::mem::take(&mut self.has_read) {
+            self.totals.dropped.store(self.tap.dropped(), Ordering::Relaxed);
+        }
     }
 
     /// Takes every frame that waits, and those that follow at once.
@@ -178,6 +192,7 @@ impl Reader {
         loop {
             match self.tap.read(frame) {
                 Ok(Some(length)) => {
+                    self.has_read = true;
                     self.take(&frame[..length]);
                     until = monotonic_ns() + LINGER_NS;
                 }

@@ -26,15 +26,15 @@ struct ElementAttribute {
 unsafe impl Attribute for ElementAttribute {}
 
 #[repr(C)]
-struct BatchAttribute {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map_fd: u32,
-    element_flags: u64,
-    flags: u64,
+pub(super) struct BatchAttribute {
+    pub(super) in_batch: u64,
+    pub(super) out_batch: u64,
+    pub(super) keys: u64,
+    pub(super) values: u64,
+    pub(super) count: u32,
+    pub(super) map_fd: u32,
+    pub(super) element_flags: u64,
+    pub(super) flags: u64,
 }
 
 // SAFETY: as the `MAP_*_BATCH` member of `union bpf_attr`, without padding.

@@ -6,12 +6,14 @@ mod link;
 mod mapped;
 mod tap;
 mod test_run;
+mod totals;
 
 pub(crate) use element::Store;
 pub(crate) use link::{detach_pinned, replace_pinned};
 pub(crate) use mapped::Mapped;
 pub(crate) use tap::{CLONE_DEVICE, Tap, Wire};
 pub(crate) use test_run::{RunRequest, run};
+pub(crate) use totals::Totals;
 
 use std::io;
 use std::os::fd::AsRawFd;

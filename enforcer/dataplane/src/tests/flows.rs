@@ -66,6 +66,63 @@ fn a_refused_flow_is_counted_and_a_new_plan_admits_it() {
     assert_eq!(send(&mut dataplane, interface), OK);
 }
 
+/// As [`send`], from another port.
+fn send_from(dataplane: &mut Dataplane, interface: u32, port: u16) -> i32 {
+    let mut octets = syn();
+    octets[34..36].copy_from_slice(&port.to_be_bytes());
+    let packet = TestPacket { octets: &octets, interface, repeat: 1 };
+    dataplane.test_run(Program::FromWorkload, &packet).expect("it runs").code
+}
+
+#[test]
+fn flows_that_a_full_table_evicts_are_counted_to_the_last() {
+    const FLOWS: u64 = 5_000;
+    let world = World::enter();
+    let (mut dataplane, interface) = enforced(&world, &[443]);
+    let later = |seconds| monotonic_ns() + seconds * SECOND;
+    for port in 10_000..10_010 {
+        assert_eq!(send_from(&mut dataplane, interface, port), OK);
+    }
+    let sweep = dataplane.sweep(later(200)).expect("tables can be walked");
+    assert_eq!((sweep.ended.len(), sweep.evicted), (10, 0));
+    // Taken out by the programs: policy does not admit it any more. A refusal takes its place in the other table.
+    assert_eq!(send_from(&mut dataplane, interface, 9_999), OK);
+    dataplane.apply(&two_workloads(&[22])).expect("the plan fits");
+    assert_eq!(send_from(&mut dataplane, interface, 9_999), SHOT);
+    dataplane.apply(&two_workloads(&[443])).expect("the plan fits");
+    for port in (20_000..).take(FLOWS as usize) {
+        assert_eq!(send_from(&mut dataplane, interface, port), OK);
+    }
+    let sweep = dataplane.sweep(monotonic_ns()).expect("tables can be walked");
+    assert!(sweep.live.len() <= 1024, "{}", sweep.live.len());
+    assert_eq!(sweep.evicted + sweep.live.len() as u64, FLOWS);
+    assert_eq!((sweep.refused.len(), sweep.refused_evicted), (1, 0));
+    let over = dataplane.sweep(later(200)).expect("tables can be walked");
+    assert_eq!(
+        (over.ended.len(), over.evicted),
+        (sweep.live.len(), sweep.evicted),
+        "what ends is not evicted"
+    );
+}
+
+#[test]
+fn refusals_that_a_full_table_evicts_are_counted_to_the_last() {
+    const FLOWS: u64 = 5_000;
+    let world = World::enter();
+    let (mut dataplane, interface) = enforced(&world, &[22]);
+    for port in (20_000..).take(FLOWS as usize) {
+        assert_eq!(send_from(&mut dataplane, interface, port), SHOT);
+    }
+    let sweep = dataplane.sweep(monotonic_ns()).expect("tables can be walked");
+    assert!(sweep.refused.len() <= 1024, "{}", sweep.refused.len());
+    assert_eq!(sweep.refused_evicted + sweep.refused.len() as u64, FLOWS);
+    drop(dataplane);
+    // Another process counts from where it begins.
+    let mut dataplane = world.open();
+    let sweep = dataplane.sweep(monotonic_ns()).expect("tables can be walked");
+    assert_eq!(sweep.refused_evicted, 0);
+}
+
 #[test]
 fn flows_of_a_workload_that_went_end_with_it() {
     let world = World::enter();

@@ -83,6 +83,7 @@ impl Node {
             metrics_address: None,
             metrics_workloads: crate::agent::metrics::WORKLOADS,
             flow_capacity: 8,
+            events_buffer: 2 << 20,
             bounds: Bounds { per_workload: 8, per_name: 2 },
             observer: crate::telemetry::observer::Options::default(),
         };

@@ -23,7 +23,7 @@ use super::{World, workload};
 use crate::options::{Capacities, Options};
 use crate::sys::Store;
 use crate::{Dataplane, Event, EventReader, Program, TestPacket};
-use enforcer_common::abi::{COUNTERS, Settings};
+use enforcer_common::abi::{COUNTERS, Counter, Settings};
 use enforcer_common::event::{DnsEvent, Kind};
 use enforcer_common::flow::{Flow, FlowKey};
 use enforcer_common::policy::Endpoint;
@@ -37,6 +37,10 @@ pub(super) const OK: i32 = 0;
 pub(super) const SHOT: i32 = 2;
 /// It is answered: its answer is sent back.
 pub(super) const REDIRECT: i32 = 7;
+
+/// Counters that say what comes to the tables of flows and goes.
+const ACCOUNTS: [u32; 3] =
+    [Counter::FlowEntered as u32, Counter::FlowRemoved as u32, Counter::RefusalEntered as u32];
 
 /// A flow event without its time, which no test can know.
 pub(super) type Told = (Kind, FlowKey, Flow);
@@ -124,6 +128,7 @@ impl Lab {
     /// Runs a program on a packet and looks at everything it did.
     pub(super) fn observe(&mut self, from_workload: bool, octets: &[u8]) -> Observed {
         let code = self.code(from_workload, octets);
+        self.balance();
         Observed {
             code,
             counters: self.counters_moved(),
@@ -146,13 +151,25 @@ impl Lab {
         told
     }
 
-    /// What was added to the counters since the last time.
+    /// Nothing was evicted: whatever came to the tables of flows and was not taken out is there.
+    fn balance(&self) {
+        let counters = self.dataplane.counters().expect("counters can be read");
+        let [flows, refusals] = &self.dataplane.flow_accounts;
+        let present = counters.flow_entered - counters.flow_removed - flows.removed;
+        assert_eq!(present, self.flows().len() as u64, "admitted flows");
+        assert_eq!(
+            counters.refusal_entered - refusals.removed,
+            self.refusals().len() as u64,
+            "refused flows"
+        );
+    }
+
+    /// What was added to the counters since the last time, those of [`Self::balance`] left out.
     pub(super) fn counters_moved(&mut self) -> BTreeMap<u32, u64> {
         let mut moved = BTreeMap::new();
-        for (index, before) in (0..).zip(&mut self.counters) {
-            let values = self.dataplane.maps.counters.get(&index, 0).expect("counters can be read");
-            let now: u64 = values.iter().sum();
-            if now != *before {
+        let counters = self.dataplane.maps.counters.read().expect("counters can be read");
+        for ((index, before), now) in (0..).zip(&mut self.counters).zip(counters) {
+            if now != *before && !ACCOUNTS.contains(&index) {
                 moved.insert(index, now - *before);
             }
             *before = now;
@@ -179,9 +196,9 @@ impl Lab {
 
     /// Forgets flows and fragments.
     pub(super) fn forget_flows(&mut self) {
-        let maps = &self.dataplane.maps;
-        clear(&maps.flows);
-        clear(&maps.refusals);
+        let Dataplane { maps, flow_accounts: [flows, refusals], .. } = &mut self.dataplane;
+        flows.removed += clear(&maps.flows);
+        refusals.removed += clear(&maps.refusals);
         clear(&maps.fragments);
     }
 
@@ -199,12 +216,14 @@ fn forget_questions(lab: &Lab) {
     assert!(all.iter().all(|pending| questions.take(pending)));
 }
 
-fn clear<K: aya::Pod, V: aya::Pod>(store: &Store<K, V>) {
+/// Empties a map; returns how many entries it had.
+fn clear<K: aya::Pod, V: aya::Pod>(store: &Store<K, V>) -> u64 {
     let mut keys = Vec::new();
     store.for_each(|key, _| keys.push(*key)).expect("maps can be read");
-    for key in keys {
-        store.delete(&key).expect("maps can be written");
+    for key in &keys {
+        store.delete(key).expect("maps can be written");
     }
+    keys.len() as u64
 }
 
 fn entries(
