@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::journal::PATIENCE;
 use crate::reaper::{Kind, Remnant};
-use crate::{Namespace, go};
+use crate::{Namespace, certificates, go};
 
 /// Port of OTLP over gRPC, on the loopback.
 pub const GRPC: u16 = 4317;
@@ -101,23 +101,9 @@ impl<'a> Collector<'a> {
     /// Makes an authority and certificates of it for both sides, in place of former ones.
     ///
     /// # Errors
-    /// When OpenSSL does not.
+    /// As [`certificates::make`].
     pub fn certify(&self) -> Result<()> {
-        let subject = ["-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem"];
-        self.openssl(&[&["req", "-x509", "-days", "1"], &NEW_KEY[..], &subject].concat())?;
-        let address = "subjectAltName=IP:127.0.0.1";
-        for (name, usage) in
-            [("server", "extendedKeyUsage=serverAuth"), ("client", "extendedKeyUsage=clientAuth")]
-        {
-            let [key, certificate] = ["key", "pem"].map(|end| format!("{name}.{end}"));
-            let subject = format!("/CN={name}");
-            let end = "basicConstraints=critical,CA:FALSE";
-            let signed =
-                ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", end, "-addext", address, "-addext", usage];
-            let files = ["-subj", &subject, "-keyout", &key, "-out", &certificate];
-            self.openssl(&[&["req", "-x509", "-days", "1"], &NEW_KEY[..], &signed, &files].concat())?;
-        }
-        Ok(())
+        certificates::make(self.directory.path())
     }
 
     /// Everything it took, in the order of its file.
@@ -183,19 +169,7 @@ impl<'a> Collector<'a> {
             self.file("records.json").display()
         )
     }
-
-    fn openssl(&self, arguments: &[&str]) -> Result<()> {
-        let made = Command::new("openssl").args(arguments).current_dir(self.directory.path()).output();
-        let made = made.context("failed to run openssl")?;
-        if !made.status.success() {
-            bail!("openssl {arguments:?}: {}", String::from_utf8_lossy(&made.stderr));
-        }
-        Ok(())
-    }
 }
-
-/// A key that is not encrypted.
-const NEW_KEY: [&str; 5] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
 
 impl Drop for Collector<'_> {
     fn drop(&mut self) {

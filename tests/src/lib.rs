@@ -17,6 +17,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod certificates;
 pub mod client;
 pub mod cluster;
 pub mod collector;
@@ -37,6 +38,7 @@ pub mod reaper;
 pub mod record;
 pub mod resolver;
 pub mod status;
+pub mod syslog;
 pub mod tls;
 mod worker;
 pub mod zone;

@@ -1,4 +1,4 @@
-//! Records exported to a real OpenTelemetry Collector that comes and goes: nothing is lost within the spool's bounds, and
+//! Records exported to a real OpenTelemetry Collector, and over TLS to OpenSSL's server, that come and go: nothing is lost within the spool's bounds, and
 //! what is beyond them is counted to the record.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,6 +7,7 @@ use std::net::{SocketAddr, UdpSocket};
 use anyhow::{Context, Result, ensure};
 use enforcer_tests::collector::{Collector, LogRecord};
 use enforcer_tests::journal::PATIENCE;
+use enforcer_tests::syslog::Receiver;
 use enforcer_tests::{Agent, Lab};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -192,5 +193,82 @@ fn what_the_spool_cannot_hold_is_counted_to_the_record() -> Result<()> {
         "not the latest: {ours:?}, {:#?}",
         taken.last()
     );
+    Ok(())
+}
+
+/// Source ports of the admitted flows towards [`TARGET`] in syslog messages of JSON, as often as they came.
+fn logged(receiver: &Receiver<'_>) -> Vec<u16> {
+    receiver.messages().read(logged_of)
+}
+
+fn logged_of(messages: &[String]) -> Vec<u16> {
+    let port = |message: &String| {
+        let record: Value = serde_json::from_str(&message[message.find('{')?..]).ok()?;
+        let is_ours = record["event"] == "admitted" && record["destination"]["address"] == TARGET;
+        record["source"]["port"].as_u64().filter(|_| is_ours)?.try_into().ok()
+    };
+    let mut ports: Vec<u16> = messages.iter().filter_map(port).collect();
+    ports.sort_unstable();
+    ports
+}
+
+/// Waits until so many messages of [`logged`] came.
+fn await_logged(receiver: &Receiver<'_>, ports: std::ops::Range<u16>) -> Result<()> {
+    let (first, last) = (ports.start, ports.end);
+    let came =
+        receiver.messages().wait(|all| (logged_of(all).len() >= usize::from(last - first)).then_some(()));
+    came.with_context(|| format!("{} of {first}..{last} came", logged(receiver).len()))?;
+    assert_eq!(logged(receiver), (first..last).collect::<Vec<_>>(), "each once");
+    Ok(())
+}
+
+#[test]
+fn syslog_over_tls_waits_for_a_receiver_that_can_be_trusted() -> Result<()> {
+    let lab = lab()?;
+    let mut receiver = Receiver::new(&lab.node)?;
+    let spool = TempDir::new()?;
+    let path = |name: &str| receiver.file(name).to_string_lossy().into_owned();
+    let (ca, certificate, key) = (path("ca.pem"), path("client.pem"), path("client.key"));
+    let directory = spool.path().join("spool").to_string_lossy().into_owned();
+    receiver.start()?;
+    // It lets nobody in without a certificate; what it is asked for is closed again.
+    assert_eq!((receiver.admits(true)?, receiver.admits(false)?), (true, false));
+    let arguments = [["--syslog", "tls://127.0.0.1"], ["--syslog-ca", &ca], ["--spool", &directory]];
+    let shown = [["--syslog-certificate", &certificate], ["--syslog-key", &key]];
+    let mut agent = lab.agent_with(&[arguments.concat(), shown.concat()].concat())?;
+    begin(&lab, 22_000..22_050)?;
+    await_logged(&receiver, 22_000..22_050)?;
+
+    receiver.kill();
+    begin(&lab, 22_050..22_100)?;
+    await_exporter(&agent, |exporter| exporter.is_away && exporter.waiting >= 50)?;
+
+    // Somebody else at its address gets nothing.
+    let mut stranger = Receiver::new(&lab.node)?;
+    stranger.start()?;
+    let refused =
+        |status: &Value| status["exports"][0]["error"].as_str().is_some_and(|e| e.contains("certificate"));
+    agent
+        .await_status("the stranger to be found out", PATIENCE, |status| Ok(refused(status).then_some(())))?;
+    begin(&lab, 22_100..22_150)?;
+    await_exporter(&agent, |exporter| exporter.is_away && exporter.waiting >= 100)?;
+    stranger.kill();
+    assert!(stranger.messages().is_empty());
+
+    // The next agent finds them on disk, and the receiver has other certificates.
+    agent.terminate()?;
+    receiver.certify()?;
+    agent.start_again()?;
+    receiver.start()?;
+    await_logged(&receiver, 22_000..22_150)?;
+
+    // So has the agent that runs.
+    receiver.kill();
+    receiver.certify()?;
+    receiver.start()?;
+    begin(&lab, 22_150..22_200)?;
+    await_logged(&receiver, 22_000..22_200)?;
+    let end = await_exporter(&agent, |exporter| exporter.waiting == 0 && !exporter.is_away)?;
+    assert_eq!(end.at("delivered"), end.at("read") + end.at("found"), "{end:?}");
     Ok(())
 }
