@@ -5,6 +5,7 @@ pub mod api;
 pub mod cli;
 pub mod cni;
 pub mod complaints;
+pub mod kubectl;
 pub mod socket;
 pub mod source;
 pub mod telemetry;

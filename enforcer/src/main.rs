@@ -1,18 +1,23 @@
 //! The `enforcer` binary: reads the command line, runs the command, ends with its exit code. Under the name of the network
-//! plugin it is that.
+//! plugin, or of that of kubectl, it is that.
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use enforcer::cli::{self, Cli, exit};
-use enforcer::cni;
+use enforcer::{cni, kubectl};
 
 fn main() -> ExitCode {
     let program = std::env::args_os().next();
     if cni::is_plugin(program.as_deref().map(Path::new)) {
         // The runtime reads the answer from standard output, also the one that says why not.
         return cni::run().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
+    if kubectl::is_plugin(program.as_deref().map(Path::new)) {
+        let Err(error) = kubectl::run();
+        eprintln!("{}: {error:#}", kubectl::NAME);
+        return ExitCode::FAILURE;
     }
     let cli = Cli::parse();
     match cli::run(&cli) {

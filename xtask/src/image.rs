@@ -2,6 +2,9 @@
 //! run. Owns what is in it, and that the same tree and compiler give the same octets wherever they are built.
 
 mod sbom;
+mod twice;
+
+pub(crate) use twice::twice;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -69,6 +72,8 @@ fn image(name: &str, program: &Path, bill: Vec<u8>) -> Result<Image> {
     image.link("/var/run", "../run");
     image.file("/etc/passwd", b"root:x:0:0:root:/:/sbin/nologin\n".to_vec(), 0o644);
     image.copy(program, PROGRAM, 0o755).with_context(|| format!("failed to read {}", program.display()))?;
+    // For whoever copies it out of the image: kubectl finds its plugins by this name.
+    image.link("/usr/bin/kubectl-enforcer", "enforcer");
     image.copy(&shell::root().join("LICENSE"), "/usr/share/doc/enforcer/LICENSE", 0o644)?;
     image.file("/usr/share/sbom/enforcer.cdx.json", bill, 0o644);
     Ok(image)

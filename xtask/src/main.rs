@@ -38,6 +38,9 @@ enum Command {
         /// The image's name without its tag, which is the version
         #[arg(long, default_value = image::NAME)]
         name: String,
+        /// Build it once more, from a copy of the tree at another place, and fail unless both are the same octet for octet
+        #[arg(long)]
+        twice: bool,
     },
     /// Play the three workloads of deploy/examples/egress on this machine and check every verdict (root)
     Demo {
@@ -86,7 +89,8 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Setup => setup::run().map(|()| println!("xtask setup: everything is in place")),
         Command::Build { release } => commands::build(release),
-        Command::Image { name } => image::run(&name),
+        Command::Image { name, twice: true } => image::twice(&name),
+        Command::Image { name, twice: false } => image::run(&name),
         Command::Demo { keep } => commands::demo(keep),
         Command::Test { arguments } => commands::test(&arguments),
         Command::E2e { arguments } => commands::e2e(&arguments),
