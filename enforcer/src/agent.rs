@@ -17,11 +17,13 @@ pub mod explain;
 pub(crate) mod fake;
 pub mod find;
 pub mod follow;
+pub mod guards;
 pub mod kernel;
 pub mod log;
 pub mod metrics;
 pub mod moment;
 pub mod names;
+pub mod plugin;
 pub mod pods;
 pub mod processes;
 pub mod resolve;
@@ -45,6 +47,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use enforcer_common::policy::Mode;
+use enforcer_k8s::client::Client;
 use enforcer_k8s::index::Index;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{LocalSet, spawn_local};
@@ -72,6 +75,8 @@ const IDLE: Duration = Duration::from_millis(75);
 const MANY: usize = 1024;
 /// Pause between two walks over the flow tables.
 const SWEEP: Duration = Duration::from_secs(2);
+/// Pause between two looks for pods whose interfaces are there: nothing tells when a pod can be found.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How long followers have to take the last records.
 const FAREWELL: Duration = Duration::from_millis(50);
@@ -141,10 +146,20 @@ pub enum Origin {
         find: find::Options,
         /// Where the network plugin belongs, if the agent puts it there.
         plugin: Option<install::Options>,
+        /// Paths of sandboxes whose new interfaces are denied until their pod is known; none where they stay open.
+        sandboxes: Vec<String>,
     },
 }
 
 impl Origin {
+    /// Sandboxes whose new interfaces are guarded.
+    fn sandboxes(&self) -> &[String] {
+        match self {
+            Self::Directory { .. } => &[],
+            Self::Kubernetes { sandboxes, .. } => sandboxes,
+        }
+    }
+
     /// The directory that is watched, if it is one.
     fn root(&self) -> Option<&Path> {
         match self {
@@ -180,17 +195,17 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 async fn serve(options: &Options) -> anyhow::Result<()> {
     let (wake, inbox) = mpsc::channel(8);
     watch::signals(&wake)?;
-    let listener = Listener::bind(&options.socket)
-        .with_context(|| format!("failed to listen at {}", options.socket.display()))?;
-    let metrics = match options.metrics_address {
-        Some(address) => Some(metrics::Server::bind(address).await?),
-        None => None,
-    };
-    let observer = Observer::bind(&options.observer)?;
-    let mut source = source(options, &wake).await?;
+    let (mut source, client) = source(options, &wake).await?;
     let expected = source.interfaces(&kernel::HostLinks);
-    let kernel = kernel::Host::open(&options.pin_directory, expected, options.events_buffer)
-        .context("failed to take hold of the kernel")?;
+    let Held { listener, kernel, metrics, observer } = match hold(options, expected).await {
+        Ok(held) => held,
+        Err(error) => {
+            if let Some(client) = client {
+                enforcer_k8s::events::last_words(&client, &options.node, format!("{error:#}")).await;
+            }
+            return Err(error);
+        }
+    };
     let mut worker = Worker::new(options, source, kernel, kernel::HostLinks, Moment::now())?;
     let tree = watch::start(&wake, options.source.root())?;
     tree.watch(worker.reload(&Moment::now()));
@@ -224,15 +239,33 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The source that the options name; one that tells of changes by itself does so from now on.
-async fn source(options: &Options, wake: &mpsc::Sender<Wake>) -> anyhow::Result<Source> {
+/// What one agent of a node only can have.
+struct Held {
+    listener: Listener,
+    kernel: kernel::Host,
+    metrics: Option<metrics::Server>,
+    observer: Option<Observer>,
+}
+
+/// Takes it, and guards what is new at the node's interfaces.
+async fn hold(options: &Options, expected: Vec<(u32, String)>) -> anyhow::Result<Held> {
+    let listener = Listener::bind(&options.socket)
+        .with_context(|| format!("failed to listen at {}", options.socket.display()))?;
+    let kernel = kernel::Host::open(&options.pin_directory, expected, options.events_buffer);
+    let mut kernel = kernel.context("failed to take hold of the kernel")?;
+    kernel.guard(options.source.sandboxes()).context("failed to guard new interfaces")?;
+    let metrics = match options.metrics_address {
+        Some(address) => Some(metrics::Server::bind(address).await?),
+        None => None,
+    };
+    Ok(Held { listener, kernel, metrics, observer: Observer::bind(&options.observer)? })
+}
+
+/// The source that the options name, and who is told of it; one that tells of changes by itself does so from now on.
+async fn source(options: &Options, wake: &mpsc::Sender<Wake>) -> anyhow::Result<(Source, Option<Client>)> {
     match &options.source {
-        Origin::Directory { root, workloads } => Ok(Source::directory(root, workloads.clone())),
-        Origin::Kubernetes { kubeconfig, find, plugin } => {
-            if let Some(plugin) = plugin {
-                let own = std::env::current_exe().context("failed to find the own program")?;
-                install::put(&own, &plugin.plugins)?;
-            }
+        Origin::Directory { root, workloads } => Ok((Source::directory(root, workloads.clone()), None)),
+        Origin::Kubernetes { kubeconfig, find, plugin, .. } => {
             let client = enforcer_k8s::client::connect(kubeconfig.as_deref()).await?;
             let index = Rc::new(RefCell::new(Index::new(options.node.as_str())));
             let news = Rc::new(Notify::new());
@@ -241,7 +274,7 @@ async fn source(options: &Options, wake: &mpsc::Sender<Wake>) -> anyhow::Result<
             let pods = Pods::new(Rc::clone(&index), Finder::new(find.clone()), plugin.clone());
             let (verdicts, telling) = pods.verdicts();
             enforcer_k8s::status::start(&client, &options.node, &index, &verdicts, &telling);
-            Ok(Source::Cluster(pods))
+            Ok((Source::Cluster(pods), Some(client)))
         }
     }
 }
@@ -262,6 +295,7 @@ async fn turn<K: Kernel, L: Links>(
 ) {
     let mut pause = BUSY;
     let mut next_sweep = Instant::now() + SWEEP;
+    let mut next_look = Instant::now();
     loop {
         let events = worker.borrow_mut().drain(&Moment::now());
         pause = match events {
@@ -277,6 +311,11 @@ async fn turn<K: Kernel, L: Links>(
             next_sweep = Instant::now() + SWEEP;
         }
         worker.borrow_mut().books.turn(&Moment::now());
+        if Instant::now() >= next_look && worker.borrow().awaits_pods(&Moment::now()) {
+            tree.watch(worker.borrow_mut().reload(&Moment::now()));
+            next_look = Instant::now() + LOOK;
+        }
+        worker.borrow().books.records.publish();
         // Without a pause nobody else would be served: neither the socket nor those who wake this loop.
         if pause.is_zero() {
             tokio::task::yield_now().await;

@@ -5,6 +5,7 @@ pub mod client;
 pub mod dns;
 pub mod export;
 pub mod flows;
+pub mod guard;
 pub mod rules;
 pub mod server;
 
@@ -277,6 +278,9 @@ pub struct Status {
     pub policy: PolicyStatus,
     /// Workloads of this node.
     pub workloads: Vec<WorkloadStatus>,
+    /// Interfaces of pods that are not known yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guarded: Vec<guard::GuardStatus>,
     /// Addresses whose DNS answers count.
     pub resolvers: Vec<IpAddr>,
     /// Whether refused connects fail at once.

@@ -76,6 +76,12 @@ impl Links {
         Ok(found)
     }
 
+    /// True when an interface has an attachment.
+    pub(crate) fn has(&self, interface: u32) -> bool {
+        let hook = self.marker(interface);
+        PROGRAMS.iter().any(|(program, _)| self.link(interface, program).exists()) || hook.exists()
+    }
+
     /// Their directory.
     pub(crate) fn directory(&self) -> &Path {
         &self.0

@@ -5,6 +5,7 @@ use crate::attach::{self, Hook, Links, PROGRAMS};
 use crate::bounds::Account;
 use crate::error::{ApplyError, AttachError, Error, Overflow};
 use crate::events::{self, EventReader};
+use crate::guard::{Guard, Shared};
 use crate::load::{self, Origin};
 use crate::lock::Lock;
 use crate::maps::{self, Maps};
@@ -51,6 +52,9 @@ pub struct Dataplane {
     /// What came to the tables of admitted and of refused flows and went.
     pub(crate) flow_accounts: [Account; 2],
     pub(crate) options: Options,
+    /// What is guarded, and whoever guards; before the lock, so that it has ended when the pin directory is free.
+    pub(crate) guards: Shared,
+    pub(crate) guard: Option<Guard>,
     #[expect(dead_code, reason = "dropping it gives the pin directory free")]
     lock: Lock,
 }
@@ -117,6 +121,8 @@ impl Dataplane {
             learned_account: Account::default(),
             flow_accounts: [flow_account; 2],
             options,
+            guards: Shared::default(),
+            guard: None,
             lock,
         };
         dataplane.write_settings()?;
@@ -193,10 +199,15 @@ impl Dataplane {
             return Err(AttachError::NotEthernet { workload, name, kind });
         }
         self.detach(workload).map_err(Box::new)?;
-        let hook = match self.unclaimed.remove(&interface) {
+        let guards = self.guards.clone();
+        let mut book = guards.book();
+        let hook = match self.unclaimed.remove(&interface).or_else(|| book.claim(interface)) {
             Some(hook) => hook,
             None => self.put_programs(interface, &found.name, None)?,
         };
+        let others = book.note(&found);
+        drop(book);
+        others.into_iter().try_for_each(|other| self.release_guard(other)).map_err(Box::new)?;
         self.places.remove(&interface);
         self.attached.insert(workload.clone(), Held { interface, name: found.name, hook });
         Ok(())
@@ -205,7 +216,11 @@ impl Dataplane {
     /// Takes the programs and the policy of a workload away; one that is not attached stays so.
     pub fn detach(&mut self, workload: &WorkloadId) -> Result<(), Error> {
         let Some(interface) = self.attached.get(workload).map(|held| held.interface) else { return Ok(()) };
-        attach::detach(&self.links, interface, self.name_of(interface)?.as_deref())?;
+        let name = self.name_of(interface)?;
+        let mut book = self.guards.book();
+        attach::detach(&self.links, interface, name.as_deref())?;
+        book.forget(interface);
+        drop(book);
         self.waiting.remove(&interface);
         self.attached.remove(workload);
         self.withdraw([interface])

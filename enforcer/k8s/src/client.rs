@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
-use kube::{Client, Config};
+
+pub use kube::Client;
 
 /// How long one connection attempt may take.
 const CONNECT: Duration = Duration::from_secs(5);

@@ -76,6 +76,14 @@ impl Watched {
     }
 }
 
+/// The kind of objects of this name, if it is watched.
+pub fn kind_of(name: &str) -> Option<Kind> {
+    Watched::ALL.into_iter().find_map(|watched| match watched {
+        Watched::Objects(kind) if kind.written().1 == name => Some(kind),
+        _ => None,
+    })
+}
+
 /// Where the API serves a kind of object.
 pub fn resource(kind: Kind) -> ApiResource {
     let (api_version, name) = kind.written();

@@ -3,10 +3,11 @@
 //!
 //! [`watch`] follows every kind of [`kinds`] and feeds the [`index::Index`], which knows what changed since it was asked
 //! last; [`pod`] reads pods, all other kinds are read by the core's manifests. [`status`]
-//! tells the cluster what became of our objects, whose definitions are [`crd`]'s.
+//! tells the cluster what became of our objects, whose definitions are [`crd`]'s, and [`events`] what is wrong.
 
 pub mod client;
 pub mod crd;
+pub mod events;
 pub mod index;
 pub mod kinds;
 pub mod pod;

@@ -5,7 +5,7 @@
 //! everything in force that it has.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::events::{self, Events};
 use crate::index::{Entry, Index};
 use crate::kinds::resource;
 
@@ -55,6 +56,8 @@ pub struct Verdicts {
     pub failure: Option<String>,
     /// True once anything is in force.
     pub is_in_force: bool,
+    /// What else is wrong with this node: a word and a sentence each.
+    pub node: BTreeSet<(&'static str, String)>,
 }
 
 /// What is told, and to whom.
@@ -67,6 +70,7 @@ struct Teller {
     written: BTreeMap<ObjectRef, Value>,
     /// The digest that the node's lease bears, and since when.
     told: Option<(u64, Instant)>,
+    events: Events,
 }
 
 /// Tells of the objects from now on, whenever `news` come and at intervals. Must be called inside a `LocalSet`.
@@ -84,6 +88,7 @@ pub fn start(
         verdicts: Rc::clone(verdicts),
         written: BTreeMap::new(),
         told: None,
+        events: Events::new(client, node),
     };
     spawn_local(teller.run(Rc::clone(news)));
 }
@@ -103,9 +108,13 @@ impl Teller {
             }
         };
         loop {
-            if self.verdicts.borrow().is_in_force {
+            let is_in_force = self.verdicts.borrow().is_in_force;
+            if is_in_force {
                 self.round(writer.as_ref()).await;
             }
+            let is_writer = is_in_force && writer.as_ref().is_some_and(|writer| *writer.borrow());
+            let wrong = events::reports(&self.index.borrow(), &self.verdicts.borrow(), is_writer);
+            self.events.round(wrong).await;
             sleep(ROUND).await;
             // Silence is no news either.
             let _ = timeout(IDLE, news.notified()).await;

@@ -103,6 +103,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             alarms,
             policy: self.policy(),
             workloads,
+            guarded: self.guards(&Moment::now()),
             resolvers: self.force.resolvers.clone(),
             sockets: self.sockets.status.clone(),
             maps: fill

@@ -12,8 +12,8 @@ use enforcer_core::object::WorkloadId;
 use enforcer_core::plan::Plan;
 use enforcer_dataplane::link::{HostSide, Interface, LinkError};
 use enforcer_dataplane::{
-    Applied, ApplyError, AttachError, Attachment, Counters, Error, Event, Fill, HeldTotals, Hook,
-    LearnedWalk, Overflow, SocketError, Sweep, Unanswered,
+    Applied, ApplyError, AttachError, Attachment, Counters, Error, Event, Fill, GuardEvent, Guarded,
+    HeldTotals, Hook, LearnedWalk, Overflow, SocketError, Sweep, Unanswered,
 };
 
 use super::kernel::{Kernel, Links};
@@ -41,6 +41,7 @@ pub(crate) struct FakeKernel {
     /// Plans no longer fit.
     pub(crate) is_full: bool,
     pub(crate) released: usize,
+    pub(crate) guarded: Vec<Guarded>,
 }
 
 impl FakeKernel {
@@ -77,6 +78,16 @@ impl Kernel for FakeKernel {
     fn release_unclaimed(&mut self) -> Result<usize, Error> {
         self.released += 1;
         Ok(0)
+    }
+    fn guarded(&self) -> Vec<Guarded> {
+        self.guarded.clone()
+    }
+    fn guard_events(&mut self) -> Vec<GuardEvent> {
+        Vec::new()
+    }
+    fn release_guard(&mut self, interface: u32) -> Result<(), Error> {
+        self.guarded.retain(|guarded| guarded.interface != interface);
+        Ok(())
     }
     fn apply(&mut self, plan: &Plan) -> Result<Applied, ApplyError> {
         if self.is_full {

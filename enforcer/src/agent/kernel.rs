@@ -13,7 +13,8 @@ use enforcer_core::plan::Plan;
 use enforcer_dataplane::link::{self, HostSide, Interface, LinkError};
 use enforcer_dataplane::{
     Adopted, Applied, ApplyError, AttachError, Attachment, Capacities, Counters, Dataplane, Error, Event,
-    EventReader, Fill, HeldTotals, Holding, LearnedWalk, Options, SocketError, Sweep, Unanswered,
+    EventReader, Fill, GuardEvent, Guarded, HeldTotals, Holding, LearnedWalk, Options, SocketError, Sweep,
+    Unanswered,
 };
 
 /// The kernel side of one node; the methods are those of [`Dataplane`] and [`EventReader`]. A sweep hands over the events
@@ -25,6 +26,9 @@ pub trait Kernel {
     fn detach(&mut self, workload: &WorkloadId) -> Result<(), Error>;
     fn attached(&self) -> Vec<Attachment>;
     fn release_unclaimed(&mut self) -> Result<usize, Error>;
+    fn guarded(&self) -> Vec<Guarded>;
+    fn guard_events(&mut self) -> Vec<GuardEvent>;
+    fn release_guard(&mut self, interface: u32) -> Result<(), Error>;
     fn apply(&mut self, plan: &Plan) -> Result<Applied, ApplyError>;
     fn follow(&mut self, plan: &Plan, delta: &Delta) -> Result<Applied, ApplyError>;
     fn set_resolvers(&mut self, resolvers: &[IpAddr]) -> Result<(), Error>;
@@ -99,6 +103,14 @@ impl Host {
         });
         Ok(Self { dataplane, events, holding: holding.ok(), held })
     }
+
+    /// Denies new interfaces that lead to a network namespace at one of these paths until they are attached.
+    ///
+    /// # Errors
+    /// Those of [`Dataplane::guard`].
+    pub fn guard(&mut self, sandboxes: &[String]) -> Result<(), Error> {
+        if sandboxes.is_empty() { Ok(()) } else { self.dataplane.guard(sandboxes) }
+    }
 }
 
 impl Kernel for Host {
@@ -113,6 +125,15 @@ impl Kernel for Host {
     }
     fn release_unclaimed(&mut self) -> Result<usize, Error> {
         self.dataplane.release_unclaimed()
+    }
+    fn guarded(&self) -> Vec<Guarded> {
+        self.dataplane.guarded()
+    }
+    fn guard_events(&mut self) -> Vec<GuardEvent> {
+        self.dataplane.guard_events()
+    }
+    fn release_guard(&mut self, interface: u32) -> Result<(), Error> {
+        self.dataplane.release_guard(interface)
     }
     fn apply(&mut self, plan: &Plan) -> Result<Applied, ApplyError> {
         self.dataplane.apply(plan)

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use super::find::{Finder, Sandbox, Search};
 use super::follow::Workloads;
 use super::kernel::Links;
+use super::plugin::Plugin;
 use super::resolve::{NAMELESS, Resolved};
 use super::settle;
 use super::source::{Found, Look, hosts};
@@ -38,7 +39,7 @@ pub struct Pods {
     /// Those of which the network plugin told something new.
     told: BTreeSet<WorkloadId>,
     /// Where the network plugin belongs, if this agent puts it there.
-    plugin: Option<install::Options>,
+    plugin: Option<Box<Plugin>>,
     /// What the cluster is told of the objects, and whoever tells it.
     verdicts: Rc<RefCell<Verdicts>>,
     telling: Rc<Notify>,
@@ -48,6 +49,7 @@ impl Pods {
     /// Those of an index.
     pub fn new(index: Rc<RefCell<Index>>, finder: Finder, plugin: Option<install::Options>) -> Self {
         let (local, told, verdicts, telling) = Default::default();
+        let plugin = plugin.map(|options| Box::new(Plugin::new(options)));
         Self { index, finder, problems: None, local, told, plugin, verdicts, telling }
     }
 
@@ -58,11 +60,25 @@ impl Pods {
 
     /// Notes what became of the objects.
     pub fn judge(&mut self, refused: &[Refusal], failure: Option<&String>, is_in_force: bool) {
-        let mut verdicts = Verdicts { failure: failure.cloned(), is_in_force, ..Verdicts::default() };
+        let node = std::mem::take(&mut self.verdicts.borrow_mut().node);
+        let mut verdicts = Verdicts { failure: failure.cloned(), is_in_force, node, ..Verdicts::default() };
         for refusal in refused {
             verdicts.refused.entry(refusal.object.clone()).or_default().push(refusal.clone());
         }
         self.verdicts.replace(verdicts);
+        self.telling.notify_one();
+    }
+
+    /// Notes what is wrong with this node: the network plugin that is not in its place, pods that are there and cannot be enforced.
+    pub(super) fn complain(&mut self, found: &Found, attaching: &[(WorkloadId, String)]) {
+        let plugin = found.problems.iter().filter(|problem| problem.file.as_os_str() != SOURCE);
+        let plugin = plugin.map(|problem| ("NetworkPluginNotInstalled", problem.to_string()));
+        // One without an address is not set up yet.
+        let set_up = found.resolved.iter().filter(|resolved| !resolved.workload.addresses.is_empty());
+        let lost = set_up.filter_map(|one| Some((&one.workload.id, one.problem.as_ref()?)));
+        let pods = lost.chain(attaching.iter().map(|(id, problem)| (id, problem)));
+        let pods = pods.map(|(id, problem)| ("PodNotEnforced", format!("{id} is not enforced: {problem}")));
+        self.verdicts.borrow_mut().node = plugin.chain(pods).collect();
         self.telling.notify_one();
     }
 
@@ -93,6 +109,11 @@ impl Pods {
         self.index.borrow().is_synced()
     }
 
+    /// True when they are, and every kind is still followed.
+    pub fn is_current(&self) -> bool {
+        self.is_synced() && self.index.borrow().troubles().next().is_none()
+    }
+
     /// Objects by kind.
     pub fn count(&self, mut count: impl FnMut(&str, usize)) {
         let index = self.index.borrow();
@@ -116,7 +137,7 @@ impl Pods {
             let (workloads, objects) = Default::default();
             return Look { found, workloads, objects, directories: Vec::new(), is_whole: false };
         }
-        problems.extend(self.install());
+        problems.extend(self.plugin.as_mut().and_then(|plugin| plugin.install(with_links)));
         let Changes { pods, objects } = index.take();
         let mut workloads = Workloads::new();
         let mut changed = std::mem::take(&mut self.told);
@@ -138,24 +159,8 @@ impl Pods {
         let hosts =
             if with_links || before.hosts.is_empty() { hosts(links, before) } else { before.hosts.clone() };
         let found = Found { objects: Default::default(), problems, resolved, hosts, servers };
-        let directories = self.plugin.iter().map(|plugin| plugin.configurations.clone()).collect();
+        let directories = self.plugin.iter().map(|plugin| plugin.directory().to_owned()).collect();
         Look { found, workloads, objects, directories, is_whole: true }
-    }
-
-    /// Puts the network plugin in its place, or says why it is not there.
-    fn install(&self) -> Option<Problem> {
-        let plugin = self.plugin.as_ref()?;
-        match install::chain(plugin) {
-            Ok(false) => None,
-            Ok(true) => {
-                tracing::info!(directory = %plugin.configurations.display(), "pods wait for their policy from now on");
-                None
-            }
-            Err(error) => {
-                let remedy = "until then pods start without waiting for their policy";
-                Some(Problem::of_file(&plugin.configurations, enforcer_core::causes::chain(&error), remedy))
-            }
-        }
     }
 
     /// Finds the pods that changed and, `with_links`, those that could not be found before and those whose interface is no

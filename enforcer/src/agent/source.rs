@@ -103,6 +103,14 @@ impl Source {
         }
     }
 
+    /// True when nothing that there is can be unknown.
+    pub(super) fn is_current(&self) -> bool {
+        match self {
+            Self::Directory(_) => true,
+            Self::Cluster(pods) => pods.is_current(),
+        }
+    }
+
     /// Notes where the network plugin has set up a pod, see [`Pods::tell`]; `None` where pods come from no API server.
     pub(super) fn tell(&mut self, request: &AttachRequest) -> Option<bool> {
         match self {

@@ -167,6 +167,9 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             self.serve_sockets();
             self.release_unclaimed();
         }
+        if let Source::Cluster(pods) = &mut self.source {
+            pods.complain(&self.found, &self.force.attach_problems);
+        }
         directories
     }
 
@@ -331,6 +334,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             Err(error) => tracing::warn!(error = chain(&error), "failed to read the kernel's counters"),
         }
         self.keep_bounds(now);
+        self.keep_guards(now);
         if self.sweeps % FILL_SWEEPS == 1 {
             self.look_at_maps();
         }

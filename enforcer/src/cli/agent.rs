@@ -40,6 +40,9 @@ impl From<FailurePolicyArg> for FailurePolicy {
     }
 }
 
+/// Paths of sandboxes: containerd's, CRI-O's.
+const SANDBOXES: [&str; 2] = ["/run/netns/cni-*", "/run/netns/????????-????-????-????-????????????"];
+
 /// Where objects come from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SourceArg {
@@ -75,9 +78,15 @@ pub struct AgentArgs {
     /// Directory of the node's network plugins.
     #[arg(long, default_value = "/opt/cni/bin", value_name = "PATH")]
     pub cni_bin_dir: PathBuf,
-    /// What becomes of a pod that starts while the agent is away or cannot enforce it: `closed`, it waits; `open`, it starts.
+    /// What becomes of a pod that starts while the agent is away or cannot enforce it: `closed`, it waits, and its new
+    /// interface is denied until it is known; `open`, it starts.
     #[arg(long, value_enum, default_value_t = FailurePolicyArg::Closed, value_name = "POLICY")]
     pub failure_policy: FailurePolicyArg,
+    /// Where container runtimes keep the network namespaces of pods; repeatable, `*` and `?` stand for characters of a file's
+    /// name. A new interface that leads to one of them is denied until its pod is known, unless the failure policy is `open`.
+    /// `none` for nowhere; what containerd and CRI-O use when not given.
+    #[arg(long = "sandbox", value_name = "PATH", default_values_t = SANDBOXES.map(str::to_owned))]
+    pub sandboxes: Vec<String>,
     /// Where this node's processes are.
     #[arg(long, default_value = "/proc", value_name = "PATH")]
     pub process_root: PathBuf,
@@ -157,6 +166,7 @@ pub(super) fn options(args: &AgentArgs) -> agent::Options {
                     socket: args.socket.clone(),
                     failure_policy: args.failure_policy.into(),
                 }),
+                sandboxes: sandboxes(args),
             },
         },
         resolvers: args.trusted_resolvers.clone(),
@@ -184,6 +194,13 @@ pub(super) fn options(args: &AgentArgs) -> agent::Options {
 fn mebibytes(text: &str) -> Result<u32, String> {
     let number = text.parse().ok().filter(|number: &u32| number.is_power_of_two() && *number <= 256);
     number.ok_or_else(|| "a size is written 1, 2, 4, 8, 16, 32, 64, 128 or 256".to_owned())
+}
+
+/// Sandboxes whose new interfaces are denied until their pod is known.
+fn sandboxes(args: &AgentArgs) -> Vec<String> {
+    let is_open = args.failure_policy == FailurePolicyArg::Open;
+    let some = args.sandboxes.iter().filter(|path| !is_open && *path != "none");
+    some.cloned().collect()
 }
 
 /// Reads `dir:PATH` or `kubernetes`.

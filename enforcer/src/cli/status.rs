@@ -7,6 +7,7 @@ use anyhow::bail;
 use enforcer_common::verdict::Verdict;
 
 use super::{Output, StatusArgs, print};
+use crate::api::guard::GuardStatus;
 use crate::api::{AggregationStatus, PolicyStatus, Request, Response, Status, WorkloadStatus, client};
 use crate::complaints::Complaint;
 
@@ -42,6 +43,7 @@ pub fn lines(status: &Status) -> String {
     policy(&mut page, status);
     page.title(format_args!("Workloads ({})", status.workloads.len()));
     status.workloads.iter().for_each(|workload| page.item(workload_line(workload)));
+    guarded(&mut page, status);
     page.title("Trusted resolvers");
     page.item(if status.resolvers.is_empty() { "none".to_owned() } else { join(&status.resolvers) });
     sockets(&mut page, status);
@@ -96,6 +98,16 @@ fn aggregation_line(aggregation: &AggregationStatus) -> String {
          wait; {single} told one by one",
         keys.join(", ")
     )
+}
+
+/// Interfaces whose pods are not known yet.
+fn guarded(page: &mut Page, status: &Status) {
+    for GuardStatus { interface, index, sandbox, seconds } in &status.guarded {
+        let sandbox = sandbox.display();
+        page.item(format_args!(
+            "{interface} ({index}) is denied for {seconds} s, until the pod of {sandbox} is known"
+        ));
+    }
 }
 
 /// Where refused connects fail at once, and where they wait.

@@ -135,6 +135,11 @@ pub fn route_to(address: IpAddr) -> Result<Option<u32>, LinkError> {
     }))
 }
 
+/// The number this namespace knows the one at `path` by, where it has one.
+pub(crate) fn number_of(path: &Path) -> Option<i32> {
+    known_number(&File::open(path).ok()?).ok()?
+}
+
 /// The number this namespace knows the one at `path` by; one is given to it when it has none.
 fn namespace_number(path: &Path) -> Result<i32, LinkError> {
     let failed = |source| LinkError::Namespace { path: path.to_owned(), source };

@@ -5,6 +5,7 @@
 mod apply;
 mod attach;
 mod flows;
+mod guard;
 mod links;
 mod open;
 mod programs;

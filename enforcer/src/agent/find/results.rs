@@ -68,7 +68,8 @@ impl Remembered {
     /// # Errors
     /// When what is remembered of the pod cannot be understood.
     pub(super) fn sandbox(&self, uid: &str) -> Result<Option<Sandbox>, String> {
-        let known = self.0.get(uid).into_iter().flatten();
+        // Some runtimes have CNI set up the loopback interface too, and before all others.
+        let known = self.0.get(uid).into_iter().flatten().filter(|cached| cached.if_name != "lo");
         let Some(first) = known.min_by(|one, other| one.if_name.cmp(&other.if_name)) else { return Ok(None) };
         let inside = first.result.interfaces.iter().filter(|inside| inside.name == first.if_name);
         match inside.map(|inside| inside.sandbox.as_str()).find(|sandbox| !sandbox.is_empty()) {
@@ -107,6 +108,8 @@ mod tests {
         let expected = Sandbox { path: "/run/netns/one".into(), interface: "eth0".to_owned() };
         assert_eq!(found("u-1"), Ok(Some(expected)));
         assert_eq!(found("u-3"), Ok(None));
+        write("pods-d-lo", &cached("u-3", "lo", "/run/netns/three"));
+        assert_eq!(found("u-3"), Ok(None), "what is there first is no pod's interface");
         write("pods-c-eth0", &cached("u-4", "eth0", ""));
         assert_eq!(found("u-4"), Err("they name no namespace for eth0".to_owned()));
         assert_eq!(read(Path::new("/nowhere")).sandbox("u-1"), Ok(None));

@@ -164,7 +164,9 @@ impl Snapshot {
         )?;
         let enforced = |wanted| status.workloads.iter().filter(|w| w.enforced == wanted).count() as f64;
         let workloads = [true, false].map(|is| (vec![("enforced", is.to_string())], enforced(is)));
-        writer.gauges(("workloads", None), "Workloads of this node.", workloads)
+        writer.gauges(("workloads", None), "Workloads of this node.", workloads)?;
+        let help = "Interfaces that are denied until their pod is known.";
+        writer.gauge("guarded_interfaces", help, status.guarded.len() as f64)
     }
 
     fn policy(&self, writer: &mut Writer<'_>) -> fmt::Result {
