@@ -18,7 +18,7 @@ use crate::internet::{Internet, NAME_SERVER};
 use crate::lab::unique;
 use crate::reaper::Tree;
 
-pub use images::AGNHOST;
+pub use images::{AGNHOST, FIRST};
 pub use machine::Machine;
 pub use parts::Parts;
 pub use role::{GEN, HOLD, play};

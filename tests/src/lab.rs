@@ -171,7 +171,7 @@ impl Lab {
 }
 
 /// A name nobody else on this machine takes.
-pub(crate) fn unique() -> String {
+pub fn unique() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("enforcer-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }

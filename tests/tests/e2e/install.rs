@@ -22,6 +22,7 @@ pub(crate) const LIFE: &[Story] = &[
     ("a_rolling_update_lets_nothing_through_and_loses_nothing", a_rolling_update),
     ("agents_that_crash_leave_policy_in_force", agents_that_crash),
     ("without_the_api_server_policy_stays_in_force", without_the_api_server),
+    ("an_interface_that_is_renamed_stays_enforced", an_interface_that_is_renamed),
 ];
 /// What comes last.
 pub(crate) const END: &[Story] = &[("uninstalling_leaves_the_nodes_clean", uninstalling)];
@@ -56,7 +57,7 @@ fn enforcer(cluster: &Kube, node: usize, arguments: &[&str]) -> Result<String> {
 }
 
 /// Two pods of one namespace, the server on the last node; the policy admits one of two ports.
-struct Pair {
+pub(crate) struct Pair {
     client: Namespace,
     server: IpAddr,
     _greeters: Greeters,
@@ -68,8 +69,13 @@ const CLOSED: u16 = 81;
 
 impl Pair {
     /// Makes it and waits until the policy is in force.
-    fn make(cluster: &Kube, namespace: &str) -> Result<Self> {
+    pub(crate) fn make(cluster: &Kube, namespace: &str) -> Result<Self> {
         cluster.namespace(namespace, &[])?;
+        Self::again(cluster, namespace)
+    }
+
+    /// As [`Self::make`], in a namespace that is there already.
+    pub(crate) fn again(cluster: &Kube, namespace: &str) -> Result<Self> {
         cluster.pod(namespace, "server", &node_name(cluster.nodes.len() - 1), &["pause"])?;
         cluster.pod(namespace, "client", &node_name(0), &["pause"])?;
         let policy = json!({
@@ -119,7 +125,7 @@ impl Pair {
     }
 
     /// Asks again and again while `work` goes on; every answer must be the policy's. Returns how many there were.
-    fn watch(&self, work: impl FnOnce() -> Result<()> + Send) -> Result<usize> {
+    pub(crate) fn watch(&self, work: impl FnOnce() -> Result<()> + Send) -> Result<usize> {
         std::thread::scope(|scope| {
             let work = scope.spawn(work);
             let mut rounds = 0;
@@ -138,7 +144,8 @@ fn in_force() -> BTreeMap<u16, Outcome> {
     [(OPEN, Outcome::Connected), (CLOSED, Outcome::TimedOut)].into()
 }
 
-fn gone(cluster: &Kube, namespace: &str) -> Result<()> {
+/// Has a namespace go, without waiting for it.
+pub(crate) fn gone(cluster: &Kube, namespace: &str) -> Result<()> {
     cluster.kubectl(&["delete", "namespace", namespace, "--wait=false"]).map(drop)
 }
 
@@ -181,6 +188,27 @@ fn without_the_api_server(cluster: &Kube) -> Result<()> {
         cluster.await_agents()
     })?;
     gone(cluster, "outage")
+}
+
+/// The host's side of a pod's interface gets another name while it is in use; the next agent knows it by that.
+fn an_interface_that_is_renamed(cluster: &Kube) -> Result<()> {
+    let pair = Pair::make(cluster, "renamed")?;
+    let last = cluster.nodes.len() - 1;
+    let name = || -> Result<String> {
+        let status = status(cluster, last)?;
+        let all = status["workloads"].as_array().context("workloads")?;
+        let one = all.iter().find(|one| one["workload"] == "renamed/server").context("the server")?;
+        ensure!(one["enforced"] == true, "{one}");
+        Ok(one["interface"].as_str().context("an interface")?.to_owned())
+    };
+    let node = &cluster.nodes[last];
+    pair.watch(|| {
+        node.run("ip", &["link", "set", &name()?, "name", "other"])?;
+        ensure!(node.kill("enforcer", "KILL")? == 1, "there is one agent on a node");
+        let is_other = || Ok(name().is_ok_and(|name| name == "other").then_some(()));
+        cluster.wait("an agent knows the interface by its new name", is_other)
+    })?;
+    gone(cluster, "renamed")
 }
 
 /// As the chart's notes say: first everything is taken away from the kernels, then the chart.

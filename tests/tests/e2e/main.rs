@@ -13,10 +13,16 @@ mod bare;
 mod charts;
 mod conditions;
 mod egress;
+mod faults;
 mod install;
 mod many;
 mod netpol;
+mod node_local;
+mod outside;
+mod plugin;
+mod race;
 mod services;
+mod suites;
 
 /// A story: its name, and what happens.
 type Story = (&'static str, fn(&Kube) -> Result<()>);
@@ -32,7 +38,13 @@ const CLUSTERS: &[(&str, Setup, &[&[Story]])] = &[
             install::BEGIN,
             egress::STORIES,
             services::STORIES,
+            outside::STORIES,
+            node_local::STORIES,
+            race::STORIES,
+            race::GUARDED,
             install::LIFE,
+            faults::STORIES,
+            plugin::STORIES,
             install::END,
         ],
     ),
