@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::Parser;
 use enforcer_tests::bench::{self, figures};
 
+mod group;
 mod kernel;
 mod live;
 
@@ -24,7 +25,8 @@ accounting, a refused packet of a flow that was refused before, and the first pa
 table entry and event included (all but the never-seen flows have the policy of 1,000). The other tables are real traffic from a pod through
 a node to a server, client and server on one CPU, on nodes that differ only in what stands at the pod's interface: the
 enforcer with its agent reading events and 1,000 prefixes allowed, nftables with connection tracking and a set of the
-same prefixes.
+same prefixes. *With programs at sockets* they run for the sockets of that node only. A *refused connect* is one to a port where
+nobody listens, which the far side answers; with programs at sockets one that policy refuses, which fails in the call.
 
 ";
 
