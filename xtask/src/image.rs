@@ -106,10 +106,12 @@ fn names_of_directories() -> Vec<(PathBuf, &'static str)> {
         let set = std::env::var_os(variable).map(PathBuf::from);
         set.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(below)))
     };
-    let homes = [home("CARGO_HOME", ".cargo"), home("RUSTUP_HOME", ".rustup"), Some(shell::root())];
+    // Of several that match the last one counts: the target directory, with generated sources, may lie in the tree.
+    let homes =
+        [home("CARGO_HOME", ".cargo"), home("RUSTUP_HOME", ".rustup"), Some(shell::root()), Some(target())];
     homes
         .into_iter()
-        .zip(["cargo", "rustup", "enforcer"])
+        .zip(["cargo", "rustup", "enforcer", "target"])
         .filter_map(|(path, name)| Some((path?, name)))
         .collect()
 }

@@ -13,7 +13,9 @@ pub(crate) const STORIES: &[Story] = &[
     ("a_right_that_is_missing_is_named", a_right_that_is_missing),
     ("a_definition_that_is_missing_is_named", a_definition_that_is_missing),
     ("a_policy_that_is_refused_has_an_event", a_policy_that_is_refused),
+    ("a_directory_that_is_read_only_is_named", a_directory_that_is_read_only),
     ("a_second_agent_does_not_start", a_second_agent),
+    ("a_network_without_a_host_side_is_named", a_network_without_a_host_side),
     ("a_node_that_starts_anew_is_enforced_anew", a_node_that_starts_anew),
 ];
 
@@ -132,6 +134,33 @@ fn a_policy_that_is_refused(cluster: &Kube) -> Result<()> {
     gone(cluster, "refused")
 }
 
+/// The node's network configurations cannot be written: pods start without waiting, which is said.
+fn a_directory_that_is_read_only(cluster: &Kube) -> Result<()> {
+    let (node, directory) = (&cluster.nodes[0], "/etc/cni/net.d");
+    // Another file system in its place, which is read-only for whoever mounts it.
+    let file = "10-cluster.conflist";
+    let place = format!(
+        "cp {directory}/{file} /run && mount -t tmpfs tmpfs {directory} && cp /run/{file} {directory} && \
+         mount -o remount,ro {directory}"
+    );
+    node.run("sh", &["-c", &place])?;
+    let outcome = is_read_only(cluster);
+    node.run("umount", &[directory])?;
+    cluster.kubectl(&["-n", chart::NAMESPACE, "delete", "pod", &agent(cluster)?])?;
+    cluster.await_agents()?;
+    outcome?;
+    problem(cluster, "failed to write", false)
+}
+
+fn is_read_only(cluster: &Kube) -> Result<()> {
+    cluster.kubectl(&["-n", chart::NAMESPACE, "delete", "pod", &agent(cluster)?])?;
+    let words = ["failed to write", "mount the node's directory into the agent, writable"];
+    problem(cluster, words[0], true)?;
+    event(cluster, "NetworkPluginNotInstalled", &words)?;
+    ensure!(log(cluster)?.contains(words[0]), "the log does not say so:\n{}", cluster.agents_say());
+    Ok(())
+}
+
 /// By the same socket, and by another one with the same pins.
 fn a_second_agent(cluster: &Kube) -> Result<()> {
     let pod = agent(cluster)?;
@@ -147,6 +176,41 @@ fn a_second_agent(cluster: &Kube) -> Result<()> {
         event(cluster, "AgentNotStarted", &[word])?;
     }
     problem(cluster, "another agent", false)
+}
+
+/// macvlan gives a pod an interface of the uplink's own: there is none on the host to sit at.
+fn a_network_without_a_host_side(cluster: &Kube) -> Result<()> {
+    let node = &cluster.nodes[0];
+    let network = json!({
+        "cniVersion": "1.0.0", "name": "macvlan",
+        "plugins": [{"type": "macvlan", "master": "eth0", "ipam": {
+            "type": "host-local", "dataDir": "/run/cni-macvlan", "ranges": [[{"subnet": "192.0.2.128/26"}]],
+        }}],
+    });
+    let place = node.seen("/etc/cni/net.d/05-macvlan.conflist");
+    std::fs::write(&place, network.to_string())?;
+    cluster.wait("the agent has added its plugin", || {
+        let chained = std::fs::read_to_string(node.seen("/etc/cni/net.d/00-enforcer.conflist"))?;
+        Ok(chained.contains("macvlan").then_some(()))
+    })?;
+    cluster.namespace("macvlan", &[])?;
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod", "namespace": "macvlan"},
+        "spec": {
+            "nodeName": node_name(0), "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "main", "image": enforcer_tests::kube::AGNHOST, "imagePullPolicy": "Never"}],
+        },
+    });
+    cluster.apply(&pod.to_string())?;
+    let word = "failed to find the host side of interface eth0";
+    let told = event(cluster, "FailedCreatePodSandBox", &["policy of macvlan/pod is not in force", word]);
+    std::fs::remove_file(&place)?;
+    told?;
+    cluster.kubectl(&["delete", "namespace", "macvlan"])?;
+    cluster.wait("the network is the one of before", || {
+        let chained = std::fs::read_to_string(node.seen("/etc/cni/net.d/00-enforcer.conflist"))?;
+        Ok((!chained.contains("macvlan")).then_some(()))
+    })
 }
 
 /// As a reboot leaves it: nothing in the BPF filesystem, which is not even mounted at first, and none of the interfaces that there
