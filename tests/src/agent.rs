@@ -59,10 +59,22 @@ impl<'a> Agent<'a> {
     /// # Errors
     /// When it ends or stays silent instead; with what it said.
     pub fn start(station: Station<'a>, more: &[&str]) -> Result<Self> {
-        let mut arguments: Vec<OsString> = vec!["agent".into(), "--source".into()];
         let mut source = OsString::from("dir:");
         source.push(station.policies);
-        arguments.push(source);
+        let workloads = ["--workloads".into(), station.workloads.into()];
+        Self::of(station, source, &workloads, more)
+    }
+
+    /// As [`Self::start`], but it follows an API server, which `more` names; it has begun to follow when this returns.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn of_cluster(station: Station<'a>, more: &[&str]) -> Result<Self> {
+        Self::of(station, "kubernetes".into(), &[], more)
+    }
+
+    fn of(station: Station<'a>, source: OsString, own: &[OsString], more: &[&str]) -> Result<Self> {
+        let mut arguments: Vec<OsString> = vec!["agent".into(), "--source".into(), source];
         arguments.extend(["--node-name", station.name].map(OsString::from));
         let more = match more {
             ["--flow-log", "none", rest @ ..] => rest,
@@ -74,7 +86,7 @@ impl<'a> Agent<'a> {
         };
         arguments.extend(["--pin-directory".into(), station.pins.into()]);
         arguments.extend(["--socket".into(), station.socket.clone().into()]);
-        arguments.extend(["--workloads".into(), station.workloads.into()]);
+        arguments.extend_from_slice(own);
         if !more.contains(&"--cgroup") {
             // Refused connects wait for their timeout: the programs at the interface are what is looked at.
             arguments.extend(["--cgroup", "none"].map(OsString::from));

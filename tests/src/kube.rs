@@ -21,6 +21,7 @@ use crate::reaper::Tree;
 pub use images::{AGNHOST, FIRST};
 pub use machine::Machine;
 pub use parts::Parts;
+pub(crate) use pki::Pki;
 pub use role::{GEN, HOLD, play};
 
 pub mod chart;
@@ -38,7 +39,7 @@ mod worker;
 /// How long a step of a cluster may take before it has failed. Generous: it is waited out only by a failure.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 /// Between two looks at something that another process brings about.
-const INTERVAL: Duration = Duration::from_millis(100);
+pub(crate) const INTERVAL: Duration = Duration::from_millis(100);
 
 /// The cluster's resolver.
 pub const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
@@ -88,7 +89,7 @@ pub struct Kube {
     pub internet: Internet,
     setup: Setup,
     parts: Parts,
-    pki: pki::Pki,
+    pki: Pki,
     directory: Tree,
 }
 
@@ -104,7 +105,7 @@ impl Kube {
         let internet = Internet::start(&name)?;
         internet.namespace.ip("link add nodes type bridge\nlink set nodes up\n\
              addr add 192.0.2.2/24 dev nodes\naddr add fd00:ffff::2/64 dev nodes nodad\n")?;
-        let pki = pki::Pki::create(&directory.path().join("pki"), &format!("https://{}:6443", address(0)))?;
+        let pki = Pki::create(&directory.path().join("pki"), &format!("https://{}:6443", address(0)))?;
         let mut cluster = Self { nodes: Vec::new(), internet, setup, parts, pki, directory };
         cluster.certify()?;
         cluster.add_machine(&name)?;

@@ -37,6 +37,7 @@ pub mod prometheus;
 pub mod reaper;
 pub mod record;
 pub mod resolver;
+pub mod scale;
 pub mod status;
 pub mod syslog;
 pub mod tls;

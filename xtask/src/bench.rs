@@ -34,6 +34,12 @@ pub(crate) enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// One agent in a cluster of 5,000 nodes and 50,000 pods behind a real API server: start, memory, changes (root)
+    Scale {
+        /// Passed on to the measuring program
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 /// Measures, with everything optimised.
@@ -46,9 +52,13 @@ pub(crate) fn run(what: What) -> Result<()> {
         What::Dns { arguments } => ("bench-dns", arguments),
         What::Flows { arguments } => ("bench-flows", arguments),
         What::Policy { arguments } => ("bench-policy", arguments),
+        What::Scale { arguments } => ("bench-scale", arguments),
     };
     commands::need_root("bench")?;
-    setup::run_with(&[setup::NFTABLES])?;
+    match program {
+        "bench-scale" => setup::run_for_clusters()?,
+        _ => setup::run_with(&[setup::NFTABLES])?,
+    }
     commands::build_binaries(&[commands::ENFORCER, program], true)?;
     let mut command = Command::new(commands::binary(program, true));
     shell::run(command.args(arguments).env("ENFORCER_BINARY", commands::binary(commands::ENFORCER, true)))

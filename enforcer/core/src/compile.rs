@@ -37,7 +37,7 @@ mod staging;
 mod subjects;
 mod tables;
 
-pub use incremental::{Compiler, Delta, ServiceChange, Update};
+pub use incremental::{Compiler, Delta, Update};
 
 /// What a plan may take up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

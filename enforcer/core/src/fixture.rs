@@ -41,7 +41,7 @@ pub(crate) fn add(snapshot: &mut Snapshot, namespace: &str, name: &str, addresse
         service_account: None,
         controller: None,
         addresses: addresses.iter().map(|text| text.parse().expect("an address")).collect(),
-        ports: vec![NamedPort { name: "http".to_owned(), protocol: Protocol::TCP, port: 8080 }],
+        ports: [NamedPort { name: "http".to_owned(), protocol: Protocol::TCP, port: 8080 }].into(),
         local: true,
     };
     snapshot.workloads.insert(id, workload.into());

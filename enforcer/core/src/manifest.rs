@@ -5,6 +5,8 @@
 //! [`Kind::read`] (so that its own parser locates errors), and calls [`Manifest::validate`].
 //! [`read_value`] does all of it where no source location is wanted.
 
+use std::sync::Arc;
+
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
@@ -247,7 +249,7 @@ pub enum Object {
     /// An external network.
     ExternalNetwork(object::ExternalNetwork),
     /// A policy of any kind.
-    Policy(Policy),
+    Policy(Arc<Policy>),
     /// A tier.
     Tier(Tier),
 }
@@ -274,6 +276,7 @@ impl Manifest {
     /// # Errors
     /// Everything that is wrong with it, each with the path of its field; nothing of it is to be applied then.
     pub fn validate(&self) -> Result<Object, Vec<Refusal>> {
+        let policy = |policy: Policy| Object::Policy(policy.into());
         let mut report = report::Report::new(self.object());
         let object = match self {
             Self::Namespace(document) => metadata::namespace(document, &mut report).map(Object::Namespace),
@@ -283,13 +286,13 @@ impl Manifest {
             Self::ExternalNetwork(document) => {
                 external_network::network(document, &mut report).map(Object::ExternalNetwork)
             }
-            Self::NetworkPolicy(document) => network::policy(document, &mut report).map(Object::Policy),
+            Self::NetworkPolicy(document) => network::policy(document, &mut report).map(policy),
             Self::ClusterNetworkPolicy(document) => {
-                cluster_network::policy(document, &mut report).map(Object::Policy)
+                cluster_network::policy(document, &mut report).map(policy)
             }
-            Self::SegmentPolicy(document) => segment::policy(document, &mut report).map(Object::Policy),
+            Self::SegmentPolicy(document) => segment::policy(document, &mut report).map(policy),
             Self::ClusterSegmentPolicy(document) => {
-                segment::cluster_policy(document, &mut report).map(Object::Policy)
+                segment::cluster_policy(document, &mut report).map(policy)
             }
             Self::Tier(document) => tier::tier(document, &mut report).map(Object::Tier),
         };

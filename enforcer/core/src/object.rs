@@ -57,19 +57,19 @@ pub struct Workload {
     /// Its own labels; workloads with the same ones may share them.
     pub labels: Arc<BTreeMap<String, String>>,
     /// Service account, where there is one.
-    pub service_account: Option<String>,
+    pub service_account: Option<Arc<str>>,
     /// What controls it, as `Kind/name` (`Deployment/web`).
-    pub controller: Option<String>,
+    pub controller: Option<Arc<str>>,
     /// Its addresses; those shared with a node are the node's.
     pub addresses: Vec<IpAddr>,
-    /// Its named ports.
-    pub ports: Vec<NamedPort>,
+    /// Its named ports; workloads of one template may share them.
+    pub ports: Arc<[NamedPort]>,
     /// True on the node that enforces for it.
     pub local: bool,
 }
 
 /// A node of the cluster.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Node {
     /// Its name.
     pub name: String,
@@ -89,7 +89,7 @@ impl Node {
 }
 
 /// A service as it is declared.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Hash, Debug)]
 pub struct Service {
     /// Namespace it lives in.
     pub namespace: String,
@@ -125,7 +125,7 @@ pub struct ServicePort {
 }
 
 /// A part of the endpoints of a service.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Hash, Debug)]
 pub struct EndpointSlice {
     /// Namespace of the slice and its service.
     pub namespace: String,
@@ -138,7 +138,7 @@ pub struct EndpointSlice {
 }
 
 /// What is in a slice: every endpoint has every port.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Hash, Debug)]
 pub struct SlicePart {
     /// Its endpoints, ready or not.
     pub endpoints: Vec<Endpoint>,
@@ -147,7 +147,7 @@ pub struct SlicePart {
 }
 
 /// An endpoint of a service.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Endpoint {
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
@@ -156,7 +156,7 @@ pub struct Endpoint {
 }
 
 /// Whether an endpoint is sent anything.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum EndpointState {
     /// It is.
     Ready,

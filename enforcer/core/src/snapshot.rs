@@ -79,7 +79,7 @@ impl Snapshot {
                 self.external_networks.insert(network.name.clone(), network);
             }
             Object::Policy(policy) => {
-                self.policies.insert(policy.id.clone(), Arc::new(policy));
+                self.policies.insert(policy.id.clone(), policy);
             }
             Object::Tier(tier) => {
                 self.tiers.insert(tier.name.clone(), tier);
@@ -120,6 +120,13 @@ impl Snapshot {
             let known = self.services.entry((slice.namespace, service)).or_default();
             known.slices.insert(slice.name, slice.part);
         }
+    }
+
+    /// The service whose slice this is.
+    pub(crate) fn service_of_slice(&self, namespace: &str, name: &str) -> Option<&(String, String)> {
+        let of_namespace = self.services.range((namespace.to_owned(), String::new())..);
+        let mut of_namespace = of_namespace.take_while(|((of, _), _)| *of == namespace);
+        of_namespace.find(|(_, service)| service.slices.contains_key(name)).map(|(key, _)| key)
     }
 
     /// Takes a slice out.

@@ -48,4 +48,5 @@ pub use sockets::{SocketError, group_root};
 pub use status::{Adopted, Attachment};
 pub use sweep::{End, Sweep};
 pub use sync::Applied;
+pub use sys::give_back_memory;
 pub use test_run::{Program, ProgramInfo, TestOutcome, TestPacket};

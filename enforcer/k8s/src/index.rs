@@ -1,7 +1,9 @@
 //! What the API server told, by object: the last good state of each, and what changed since it was taken last. Owns
 //! "nothing is lost when a watch begins anew"; never talks to the server.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
 
 use enforcer_core::manifest::{self, Kind, Object};
@@ -11,6 +13,7 @@ use serde_json::Value;
 
 use crate::kinds::Watched;
 use crate::pod::Pod;
+use crate::shared::Shared;
 use crate::trouble::Trouble;
 
 /// A pod that is a workload.
@@ -22,11 +25,45 @@ pub struct Known {
     pub uid: Arc<str>,
 }
 
+/// A pod among others, which its name tells it from.
+#[derive(Debug)]
+struct ByName(Known);
+
+impl Borrow<WorkloadId> for ByName {
+    fn borrow(&self) -> &WorkloadId {
+        &self.0.workload.id
+    }
+}
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.workload.id == other.0.workload.id
+    }
+}
+
+impl Eq for ByName {}
+
+impl Hash for ByName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.workload.id.hash(state);
+    }
+}
+
+/// The last good state of an object.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Good {
+    /// As it is.
+    Kept(Arc<Object>),
+    /// Of kinds of which there are many, a number that tells it from any other: whoever took it has it. By a keyed hash, so
+    /// that two states have the same number once in 2^64.
+    Told(u64),
+}
+
 /// An object of policy.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Entry {
     /// Its last good state.
-    pub good: Option<Arc<Object>>,
+    pub good: Option<Good>,
     /// What is wrong with the latest one.
     pub refusals: Vec<Refusal>,
     /// `metadata.generation` of the latest one; 0 where the kind has none.
@@ -61,7 +98,8 @@ struct Following {
 
 #[derive(Default, Debug)]
 struct Listing {
-    pods: HashSet<WorkloadId>,
+    /// `None` for the first listing: there is nothing that it could take away.
+    pods: Option<HashSet<WorkloadId>>,
     objects: BTreeSet<ObjectRef>,
 }
 
@@ -69,13 +107,14 @@ struct Listing {
 #[derive(Debug)]
 pub struct Index {
     node: String,
-    pods: HashMap<WorkloadId, Known>,
+    pods: HashSet<ByName>,
     objects: BTreeMap<ObjectRef, Entry>,
     following: BTreeMap<Watched, Following>,
     changes: Changes,
-    /// Sets of labels that pods share.
-    labels: HashSet<Arc<BTreeMap<String, String>>>,
+    shared: Shared,
     nowhere: Arc<str>,
+    /// Makes numbers of objects that nobody else can foresee.
+    hasher: RandomState,
     /// Counts whatever a problem list is made of.
     edition: u64,
 }
@@ -85,12 +124,13 @@ impl Index {
     pub fn new(node: impl Into<String>) -> Self {
         Self {
             node: node.into(),
-            pods: HashMap::new(),
+            pods: HashSet::new(),
             objects: BTreeMap::new(),
             following: Watched::ALL.into_iter().map(|kind| (kind, Following::default())).collect(),
             changes: Changes::default(),
-            labels: HashSet::new(),
+            shared: Shared::default(),
             nowhere: "".into(),
+            hasher: RandomState::new(),
             edition: 0,
         }
     }
@@ -115,9 +155,14 @@ impl Index {
         &self.objects
     }
 
-    /// Pods that are workloads.
-    pub fn pods(&self) -> &HashMap<WorkloadId, Known> {
-        &self.pods
+    /// A pod that is a workload.
+    pub fn pod(&self, id: &WorkloadId) -> Option<&Known> {
+        self.pods.get(id).map(|ByName(known)| known)
+    }
+
+    /// How many there are.
+    pub fn pod_count(&self) -> usize {
+        self.pods.len()
     }
 
     /// Another number whenever something is wrong that was not, or no more.
@@ -132,15 +177,14 @@ impl Index {
 
     /// Takes what changed since the last time.
     pub fn take(&mut self) -> Changes {
-        if self.labels.len() > 2 * self.pods.len() + 1024 {
-            self.labels.retain(|labels| Arc::strong_count(labels) > 1);
-        }
+        self.shared.forget_unused();
         std::mem::take(&mut self.changes)
     }
 
     /// A listing of a kind begins.
     pub fn begin(&mut self, kind: Watched) {
-        self.state(kind).listing = Some(Listing::default());
+        let pods = (!self.pods.is_empty()).then(HashSet::new);
+        self.state(kind).listing = Some(Listing { pods, ..Listing::default() });
     }
 
     /// The listing is whole: what it did not name is gone.
@@ -151,9 +195,11 @@ impl Index {
         self.clear(kind);
         match kind {
             Watched::Pods => {
-                let gone = self.pods.keys().filter(|id| !listed.pods.contains(*id));
+                let known = self.pods.iter().map(|ByName(known)| &known.workload.id);
+                let gone =
+                    known.filter(|id| listed.pods.as_ref().is_some_and(|listed| !listed.contains(*id)));
                 for id in gone.cloned().collect::<Vec<_>>() {
-                    self.remove_pod(id);
+                    self.remove_pod(&id);
                 }
             }
             Watched::Objects(kind) => {
@@ -186,28 +232,24 @@ impl Index {
     pub fn put_pod(&mut self, pod: &Pod) {
         self.clear(Watched::Pods);
         let id = pod.id();
-        if let Some(listing) = &mut self.state(Watched::Pods).listing {
-            listing.pods.insert(id.clone());
+        let listing = self.state(Watched::Pods).listing.as_mut();
+        if let Some(pods) = listing.and_then(|listing| listing.pods.as_mut()) {
+            pods.insert(id.clone());
         }
-        let Some(mut workload) = pod.workload(&self.node) else { return self.remove_pod(id) };
-        match self.labels.get(&workload.labels) {
-            Some(shared) => workload.labels = Arc::clone(shared),
-            None => drop(self.labels.insert(Arc::clone(&workload.labels))),
-        }
+        let Some(workload) = pod.workload(&self.node, &mut self.shared) else { return self.remove_pod(&id) };
         let uid = if workload.local { pod.uid().into() } else { Arc::clone(&self.nowhere) };
-        let before = self.pods.get(&id);
-        if before.is_some_and(|before| *before.workload == workload && before.uid == uid) {
+        if self.pod(&id).is_some_and(|before| *before.workload == workload && before.uid == uid) {
             return;
         }
         let known = Known { workload: Arc::new(workload), uid };
-        self.pods.insert(id.clone(), known.clone());
+        self.pods.replace(ByName(known.clone()));
         self.changes.pods.insert(id, Some(known));
     }
 
     /// A pod went.
-    pub fn remove_pod(&mut self, id: WorkloadId) {
-        if self.pods.remove(&id).is_some() {
-            self.changes.pods.insert(id, None);
+    pub fn remove_pod(&mut self, id: &WorkloadId) {
+        if self.pods.remove(id) {
+            self.changes.pods.insert(id.clone(), None);
         }
     }
 
@@ -221,24 +263,41 @@ impl Index {
         let generation = value.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
         let before = self.objects.get(&key);
         let former = before.and_then(|entry| entry.good.clone());
-        let entry = match manifest::read_value(value) {
+        let (entry, changed) = match manifest::read_value(value) {
             Ok(object) => {
-                let same = former.filter(|former| **former == object);
-                Entry { good: Some(same.unwrap_or_else(|| object.into())), refusals: Vec::new(), generation }
+                let (good, changed) = self.good(object, former);
+                (Entry { good: Some(good), refusals: Vec::new(), generation }, changed)
             }
-            Err(refusals) => Entry { good: former, refusals, generation },
+            Err(refusals) => (Entry { good: former, refusals, generation }, None),
         };
         let refusals_before = before.map_or(&[][..], |entry| &entry.refusals);
         self.edition += u64::from(refusals_before != entry.refusals);
-        let good_before = before.and_then(|entry| entry.good.as_ref());
-        let is_same = match (good_before, &entry.good) {
-            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
-            (before, now) => before.is_none() && now.is_none(),
-        };
-        if !is_same {
-            self.changes.objects.insert(key.clone(), entry.good.clone());
+        if changed.is_some() {
+            self.changes.objects.insert(key.clone(), changed);
         }
         self.objects.insert(key, entry);
+    }
+
+    /// An object as the last good state that is kept, and the object where it is another than before.
+    fn good(&self, object: Object, former: Option<Good>) -> (Good, Option<Arc<Object>>) {
+        let number = match &object {
+            Object::EndpointSlice(slice) => Some(self.hasher.hash_one(slice)),
+            Object::Node(node) => Some(self.hasher.hash_one(node)),
+            Object::Service(service) => Some(self.hasher.hash_one(service)),
+            _ => None,
+        };
+        match (number, former) {
+            (Some(number), former) => {
+                let good = Good::Told(number);
+                let is_new = former.as_ref() != Some(&good);
+                (good, is_new.then(|| object.into()))
+            }
+            (None, Some(Good::Kept(same))) if *same == object => (Good::Kept(same), None),
+            (None, _) => {
+                let object = Arc::new(object);
+                (Good::Kept(Arc::clone(&object)), Some(object))
+            }
+        }
     }
 
     /// An object went.

@@ -5,12 +5,16 @@
 //! last; [`pod`] reads pods, all other kinds are read by the core's manifests. [`status`]
 //! tells the cluster what became of our objects, whose definitions are [`crd`]'s, and [`events`] what is wrong.
 
+mod binary;
 pub mod client;
 pub mod crd;
+pub mod document;
 pub mod events;
 pub mod index;
 pub mod kinds;
 pub mod pod;
+mod pods;
+pub mod shared;
 pub mod status;
 pub mod trouble;
 pub mod watch;

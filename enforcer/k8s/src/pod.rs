@@ -1,187 +1,151 @@
-//! Pods as the API serves them, as far as policy needs them. Owns which pods are workloads; never where their
-//! interfaces are.
+//! Pods as the API serves them in its binary form (Protocol Buffers), as far as policy needs them: what is not named here is
+//! skipped while it is read. Owns which pods are workloads; never where their interfaces are.
+//!
+//! Numbers of fields: `k8s.io/api/core/v1/generated.proto` and `k8s.io/apimachinery/pkg/apis/meta/v1/generated.proto`.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use enforcer_core::object::{NamedPort, Workload, WorkloadId};
 use enforcer_core::protocol::Protocol;
-use k8s_openapi::NamespaceResourceScope;
-use kube::Resource;
-use kube::core::ObjectMeta;
-use serde::{Deserialize, Deserializer};
+use prost::Message;
+
+use crate::shared::Shared;
 
 /// Label that the Deployment controller gives the pods and the ReplicaSet of one template.
 const TEMPLATE_HASH: &str = "pod-template-hash";
 
-/// A pod without all that policy does not need; the rest is dropped while it is read.
-#[derive(Clone, Default, Debug, Deserialize)]
+/// A pod without all that policy does not need.
+#[derive(Clone, PartialEq, Message)]
 pub struct Pod {
-    #[serde(default, deserialize_with = "trimmed")]
-    metadata: ObjectMeta,
-    #[serde(default)]
-    spec: PodSpec,
-    #[serde(default)]
-    status: PodStatus,
+    #[prost(message, optional, tag = "1")]
+    metadata: Option<Metadata>,
+    #[prost(message, optional, tag = "2")]
+    spec: Option<PodSpec>,
+    #[prost(message, optional, tag = "3")]
+    status: Option<PodStatus>,
 }
 
-#[derive(Clone, Default, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, PartialEq, Message)]
+struct Metadata {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "3")]
+    namespace: String,
+    #[prost(string, tag = "5")]
+    uid: String,
+    #[prost(string, tag = "6")]
+    resource_version: String,
+    #[prost(btree_map = "string, string", tag = "11")]
+    labels: BTreeMap<String, String>,
+    #[prost(message, repeated, tag = "13")]
+    owner_references: Vec<OwnerReference>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct OwnerReference {
+    #[prost(string, tag = "1")]
+    kind: String,
+    #[prost(string, tag = "3")]
+    name: String,
+    #[prost(bool, tag = "6")]
+    controller: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
 struct PodSpec {
-    #[serde(default)]
-    node_name: Option<String>,
-    #[serde(default)]
-    host_network: bool,
-    #[serde(default)]
-    service_account_name: Option<String>,
-    #[serde(default)]
+    #[prost(message, repeated, tag = "2")]
     containers: Vec<Container>,
-    #[serde(default)]
+    #[prost(string, tag = "8")]
+    service_account_name: String,
+    #[prost(string, tag = "10")]
+    node_name: String,
+    #[prost(bool, tag = "11")]
+    host_network: bool,
+    #[prost(message, repeated, tag = "20")]
     init_containers: Vec<Container>,
 }
 
-#[derive(Clone, Default, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Message)]
 struct Container {
-    #[serde(default)]
+    #[prost(message, repeated, tag = "6")]
     ports: Vec<ContainerPort>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, PartialEq, Message)]
 struct ContainerPort {
-    #[serde(default)]
-    name: Option<String>,
-    container_port: u16,
-    #[serde(default)]
-    protocol: Option<Protocol>,
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(int32, tag = "3")]
+    container_port: i32,
+    #[prost(string, tag = "4")]
+    protocol: String,
 }
 
-#[derive(Clone, Default, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, PartialEq, Message)]
 struct PodStatus {
-    #[serde(default)]
-    phase: Option<String>,
-    #[serde(default, rename = "podIP")]
-    pod_ip: Option<String>,
-    #[serde(default, rename = "podIPs")]
+    #[prost(string, tag = "1")]
+    phase: String,
+    #[prost(string, tag = "6")]
+    pod_ip: String,
+    #[prost(message, repeated, tag = "12")]
     pod_ips: Vec<PodIp>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Message)]
 struct PodIp {
-    #[serde(default)]
+    #[prost(string, tag = "1")]
     ip: String,
-}
-
-impl Resource for Pod {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        "Pod".into()
-    }
-    fn group((): &()) -> Cow<'_, str> {
-        "".into()
-    }
-    fn version((): &()) -> Cow<'_, str> {
-        "v1".into()
-    }
-    fn plural((): &()) -> Cow<'_, str> {
-        "pods".into()
-    }
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
-
-/// Metadata without annotations and the record of who manages which field: they are most of it.
-fn trimmed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Trimmed {
-        name: Option<String>,
-        namespace: Option<String>,
-        uid: Option<String>,
-        resource_version: Option<String>,
-        labels: Option<BTreeMap<String, String>>,
-        owner_references: Option<Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference>>,
-    }
-    let Trimmed { name, namespace, uid, resource_version, labels, owner_references } =
-        Trimmed::deserialize(deserializer)?;
-    Ok(ObjectMeta {
-        name,
-        namespace,
-        uid,
-        resource_version,
-        labels,
-        owner_references,
-        ..ObjectMeta::default()
-    })
 }
 
 impl Pod {
     /// Its namespace and name.
     pub fn id(&self) -> WorkloadId {
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        WorkloadId::new(text(&self.metadata.namespace), text(&self.metadata.name))
+        let metadata = self.metadata.as_ref();
+        let (namespace, name) = metadata.map_or(("", ""), |of| (&of.namespace, &of.name));
+        WorkloadId::new(namespace, name)
     }
 
     /// Its UID.
     pub fn uid(&self) -> &str {
-        self.metadata.uid.as_deref().unwrap_or_default()
+        self.metadata.as_ref().map_or("", |metadata| &metadata.uid)
+    }
+
+    /// Which state of the cluster it is of; empty where the server did not say.
+    pub(crate) fn resource_version(&self) -> &str {
+        self.metadata.as_ref().map_or("", |metadata| &metadata.resource_version)
     }
 
     /// What policy knows it as on `node`; `None` for pods that have no network of their own: those of the host's
     /// network are the node, and one that has ended has given its addresses back.
-    pub fn workload(&self, node: &str) -> Option<Workload> {
-        let is_over = matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"));
-        if self.spec.host_network || is_over {
+    pub fn workload(&self, node: &str, shared: &mut Shared) -> Option<Workload> {
+        let (spec, status) = (self.spec.as_ref()?, self.status.as_ref());
+        let is_over = status.is_some_and(|status| matches!(status.phase.as_str(), "Succeeded" | "Failed"));
+        if spec.host_network || is_over {
             return None;
         }
-        let labels = self.metadata.labels.clone().unwrap_or_default();
+        let account = spec.service_account_name.as_str();
         Some(Workload {
             id: self.id(),
-            controller: self.controller(&labels),
-            labels: Arc::new(labels),
-            service_account: self.spec.service_account_name.clone(),
-            addresses: self.addresses(),
-            ports: self.ports(),
-            local: self.spec.node_name.as_deref() == Some(node),
+            controller: self.controller().map(|controller| shared.text(&controller)),
+            labels: shared.labels(self.labels()),
+            service_account: (!account.is_empty()).then(|| shared.text(account)),
+            addresses: status.map_or_else(Vec::new, addresses),
+            ports: shared.ports(ports(spec)),
+            local: spec.node_name == node,
         })
     }
 
-    fn addresses(&self) -> Vec<IpAddr> {
-        let all = self.status.pod_ips.iter().map(|address| address.ip.as_str());
-        let mut addresses: Vec<IpAddr> = all.filter_map(|address| address.parse().ok()).collect();
-        let first = self.status.pod_ip.as_deref().and_then(|address| address.parse().ok());
-        if let Some(first) = first.filter(|first| !addresses.contains(first)) {
-            addresses.insert(0, first);
-        }
-        addresses
-    }
-
-    /// Named ports of all containers, those of init containers behind: a sidecar is one.
-    fn ports(&self) -> Vec<NamedPort> {
-        let containers = self.spec.containers.iter().chain(&self.spec.init_containers);
-        let ports = containers.flat_map(|container| &container.ports);
-        let named = ports.filter_map(|port| {
-            let protocol = port.protocol.unwrap_or(Protocol::TCP);
-            Some(NamedPort { name: port.name.clone()?, protocol, port: port.container_port })
-        });
-        named.filter(|port| port.port != 0 && port.protocol.has_ports()).collect()
+    fn labels(&self) -> &BTreeMap<String, String> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        self.metadata.as_ref().map_or(&NONE, |metadata| &metadata.labels)
     }
 
     /// What controls it. A ReplicaSet that a Deployment made is the Deployment's: its name is the Deployment's and the hash
     /// of the template, which the pod is labelled with.
-    fn controller(&self, labels: &BTreeMap<String, String>) -> Option<String> {
-        let owners = self.metadata.owner_references.iter().flatten();
-        let owner = owners.into_iter().find(|owner| owner.controller == Some(true))?;
-        let deployment = labels.get(TEMPLATE_HASH).and_then(|hash| {
+    fn controller(&self) -> Option<String> {
+        let owner = self.metadata.as_ref()?.owner_references.iter().find(|owner| owner.controller)?;
+        let deployment = self.labels().get(TEMPLATE_HASH).and_then(|hash| {
             let name = owner.name.strip_suffix(hash.as_str())?.strip_suffix('-')?;
             (owner.kind == "ReplicaSet" && !name.is_empty()).then_some(name)
         });
@@ -192,5 +156,36 @@ impl Pod {
     }
 }
 
+fn addresses(status: &PodStatus) -> Vec<IpAddr> {
+    let all = status.pod_ips.iter().map(|address| address.ip.as_str());
+    let mut addresses: Vec<IpAddr> = all.filter_map(|address| address.parse().ok()).collect();
+    let first = status.pod_ip.parse().ok();
+    if let Some(first) = first.filter(|first| !addresses.contains(first)) {
+        addresses.insert(0, first);
+    }
+    addresses.shrink_to_fit();
+    addresses
+}
+
+/// Named ports of all containers, those of init containers behind: a sidecar is one.
+fn ports(spec: &PodSpec) -> Vec<NamedPort> {
+    let containers = spec.containers.iter().chain(&spec.init_containers);
+    let ports = containers.flat_map(|container| &container.ports).filter(|port| !port.name.is_empty());
+    let named = ports.filter_map(|port| {
+        let protocol = if port.protocol.is_empty() { Protocol::TCP } else { protocol(&port.protocol)? };
+        Some(NamedPort { name: port.name.clone(), protocol, port: u16::try_from(port.container_port).ok()? })
+    });
+    named.filter(|port| port.port != 0 && port.protocol.has_ports()).collect()
+}
+
+fn protocol(name: &str) -> Option<Protocol> {
+    match name {
+        "TCP" => Some(Protocol::TCP),
+        "UDP" => Some(Protocol::UDP),
+        "SCTP" => Some(Protocol::SCTP),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,7 +1,7 @@
 //! What is told of our objects in the cluster: conditions at every object, written by one agent for all, and how much of it is
 //! in force on this node, in a lease of the node's own. Owns when something is written; what is refused is found elsewhere.
 //!
-//! A node tells one number: the digest of all that it has in force. Nodes with the digest of the agent that writes have
+//! A node tells one number: the digest of all policy that it has in force. Nodes with the digest of the agent that writes have
 //! everything in force that it has.
 
 use std::cell::RefCell;
@@ -217,11 +217,17 @@ fn kind(key: &ObjectRef) -> Option<Kind> {
     KINDS.into_iter().find(|kind| kind.written().1 == key.kind)
 }
 
-/// Stands for all that is in force: names and generations of what was accepted (FNV-1a, 64 bits).
+/// True for objects of policy: what is in force of them is told. The others change with every pod.
+pub fn is_told_of(key: &ObjectRef) -> bool {
+    !["EndpointSlice", "Namespace", "Node", "Service"].contains(&key.kind.as_str())
+}
+
+/// Stands for all policy that is in force: names and generations of what was accepted (FNV-1a, 64 bits).
 fn digest(index: &Index, verdicts: &Verdicts) -> u64 {
     let mut digest = HASH_START;
     let mut add = |text: &str| digest = text.bytes().chain([0]).fold(digest, hash_step);
-    for (key, entry) in index.objects().iter().filter(|(_, entry)| entry.generation != 0) {
+    let policy = index.objects().iter().filter(|(key, _)| is_told_of(key));
+    for (key, entry) in policy.filter(|(_, entry)| entry.generation != 0) {
         let is_accepted = entry.refusals.is_empty() && !verdicts.refused.contains_key(key);
         add(&key.to_string());
         add(&format!("{} {is_accepted}", entry.generation));

@@ -6,15 +6,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use enforcer_common::policy::Mode;
-use enforcer_core::compile::{Compiler, Delta, Limits, Update};
+use enforcer_core::compile::{Compiler, Limits, Update};
 use enforcer_core::manifest::Object;
 use enforcer_core::object::{Node, Workload, WorkloadId};
 use enforcer_core::plan::Plan;
 use enforcer_core::refusal::{ObjectRef, Refusal};
 use enforcer_core::snapshot::Snapshot;
 
-/// Changes of workloads from which everything is compiled from nothing: it costs less.
-const MANY: usize = 1000;
+/// Kinds of which there are many and nothing is refused by the compiler: no version of them is kept.
+const NEVER_REFUSED: [&str; 3] = ["EndpointSlice", "Node", "Service"];
+/// The kind whose objects come and go with pods: whether another object is refused does not depend on them.
+const PARTS: &str = "EndpointSlice";
 
 /// This node.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,6 +39,10 @@ pub struct Settled {
     pub update: Update,
     /// What the compiler refused.
     pub refused: Vec<Refusal>,
+    /// Addresses that workloads had which changed, and those they have.
+    pub addresses: Vec<IpAddr>,
+    /// True when services may have other addresses.
+    pub services: bool,
 }
 
 /// The compiler, and the versions of objects that it took.
@@ -48,6 +54,8 @@ pub struct Follower {
     /// an object.
     waiting: BTreeMap<ObjectRef, (Arc<Object>, Vec<Refusal>)>,
     here: Option<Here>,
+    /// The object of this node.
+    node: Option<Arc<Object>>,
 }
 
 impl Follower {
@@ -56,7 +64,7 @@ impl Follower {
         let mut snapshot = Snapshot::new(default_mode);
         cluster_domain.clone_into(&mut snapshot.cluster_domain);
         let compiler = Compiler::new(snapshot, Limits::default());
-        Self { compiler, accepted: BTreeMap::new(), waiting: BTreeMap::new(), here: None }
+        Self { compiler, accepted: BTreeMap::new(), waiting: BTreeMap::new(), here: None, node: None }
     }
 
     /// What was compiled.
@@ -69,6 +77,16 @@ impl Follower {
         self.compiler.plan()
     }
 
+    /// Whose an address is.
+    pub fn owner(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+        self.compiler.owner(address)
+    }
+
+    /// All addresses of workloads, and whose each is.
+    pub fn owners(&self) -> impl Iterator<Item = (IpAddr, &Arc<Workload>)> {
+        self.compiler.owners()
+    }
+
     /// Both, to keep.
     pub fn into_parts(self) -> (Snapshot, Plan) {
         self.compiler.into_parts()
@@ -77,30 +95,56 @@ impl Follower {
     /// Brings the plan up to date. An object that is refused is compiled in its last accepted version, if it has one; it is
     /// reported either way.
     pub fn follow(&mut self, workloads: Workloads, objects: Changed, here: &Here) -> Settled {
-        let update = if objects.is_empty() && self.here.as_ref() == Some(here) {
-            self.compile(workloads, None)
+        let addresses = self.addresses(&workloads);
+        let services = objects.keys().any(|key| key.kind == "Service");
+        let is_elsewhere = self.here.as_ref() != Some(here);
+        let update = if objects.is_empty() && !is_elsewhere {
+            self.compiler.change(workloads)
         } else {
             self.here = Some(here.clone());
-            self.follow_objects(workloads, objects)
+            self.follow_objects(workloads, objects, is_elsewhere)
         };
         let waiting = self.waiting.values().flat_map(|(_, reasons)| reasons);
         let mut refused = self.compiler.refused();
         refused.extend(waiting.cloned());
-        Settled { update, refused }
+        Settled { update, refused, addresses, services }
     }
 
-    fn follow_objects(&mut self, workloads: Workloads, objects: Changed) -> Update {
-        let retried =
-            std::mem::take(&mut self.waiting).into_iter().map(|(key, (object, _))| (key, Some(object)));
-        let mut latest: Changed = retried.collect();
+    /// The addresses of workloads, as they were and as they will be.
+    fn addresses(&self, workloads: &Workloads) -> Vec<IpAddr> {
+        let before = workloads.keys().filter_map(|id| self.snapshot().workloads.get(id));
+        let all = before.chain(workloads.values().flatten());
+        all.flat_map(|workload| &workload.addresses).map(IpAddr::to_canonical).collect()
+    }
+
+    fn follow_objects(&mut self, workloads: Workloads, objects: Changed, is_elsewhere: bool) -> Update {
+        let mut latest = Changed::new();
+        if is_elsewhere || objects.keys().any(|key| key.kind != PARTS) {
+            let waiting = std::mem::take(&mut self.waiting);
+            latest.extend(waiting.into_iter().map(|(key, (object, _))| (key, Some(object))));
+        }
         latest.extend(objects);
-        let mut update = self.compile(workloads, Some(&latest));
+        let own = self.own_node(&latest, is_elsewhere);
+        let all = latest.iter().map(|(key, object)| (key.clone(), object.clone())).chain(own);
+        let mut update = self.compiler.change_all(all, workloads);
+        let back = self.settle(latest);
+        if !back.is_empty() {
+            self.compiler.change_all(back, []);
+            update = Update::Whole;
+        }
+        update
+    }
+
+    /// Takes note of what the compiler made of the latest versions; returns the former ones that stand in for those that it
+    /// refuses.
+    fn settle(&mut self, latest: Changed) -> Changed {
         let mut refused: BTreeMap<ObjectRef, Vec<Refusal>> = BTreeMap::new();
         for refusal in self.compiler.refused() {
             refused.entry(refusal.object.clone()).or_default().push(refusal);
         }
         let mut back = Changed::new();
-        for (key, object) in latest {
+        let can_be_refused = |key: &ObjectRef| !NEVER_REFUSED.contains(&key.kind.as_str());
+        for (key, object) in latest.into_iter().filter(|(key, _)| can_be_refused(key)) {
             match (object, refused.remove(&key), self.accepted.get(&key)) {
                 (None, ..) => drop(self.accepted.remove(&key)),
                 (Some(object), None, _) => drop(self.accepted.insert(key, object)),
@@ -111,74 +155,35 @@ impl Follower {
                 (Some(_), Some(_), _) => {}
             }
         }
-        if !back.is_empty() {
-            self.compile(Workloads::new(), Some(&back));
-            update = Update::Whole;
-        }
-        update
+        back
     }
 
-    /// Compiles the changes. Objects are put in their places together with this node.
-    fn compile(&mut self, workloads: Workloads, objects: Option<&Changed>) -> Update {
-        let (accepted, here) = (&self.accepted, &self.here);
-        let edit = |snapshot: &mut Snapshot| {
-            for (key, object) in objects.into_iter().flatten() {
-                match object {
-                    Some(object) => snapshot.apply(Object::clone(object)),
-                    None => snapshot.remove(key),
-                }
-            }
-            if let Some(here) = here {
-                add(here, accepted, objects, snapshot);
+    /// This node, where it is another now: with the labels and addresses of its object, and the addresses of its links.
+    fn own_node(
+        &mut self,
+        changed: &Changed,
+        is_elsewhere: bool,
+    ) -> Option<(ObjectRef, Option<Arc<Object>>)> {
+        let here = self.here.as_ref()?;
+        let key = ObjectRef { kind: "Node".to_owned(), namespace: None, name: here.node.clone() };
+        let object = changed.get(&key);
+        if object.is_none() && !is_elsewhere {
+            return None;
+        }
+        if let Some(object) = object {
+            self.node.clone_from(object);
+        }
+        let mut this = match self.node.as_deref() {
+            Some(Object::Node(node)) => node.clone(),
+            _ => {
+                Node { name: here.node.clone(), labels: BTreeMap::new(), addresses: Vec::new(), local: true }
             }
         };
-        if workloads.len() >= MANY {
-            let mut snapshot = self.compiler.snapshot().clone();
-            for (id, workload) in workloads {
-                match workload {
-                    Some(workload) => drop(snapshot.workloads.insert(id, workload)),
-                    None => drop(snapshot.workloads.remove(&id)),
-                }
-            }
-            edit(&mut snapshot);
-            return self.compiler.replace(snapshot);
-        }
-        let followed = match workloads.is_empty() {
-            true => Update::Delta(Delta::default()),
-            false => self.compiler.change(workloads),
-        };
-        if objects.is_none() {
-            return followed;
-        }
-        let edited = self.compiler.edit(edit);
-        match (followed, edited) {
-            (Update::Delta(delta), edited) if delta.is_empty() => edited,
-            (followed, Update::Delta(delta)) if delta.is_empty() => followed,
-            _ => Update::Whole,
-        }
+        this.local = true;
+        let known = this.addresses.clone();
+        this.addresses.extend(here.hosts.iter().filter(|address| !known.contains(address)));
+        Some((key, Some(Object::Node(this).into())))
     }
-}
-
-/// This node has the labels and addresses of its object, and the addresses of its links.
-fn add(
-    here: &Here,
-    accepted: &BTreeMap<ObjectRef, Arc<Object>>,
-    changed: Option<&Changed>,
-    snapshot: &mut Snapshot,
-) {
-    let key = ObjectRef { kind: "Node".to_owned(), namespace: None, name: here.node.clone() };
-    let object = match changed.and_then(|changed| changed.get(&key)) {
-        Some(object) => object.as_ref(),
-        None => accepted.get(&key),
-    };
-    let mut this = match object.map(|object| &**object) {
-        Some(Object::Node(node)) => node.clone(),
-        _ => Node { name: here.node.clone(), labels: BTreeMap::new(), addresses: Vec::new(), local: true },
-    };
-    this.local = true;
-    let known = this.addresses.clone();
-    this.addresses.extend(here.hosts.iter().filter(|address| !known.contains(address)));
-    snapshot.nodes.insert(this.name.clone(), this);
 }
 
 #[cfg(test)]

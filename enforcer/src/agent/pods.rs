@@ -10,7 +10,7 @@ use std::sync::Arc;
 use enforcer_core::object::{Workload, WorkloadId};
 use enforcer_core::refusal::Refusal;
 use enforcer_k8s::index::{Changes, Index, Known};
-use enforcer_k8s::status::Verdicts;
+use enforcer_k8s::status::{Verdicts, is_told_of};
 use tokio::sync::Notify;
 
 use super::find::{Finder, Sandbox, Search};
@@ -43,6 +43,8 @@ pub struct Pods {
     /// What the cluster is told of the objects, and whoever tells it.
     verdicts: Rc<RefCell<Verdicts>>,
     telling: Rc<Notify>,
+    /// True when what is told of objects may be another than it was.
+    has_news: bool,
 }
 
 impl Pods {
@@ -50,7 +52,7 @@ impl Pods {
     pub fn new(index: Rc<RefCell<Index>>, finder: Finder, plugin: Option<install::Options>) -> Self {
         let (local, told, verdicts, telling) = Default::default();
         let plugin = plugin.map(|options| Box::new(Plugin::new(options)));
-        Self { index, finder, problems: None, local, told, plugin, verdicts, telling }
+        Self { index, finder, problems: None, local, told, plugin, verdicts, telling, has_news: false }
     }
 
     /// What the cluster is told of the objects, and who is woken when that changes.
@@ -60,13 +62,15 @@ impl Pods {
 
     /// Notes what became of the objects.
     pub fn judge(&mut self, refused: &[Refusal], failure: Option<&String>, is_in_force: bool) {
-        let node = std::mem::take(&mut self.verdicts.borrow_mut().node);
+        let node = self.verdicts.borrow().node.clone();
         let mut verdicts = Verdicts { failure: failure.cloned(), is_in_force, node, ..Verdicts::default() };
         for refusal in refused {
             verdicts.refused.entry(refusal.object.clone()).or_default().push(refusal.clone());
         }
-        self.verdicts.replace(verdicts);
-        self.telling.notify_one();
+        let before = self.verdicts.replace(verdicts);
+        if std::mem::take(&mut self.has_news) || before != *self.verdicts.borrow() {
+            self.telling.notify_one();
+        }
     }
 
     /// Notes what is wrong with this node: the network plugin that is not in its place, pods that are there and cannot be enforced.
@@ -78,8 +82,11 @@ impl Pods {
         let lost = set_up.filter_map(|one| Some((&one.workload.id, one.problem.as_ref()?)));
         let pods = lost.chain(attaching.iter().map(|(id, problem)| (id, problem)));
         let pods = pods.map(|(id, problem)| ("PodNotEnforced", format!("{id} is not enforced: {problem}")));
-        self.verdicts.borrow_mut().node = plugin.chain(pods).collect();
-        self.telling.notify_one();
+        let node = plugin.chain(pods).collect();
+        let before = std::mem::replace(&mut self.verdicts.borrow_mut().node, node);
+        if before != self.verdicts.borrow().node {
+            self.telling.notify_one();
+        }
     }
 
     /// Notes where the network plugin has set up a pod; true when that, or anything else, is to be looked at.
@@ -117,7 +124,7 @@ impl Pods {
     /// Objects by kind.
     pub fn count(&self, mut count: impl FnMut(&str, usize)) {
         let index = self.index.borrow();
-        count("Pod", index.pods().len());
+        count("Pod", index.pod_count());
         let good = index.objects().iter().filter(|(_, entry)| entry.good.is_some());
         good.for_each(|(key, _)| count(&key.kind, 1));
     }
@@ -139,6 +146,7 @@ impl Pods {
         }
         problems.extend(self.plugin.as_mut().and_then(|plugin| plugin.install(with_links)));
         let Changes { pods, objects } = index.take();
+        self.has_news |= objects.keys().any(is_told_of);
         let mut workloads = Workloads::new();
         let mut changed = std::mem::take(&mut self.told);
         for (id, known) in pods {
@@ -206,6 +214,7 @@ impl Pods {
         });
         let mut problems: Vec<Problem> = refused.chain(troubles).collect();
         problems.sort();
+        self.has_news = true;
         self.problems = Some((index.edition(), problems.clone()));
         problems
     }

@@ -84,10 +84,10 @@ fn workload(entry: &WorkloadEntry, addresses: Vec<IpAddr>, local: bool) -> Workl
     Workload {
         id: entry.id.clone(),
         labels: Arc::clone(&entry.labels),
-        service_account: entry.service_account.clone(),
-        controller: entry.controller.clone(),
+        service_account: entry.service_account.as_deref().map(Arc::from),
+        controller: entry.controller.as_deref().map(Arc::from),
         addresses,
-        ports: entry.ports.clone(),
+        ports: entry.ports.as_slice().into(),
         local,
     }
 }

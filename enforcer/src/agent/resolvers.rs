@@ -5,12 +5,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use enforcer_core::object::Workload;
+use enforcer_core::object::{Workload, WorkloadId};
 use enforcer_core::snapshot::Snapshot;
+use enforcer_k8s::document::RESOLVER_LABEL;
+
+use super::follow::{Changed, Workloads};
 
 /// Namespace of the cluster's resolvers, the label that tells them, and its values.
 const NAMESPACE: &str = "kube-system";
-const LABEL: &str = "k8s-app";
+const LABEL: &str = RESOLVER_LABEL;
 const CLUSTER: &str = "kube-dns";
 const NODE_LOCAL: &str = "node-local-dns";
 /// Where NodeLocal DNSCache listens on every node that has it.
@@ -69,11 +72,18 @@ pub fn trusted(chosen: &[Trust], snapshot: &Snapshot, servers: &[IpAddr]) -> Vec
     addresses
 }
 
+/// True when what changed may have to do with whose answers count.
+pub fn concern(workloads: &Workloads, objects: &Changed) -> bool {
+    let is_here = |namespace: &str| namespace == NAMESPACE;
+    workloads.keys().any(|id| is_here(&id.namespace))
+        || objects.keys().any(|key| key.namespace.as_deref().is_none_or(is_here))
+}
+
 fn add_cluster(snapshot: &Snapshot, addresses: &mut Vec<IpAddr>) {
-    let services = snapshot.services.iter().filter(|((namespace, _), service)| {
-        namespace == NAMESPACE && service.labels.get(LABEL).is_some_and(|label| label == CLUSTER)
-    });
-    for (_, service) in services {
+    let of_cluster = snapshot.services.range((NAMESPACE.to_owned(), String::new())..);
+    let of_cluster = of_cluster.take_while(|((namespace, _), _)| namespace == NAMESPACE);
+    let is_resolver = |label: &String| label == CLUSTER;
+    for (_, service) in of_cluster.filter(|(_, of)| of.labels.get(LABEL).is_some_and(is_resolver)) {
         addresses.extend(service.addresses.iter().chain(service.endpoints()));
     }
     addresses.extend(labelled(snapshot, CLUSTER).flat_map(|workload| &workload.addresses));
@@ -87,9 +97,10 @@ fn add_node_local(snapshot: &Snapshot, addresses: &mut Vec<IpAddr>) {
 
 /// The cluster's own workloads with this label.
 fn labelled<'a>(snapshot: &'a Snapshot, value: &'a str) -> impl Iterator<Item = &'a Workload> {
-    let of_cluster = snapshot.workloads.values().filter(|workload| workload.id.namespace == NAMESPACE);
+    let of_cluster = snapshot.workloads.range(WorkloadId::new(NAMESPACE, "")..);
     of_cluster
-        .map(|workload| &**workload)
+        .map(|(_, workload)| &**workload)
+        .take_while(|workload| workload.id.namespace == NAMESPACE)
         .filter(move |workload| workload.labels.get(LABEL).is_some_and(|label| label == value))
 }
 
@@ -124,6 +135,7 @@ fn name_server(line: &str) -> Option<IpAddr> {
 mod tests {
     use std::collections::BTreeMap;
     use std::net::IpAddr;
+    use std::sync::Arc;
 
     use enforcer_common::policy::Mode;
     use enforcer_core::manifest::Object;
@@ -150,7 +162,7 @@ mod tests {
             service_account: None,
             controller: None,
             addresses: vec![ip(address)],
-            ports: Vec::new(),
+            ports: Arc::default(),
             local,
         };
         snapshot.workloads.insert(id, workload.into());

@@ -1,11 +1,12 @@
 //! What flow records are joined from, as of the plan in force: workloads by interface and address, this node's
-//! addresses, rules by number. Built anew with every plan; never changes in between.
+//! addresses, rules by number. Follows every plan; never changes in between.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use enforcer_common::policy::{HOST_BIT, WORLD};
+use enforcer_core::compile::Delta;
 use enforcer_core::object::{Workload, WorkloadId, ZONE_LABEL};
 use enforcer_core::plan::Plan;
 use enforcer_core::record::assemble::{Directory, Subject};
@@ -14,6 +15,7 @@ use enforcer_core::snapshot::Snapshot;
 use enforcer_dataplane::Attachment;
 use ipnet::IpNet;
 
+use super::follow::{Follower, Settled};
 use super::moment::seconds;
 use super::names::Names;
 use super::processes::Processes;
@@ -33,40 +35,69 @@ pub struct View {
     services: HashMap<IpAddr, Arc<str>>,
     hosts: BTreeSet<IpAddr>,
     rules: HashMap<u32, Arc<RuleRef>>,
+    zones: Zones,
 }
 
 impl View {
-    /// Replaces the facts by those of a plan and what is attached.
-    pub fn update(&mut self, snapshot: &Snapshot, plan: &Plan, attached: &[Attachment]) {
-        let identity = |workload: &Workload| {
-            let first = workload.addresses.first();
-            let identity = first.and_then(|address| plan.identities.get(&IpNet::from(*address)));
-            identity.map_or(WORLD, |identity| identity & !HOST_BIT)
-        };
-        let mut zones = Zones::default();
-        self.by_address = snapshot
-            .workloads
-            .values()
-            .flat_map(|workload| {
-                let known = (Arc::clone(workload), identity(workload), zones.of(snapshot, workload));
-                workload.addresses.iter().map(move |address| (*address, known.clone()))
-            })
-            .collect();
+    /// Brings the facts up to date with a plan, which changed as this says since the last time, and what is attached.
+    /// Without a delta nothing of before counts.
+    pub fn update(
+        &mut self,
+        policy: &Follower,
+        changed: Option<(&Delta, &Settled)>,
+        attached: &[Attachment],
+    ) {
+        let (snapshot, plan) = (policy.snapshot(), policy.plan());
+        match changed {
+            None => {
+                self.by_address.clear();
+                self.zones = Zones::default();
+                for (address, workload) in policy.owners() {
+                    self.by_address.insert(address, known(&mut self.zones, (snapshot, plan), workload));
+                }
+                self.hosts = snapshot.hosts().collect();
+                self.add_rules(plan);
+            }
+            Some((delta, settled)) => {
+                let is_one = |prefix: &&IpNet| prefix.prefix_len() == prefix.max_prefix_len();
+                let moved = delta.prefixes.keys().filter(is_one).map(IpNet::addr);
+                settled
+                    .addresses
+                    .iter()
+                    .copied()
+                    .chain(moved)
+                    .for_each(|address| self.follow(policy, address));
+            }
+        }
+        if changed.is_none_or(|(_, settled)| settled.services) {
+            self.services = services(snapshot);
+        }
         if self.by_endpoint.len() > 4 * attached.len() + 1024 {
             self.by_endpoint.clear();
         }
         for attachment in attached {
             if let Some(workload) = snapshot.workloads.get(&attachment.workload) {
-                let zone = zones.of(snapshot, workload);
-                self.by_interface.insert(attachment.interface, subject(workload, identity(workload), zone));
+                let (workload, identity, zone) = known(&mut self.zones, (snapshot, plan), workload);
+                self.by_interface.insert(attachment.interface, subject(&workload, identity, zone));
             }
             if let Some(endpoint) = attachment.endpoint {
                 self.by_endpoint.insert(endpoint, attachment.workload.clone());
             }
         }
-        self.services = services(snapshot);
-        self.hosts = snapshot.hosts().collect();
-        self.add_rules(plan);
+    }
+
+    /// Brings what is known of an address, and of the others of whoever has it, up to date.
+    fn follow(&mut self, policy: &Follower, address: IpAddr) {
+        let Some(workload) = policy.owner(address) else {
+            self.by_address.remove(&address);
+            return;
+        };
+        let known = known(&mut self.zones, (policy.snapshot(), policy.plan()), workload);
+        for other in workload.addresses.iter().map(IpAddr::to_canonical) {
+            if policy.owner(other).is_some_and(|owner| Arc::ptr_eq(owner, workload)) {
+                self.by_address.insert(other, known.clone());
+            }
+        }
     }
 
     fn add_rules(&mut self, plan: &Plan) {
@@ -92,12 +123,20 @@ impl View {
     }
 }
 
+/// What is known of a workload under a plan. Its identity is that of its first address.
+fn known(zones: &mut Zones, (snapshot, plan): (&Snapshot, &Plan), workload: &Arc<Workload>) -> Known {
+    let first = workload.addresses.first();
+    let identity = first.and_then(|address| plan.identities.get(&IpNet::from(*address)));
+    let identity = identity.map_or(WORLD, |identity| identity & !HOST_BIT);
+    (Arc::clone(workload), identity, zones.of(snapshot, workload))
+}
+
 /// A workload as records show it.
 fn subject(workload: &Workload, identity: u32, zone: Option<Arc<str>>) -> Subject {
     Subject {
         namespace: workload.id.namespace.as_str().into(),
         workload: workload.id.name.as_str().into(),
-        controller: workload.controller.as_deref().map(Arc::from),
+        controller: workload.controller.clone(),
         zone,
         labels: Arc::clone(&workload.labels),
         identity: Some(identity),
@@ -114,7 +153,7 @@ fn services(snapshot: &Snapshot) -> HashMap<IpAddr, Arc<str>> {
 }
 
 /// Zones, each of which is kept once.
-#[derive(Default)]
+#[derive(Default, Debug)]
 struct Zones(BTreeSet<Arc<str>>);
 
 impl Zones {

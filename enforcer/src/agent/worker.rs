@@ -16,7 +16,7 @@ use super::Options;
 use super::assess;
 use super::books::Books;
 use super::bounds::Room;
-use super::follow::{Changed, Follower, Here, Workloads};
+use super::follow::{Changed, Follower, Here, Settled, Workloads};
 use super::kernel::{Kernel, Links};
 use super::log::FlowLog;
 use super::moment::Moment;
@@ -84,6 +84,8 @@ pub(super) struct Looked {
 pub(super) struct Force {
     pub(super) refused: Vec<Problem>,
     pub(super) resolvers: Vec<IpAddr>,
+    /// The node's name servers when it was last found out whose answers count.
+    pub(super) servers: Vec<IpAddr>,
     pub(super) applied: Option<(Timestamp, Applied)>,
     pub(super) failure: Option<String>,
     pub(super) attach_problems: Vec<(WorkloadId, String)>,
@@ -119,6 +121,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             force: Force {
                 refused: Vec::new(),
                 resolvers: Vec::new(),
+                servers: Vec::new(),
                 applied: None,
                 failure: None,
                 attach_problems: Vec::new(),
@@ -179,6 +182,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         let attached = attach::attach(&mut self.kernel, &self.links, &self.found.resolved);
         self.force.attach_problems = attached.problems;
         let here = Here { node: self.options.node.clone(), hosts: self.found.hosts.clone() };
+        let concerns_resolvers = resolvers::concern(&workloads, &objects);
         let mut settled = self.policy.follow(workloads, objects, &here);
         if let Update::Delta(delta) = &mut settled.update {
             delta.endpoints.extend(attached.new);
@@ -187,14 +191,15 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         self.problems_seen += assess::tell_problems(&self.force.refused, &refused);
         self.force.refused = refused;
         self.learn(now);
-        let distrust = self.trust();
+        let is_new = concerns_resolvers || matches!(settled.update, Update::Whole);
+        let distrust = if is_new || self.found.servers != self.force.servers { self.trust() } else { None };
         let plan = self.policy.plan();
         let applied = match &settled.update {
             Update::Delta(delta) => self.kernel.follow(plan, delta),
             Update::Whole => self.kernel.apply(plan),
         };
         match applied {
-            Ok(applied) => self.note_applied(&settled.update, applied, now),
+            Ok(applied) => self.note_applied(&settled, applied, now),
             Err(error) => {
                 let failure = chain(&error);
                 tracing::error!(error = failure, "policy is not in force; what was in force before stays");
@@ -221,7 +226,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         }
     }
 
-    fn note_applied(&mut self, update: &Update, applied: Applied, now: &Moment) {
+    fn note_applied(&mut self, settled: &Settled, applied: Applied, now: &Moment) {
         tracing::debug!(?applied, "policy applied");
         if self.force.applied.is_some() && applied.endpoints > 0 {
             tracing::info!(
@@ -235,10 +240,19 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         let attached = self.kernel.attached();
         let endpoints = attached.iter().filter_map(|attachment| attachment.endpoint).collect();
         self.books.tally.renumber(&self.books.plan.rules, &plan.rules, &endpoints);
-        self.books.view.update(self.policy.snapshot(), plan, &attached);
-        match update {
-            Update::Delta(delta) if self.force.failure.is_none() => delta.bring(&mut self.books.plan, plan),
-            _ => self.books.plan = plan.clone(),
+        // What failed to be followed is not known there.
+        let changed = match &settled.update {
+            Update::Delta(delta) if self.force.failure.is_none() => Some((delta, settled)),
+            _ => None,
+        };
+        self.books.view.update(&self.policy, changed, &attached);
+        match changed {
+            Some((delta, _)) => delta.bring(&mut self.books.plan, plan),
+            None => {
+                self.books.plan = plan.clone();
+                // What was compiled before, and what this was compiled from, is garbage by now.
+                enforcer_dataplane::give_back_memory();
+            }
         }
         self.books.ends.renew();
         let view = &self.books.view;
@@ -255,10 +269,12 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         let trusted =
             resolvers::trusted(&self.options.resolvers, self.policy.snapshot(), &self.found.servers);
         if trusted == self.force.resolvers {
+            self.force.servers.clone_from(&self.found.servers);
             return None;
         }
         match self.kernel.set_resolvers(&trusted) {
             Ok(()) => {
+                self.force.servers.clone_from(&self.found.servers);
                 tracing::info!(resolvers = ?trusted, "DNS answers count that come from these");
                 self.force.resolvers = trusted;
                 None

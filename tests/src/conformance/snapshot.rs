@@ -46,7 +46,7 @@ fn workload(pod: &Pod, node: usize) -> Workload {
         service_account: None,
         controller: None,
         addresses: vec![pod.address],
-        ports: pod.ports.clone(),
+        ports: pod.ports.as_slice().into(),
         local: pod.node == node,
     }
 }

@@ -15,6 +15,7 @@ mod conditions;
 mod egress;
 mod faults;
 mod install;
+mod large;
 mod many;
 mod netpol;
 mod node_local;
@@ -86,7 +87,7 @@ fn main() -> ExitCode {
 fn stories() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let mut all_passed = true;
+    let mut all_passed = large::run(&arguments);
     for (name, setup, stories) in CLUSTERS {
         all_passed &= run(&arguments, name, *setup, &stories.concat());
     }

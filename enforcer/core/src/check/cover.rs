@@ -111,7 +111,7 @@ pub(super) fn means_workload(snapshot: &Snapshot, peer: &Peer, workload: &Worklo
             reference::selects(snapshot, &subject, workload)
         }
         Peer::ServiceAccount { namespace, name } => {
-            workload.id.namespace == *namespace && workload.service_account.as_ref() == Some(name)
+            workload.id.namespace == *namespace && workload.service_account.as_deref() == Some(name.as_str())
         }
         _ => false,
     }

@@ -121,6 +121,16 @@ impl Engine {
         engine
     }
 
+    /// Whose an address is.
+    pub(super) fn owner(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+        self.identities.owners.of(address)
+    }
+
+    /// All addresses of workloads and whose each is, ascending.
+    pub(super) fn owners(&self) -> impl Iterator<Item = (IpAddr, &Arc<Workload>)> {
+        self.identities.owners.iter()
+    }
+
     /// Takes the division of addresses out, when it holds nothing out of use; nothing else is to be asked of it then.
     pub(super) fn take_division(&mut self) -> Option<Division> {
         let is_clean = self.identities.count() == self.first_classes;

@@ -25,7 +25,7 @@ pub(super) struct Frontends {
     /// Those that are reached at every node.
     on_nodes: BTreeSet<Arc<Key>>,
     /// By address of an endpoint.
-    behind: HashMap<IpAddr, BTreeSet<Arc<Key>>>,
+    behind: HashMap<IpAddr, Vec<Arc<Key>>>,
     /// Set by number, from 1.
     sets: Vec<Arc<Set>>,
     numbers: HashMap<Arc<Set>, u32>,
@@ -51,7 +51,12 @@ impl Frontends {
             self.at.entry(address).or_default().insert(Arc::clone(&key));
         }
         for address in service.endpoints() {
-            self.behind.entry(address.to_canonical()).or_default().insert(Arc::clone(&key));
+            let keys = self.behind.entry(address.to_canonical()).or_default();
+            if let Err(place) = keys.binary_search(&key) {
+                // Mostly the only one: room for more would be most of what is kept.
+                keys.reserve_exact(1);
+                keys.insert(place, Arc::clone(&key));
+            }
         }
         if service.ports.iter().any(|port| port.node_port.is_some()) {
             self.on_nodes.insert(key);
@@ -69,7 +74,14 @@ impl Frontends {
             }
         };
         own_addresses(service).for_each(|address| forget(&mut self.at, address));
-        service.endpoints().for_each(|address| forget(&mut self.behind, address.to_canonical()));
+        for address in service.endpoints().map(IpAddr::to_canonical) {
+            if let Some(keys) = self.behind.get_mut(&address) {
+                keys.retain(|known| **known != *key);
+                if keys.is_empty() {
+                    self.behind.remove(&address);
+                }
+            }
+        }
         self.on_nodes.remove(key);
     }
 

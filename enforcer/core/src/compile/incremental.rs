@@ -3,18 +3,24 @@
 //! holds beyond that (classes, rows and tables out of use) is gone with the next whole compilation.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::Limits;
-use super::engine::{Division, Engine};
+use super::engine::{Division, Engine, Stale};
 use super::frontends::Key;
 use crate::manifest::Object;
-use crate::object::{EndpointSlice, Service, ServiceEndpoints, Workload, WorkloadId};
+use crate::object::{ServiceEndpoints, Workload, WorkloadId};
 use crate::plan::{Plan, Row};
-use crate::refusal::Refusal;
+use crate::refusal::{ObjectRef, Refusal};
 use crate::snapshot::Snapshot;
+
+/// Changes of workloads from which everything is compiled from nothing: it costs less.
+const MANY: usize = 1000;
+/// Kinds that say what addresses are.
+const PLACES: [&str; 2] = ["Namespace", "Node"];
 
 /// How a plan changed in place. What is named here is as it is in the plan now; nothing else changed.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -54,49 +60,6 @@ impl Delta {
     /// True when nothing changed.
     pub fn is_empty(&self) -> bool {
         self.prefixes.is_empty() && self.rows.is_empty() && self.endpoints.is_empty()
-    }
-}
-
-/// Something that happens to services.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum ServiceChange {
-    /// It is declared, anew or otherwise than before.
-    Service(Service),
-    /// The service of this namespace and name is declared no more.
-    ServiceGone(String, String),
-    /// A part of its endpoints, anew or otherwise than before.
-    Slice(EndpointSlice),
-    /// The part of this namespace and name is gone.
-    SliceGone(String, String),
-}
-
-impl ServiceChange {
-    /// The services it changes.
-    fn concerns(&self, snapshot: &Snapshot) -> Vec<Key> {
-        let holds = |namespace: &String, name: &String| {
-            let of_namespace = snapshot.services.range((namespace.clone(), String::new())..);
-            let mut of_namespace = of_namespace.take_while(|((of, _), _)| of == namespace);
-            of_namespace.find(|(_, service)| service.slices.contains_key(name)).map(|(key, _)| key.clone())
-        };
-        match self {
-            Self::Service(Service { namespace, name, .. }) | Self::ServiceGone(namespace, name) => {
-                vec![(namespace.clone(), name.clone())]
-            }
-            Self::Slice(slice) => {
-                let now = slice.service.clone().map(|service| (slice.namespace.clone(), service));
-                holds(&slice.namespace, &slice.name).into_iter().chain(now).collect()
-            }
-            Self::SliceGone(namespace, name) => holds(namespace, name).into_iter().collect(),
-        }
-    }
-
-    fn apply(self, snapshot: &mut Snapshot) {
-        match self {
-            Self::Service(service) => snapshot.apply(Object::Service(service)),
-            Self::ServiceGone(namespace, name) => snapshot.remove_service(&namespace, &name),
-            Self::Slice(slice) => snapshot.apply(Object::EndpointSlice(slice)),
-            Self::SliceGone(namespace, name) => snapshot.remove_slice(&namespace, &name),
-        }
     }
 }
 
@@ -155,26 +118,53 @@ impl Compiler {
         workload.into()
     }
 
+    /// Whose an address is, as the plan has it: a workload of this node before others, then the first by name.
+    pub fn owner(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+        self.engine.owner(address)
+    }
+
+    /// All addresses of workloads and whose each is, ascending.
+    pub fn owners(&self) -> impl Iterator<Item = (IpAddr, &Arc<Workload>)> {
+        self.engine.owners()
+    }
+
     /// Follows changes of workloads: each as it is now, or `None` when it went.
     pub fn change(
         &mut self,
         changes: impl IntoIterator<Item = (WorkloadId, Option<Arc<Workload>>)>,
     ) -> Update {
-        self.follow(BTreeMap::new(), changes)
+        self.change_all([], changes)
     }
 
-    /// Follows changes of services and of parts of their endpoints. One of a service that a policy names is compiled from
-    /// nothing.
-    pub fn change_services(&mut self, changes: impl IntoIterator<Item = ServiceChange>) -> Update {
-        let mut before = BTreeMap::new();
-        for change in changes {
-            for key in change.concerns(&self.snapshot) {
-                let known = self.snapshot.services.get(&key).cloned();
-                before.entry(key).or_insert(known);
+    /// Follows changes of objects beside those of workloads. Services and parts of their endpoints are followed as workloads
+    /// are; one of a service that a policy names, and all other objects, are compiled from nothing, but that what addresses
+    /// are is found out anew only when something else than policy changed, or policy tells other addresses apart.
+    pub fn change_all(
+        &mut self,
+        objects: impl IntoIterator<Item = (ObjectRef, Option<Arc<Object>>)>,
+        workloads: impl IntoIterator<Item = (WorkloadId, Option<Arc<Workload>>)>,
+    ) -> Update {
+        let (mut services, mut others) = (BTreeMap::new(), Vec::new());
+        for (key, object) in objects {
+            match concerned(&self.snapshot, &key, object.as_deref()) {
+                Some(concerned) => {
+                    for service in concerned {
+                        let known = self.snapshot.services.get(&service).cloned();
+                        services.entry(service).or_insert(known);
+                    }
+                    put(&mut self.snapshot, &key, object);
+                }
+                None => others.push((key, object)),
             }
-            change.apply(&mut self.snapshot);
         }
-        self.follow(before, [])
+        let followed = self.follow(services, workloads);
+        if others.is_empty() {
+            return followed.map_or_else(|Stale| self.compile_whole(None), Update::Delta);
+        }
+        let are_places = others.iter().any(|(key, _)| PLACES.contains(&key.kind.as_str()));
+        others.into_iter().for_each(|(key, object)| put(&mut self.snapshot, &key, object));
+        let former = followed.ok().filter(|_| !are_places).and_then(|_| self.engine.take_division());
+        self.compile_whole(former)
     }
 
     /// Follows services from what they were to what they are in the snapshot, and changes of workloads.
@@ -182,90 +172,30 @@ impl Compiler {
         &mut self,
         services: BTreeMap<Key, Option<ServiceEndpoints>>,
         workloads: impl IntoIterator<Item = (WorkloadId, Option<Arc<Workload>>)>,
-    ) -> Update {
+    ) -> Result<Delta, Stale> {
         let mut delta = Delta::default();
         let tables_before = self.engine.plan.tables.len();
-        let mut is_stale = false;
+        let mut followed = Ok(());
         for (key, before) in services {
-            if !is_stale && self.snapshot.services.get(&key) != before.as_ref() {
-                let followed = self.engine.follow_service(&self.snapshot, &key, before.as_ref(), &mut delta);
-                is_stale = followed.is_err();
+            if followed.is_ok() && self.snapshot.services.get(&key) != before.as_ref() {
+                followed = self.engine.follow_service(&self.snapshot, &key, before.as_ref(), &mut delta);
             }
         }
-        for (id, after) in workloads {
+        for (count, (id, after)) in workloads.into_iter().enumerate() {
             let before = match &after {
                 Some(workload) => self.snapshot.workloads.insert(id, Arc::clone(workload)),
                 None => self.snapshot.workloads.remove(&id),
             };
-            if before != after && !is_stale {
-                let followed =
-                    self.engine.follow(&self.snapshot, before.as_ref(), after.as_ref(), &mut delta);
-                is_stale = followed.is_err();
+            if count >= MANY {
+                followed = Err(Stale);
             }
-        }
-        if is_stale {
-            return self.compile_whole(None);
+            if before != after && followed.is_ok() {
+                followed = self.engine.follow(&self.snapshot, before.as_ref(), after.as_ref(), &mut delta);
+            }
         }
         // Tables that are new are told of by who uses them.
         delta.rows.retain(|(table, ..)| *table < tables_before);
-        Update::Delta(delta)
-    }
-
-    /// Changes anything but workloads, which the edit does not see. Where that is services only, as
-    /// [`Compiler::change_services`]; else everything is compiled. What addresses are is found out anew
-    /// only when something else than policy changed, or policy tells other addresses apart.
-    pub fn edit(&mut self, edit: impl FnOnce(&mut Snapshot)) -> Update {
-        let workloads = std::mem::take(&mut self.snapshot.workloads);
-        let mut snapshot = self.snapshot.clone();
-        edit(&mut snapshot);
-        snapshot.workloads = workloads;
-        self.put(snapshot)
-    }
-
-    /// Compiles a snapshot of the workloads there were. Where services are all that differs, they are followed.
-    fn put(&mut self, snapshot: Snapshot) -> Update {
-        let mut old = std::mem::replace(&mut self.snapshot, snapshot);
-        let before = std::mem::take(&mut old.services);
-        let after = std::mem::take(&mut self.snapshot.services);
-        let workloads = std::mem::take(&mut self.snapshot.workloads);
-        let are_all = old == self.snapshot;
-        (self.snapshot.services, self.snapshot.workloads) = (after, workloads);
-        let new = &self.snapshot;
-        if are_all {
-            return self.follow(differing(before, &new.services), []);
-        }
-        let same_places = old.nodes == new.nodes && old.cluster_networks == new.cluster_networks;
-        let same_addresses = same_places && before == new.services && old.namespaces == new.namespaces;
-        let former = same_addresses.then(|| self.engine.take_division()).flatten();
-        self.compile_whole(former)
-    }
-
-    /// Puts another snapshot in place of the one that is compiled; when workloads and services are all that differs, as
-    /// [`Compiler::change`] and [`Compiler::change_services`].
-    pub fn replace(&mut self, mut snapshot: Snapshot) -> Update {
-        let before = std::mem::take(&mut self.snapshot.workloads);
-        let after = std::mem::take(&mut snapshot.workloads);
-        let services = std::mem::take(&mut self.snapshot.services);
-        let services_after = std::mem::take(&mut snapshot.services);
-        if self.snapshot != snapshot {
-            let same_workloads = before == after;
-            (snapshot.workloads, snapshot.services) = (after, services_after);
-            if same_workloads {
-                self.snapshot.services = services;
-                return self.put(snapshot);
-            }
-            self.snapshot = snapshot;
-            return self.compile_whole(None);
-        }
-        let gone = before.keys().filter(|id| !after.contains_key(*id)).map(|id| (id.clone(), None));
-        let mut changes: Vec<_> = gone.collect();
-        let is_new = |(id, workload): &(WorkloadId, Arc<Workload>)| {
-            before.get(id).is_none_or(|known| !Arc::ptr_eq(known, workload) && known != workload)
-        };
-        let changed = after.into_iter().filter(is_new).map(|(id, workload)| (id, Some(workload)));
-        changes.extend(changed);
-        (self.snapshot.workloads, self.snapshot.services) = (before, services_after);
-        self.follow(differing(services, &self.snapshot.services), changes)
+        followed.map(|()| delta)
     }
 
     fn compile_whole(&mut self, former: Option<Division>) -> Update {
@@ -275,14 +205,27 @@ impl Compiler {
     }
 }
 
-/// The services that are other ones after a change, as they were.
-fn differing(
-    mut before: BTreeMap<Key, ServiceEndpoints>,
-    after: &BTreeMap<Key, ServiceEndpoints>,
-) -> BTreeMap<Key, Option<ServiceEndpoints>> {
-    let new = after.keys().filter(|key| !before.contains_key(*key)).map(|key| (key.clone(), None));
-    let mut differing: BTreeMap<_, _> = new.collect();
-    before.retain(|key, service| after.get(key) != Some(service));
-    differing.extend(before.into_iter().map(|(key, service)| (key, Some(service))));
-    differing
+/// The services that a change of an object concerns; `None` for one that is no part of any.
+fn concerned(snapshot: &Snapshot, key: &ObjectRef, object: Option<&Object>) -> Option<Vec<Key>> {
+    let namespace = key.namespace.clone().unwrap_or_default();
+    match key.kind.as_str() {
+        "Service" => Some(vec![(namespace, key.name.clone())]),
+        "EndpointSlice" => {
+            let now = match object {
+                Some(Object::EndpointSlice(slice)) => slice.service.clone(),
+                _ => None,
+            };
+            let before = snapshot.service_of_slice(&namespace, &key.name).cloned();
+            Some(before.into_iter().chain(now.map(|service| (namespace, service))).collect())
+        }
+        _ => None,
+    }
+}
+
+/// Puts an object in its place, or takes it away.
+fn put(snapshot: &mut Snapshot, key: &ObjectRef, object: Option<Arc<Object>>) {
+    match object {
+        Some(object) => snapshot.apply(Arc::unwrap_or_clone(object)),
+        None => snapshot.remove(key),
+    }
 }

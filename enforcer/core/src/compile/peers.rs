@@ -285,7 +285,7 @@ fn required_label(requirement: &Requirement<Tag>) -> Option<(&str, &str)> {
 fn means(snapshot: &Snapshot, peer: &Peer, workload: &Workload) -> bool {
     match peer {
         Peer::Workloads { workloads, .. } => workloads.matches(|tag| tag.value(snapshot, workload)),
-        Peer::ServiceAccount { name, .. } => workload.service_account.as_ref() == Some(name),
+        Peer::ServiceAccount { name, .. } => workload.service_account.as_deref() == Some(name.as_str()),
         // The others are known by address, or have been lowered to peers that are.
         _ => false,
     }

@@ -207,7 +207,7 @@ fn named_ports_resolve_on_the_answering_side() {
         .workloads
         .values_mut()
         .filter(|workload| workload.id.name == "api2")
-        .for_each(|w| std::sync::Arc::make_mut(w).ports[0].port = 9090);
+        .for_each(|w| std::sync::Arc::make_mut(&mut std::sync::Arc::make_mut(w).ports)[0].port = 9090);
     let plan = compile(&snapshot).plan;
     let expected: Rows = vec![vec![
         (ANY_PEER, None, 0, 0, DENY),

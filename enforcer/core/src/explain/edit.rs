@@ -129,10 +129,10 @@ fn read_rule(id: &PolicyId, direction: Direction, rule: &Value) -> Option<Rule> 
     let manifest = json!({"apiVersion": group, "kind": object.kind, "metadata": metadata, "spec": spec});
     let Ok(Object::Policy(policy)) = read_value(&manifest) else { return None };
     let rules = match direction {
-        Direction::Egress => policy.egress,
-        Direction::Ingress => policy.ingress,
+        Direction::Egress => &policy.egress,
+        Direction::Ingress => &policy.ingress,
     };
-    rules?.into_iter().next()
+    rules.as_ref()?.first().cloned()
 }
 
 fn capital(text: &str) -> String {

@@ -1,6 +1,7 @@
 //! Manifests are applied as text; whole values, paths and reasons are compared.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use enforcer_common::policy::Action;
 use serde::Deserialize;
@@ -27,7 +28,7 @@ fn read(text: &str) -> Result<Object, Vec<String>> {
 
 fn policy(text: &str) -> Policy {
     match read(text) {
-        Ok(Object::Policy(policy)) => policy,
+        Ok(Object::Policy(policy)) => Arc::unwrap_or_clone(policy),
         other => panic!("no policy: {other:?}"),
     }
 }
@@ -105,7 +106,7 @@ spec:
         }]),
         ingress: None,
     };
-    assert_eq!(read(text), Ok(Object::Policy(expected)));
+    assert_eq!(read(text), Ok(Object::Policy(expected.into())));
 }
 
 #[test]

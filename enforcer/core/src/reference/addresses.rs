@@ -44,7 +44,7 @@ fn means(snapshot: &Snapshot, question: &Question, peer: &Peer) -> bool {
             in_scope(snapshot, namespaces, &other.id.namespace) && has_tags(snapshot, workloads, other)
         }),
         Peer::ServiceAccount { namespace, name } => owner(snapshot, remote).is_some_and(|other| {
-            other.id.namespace == *namespace && other.service_account.as_ref() == Some(name)
+            other.id.namespace == *namespace && other.service_account.as_deref() == Some(name.as_str())
         }),
         Peer::Block { cidr, except } => {
             cidr.contains(&remote) && !except.iter().any(|exception| exception.contains(&remote))
@@ -145,7 +145,7 @@ fn has_port(
             *protocol == question.protocol && *first <= question.port && question.port <= *last
         }
         PortMatch::Named { protocol, name } => {
-            let mut named = answering.iter().flat_map(|workload| &workload.ports);
+            let mut named = answering.iter().flat_map(|workload| workload.ports.iter());
             *protocol == question.protocol
                 && named.any(|p| p.protocol == *protocol && p.name == *name && p.port == question.port)
         }

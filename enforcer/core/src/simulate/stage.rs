@@ -131,7 +131,7 @@ fn unlisted(id: &WorkloadId, collected: &Collected) -> Workload {
         service_account: None,
         controller: None,
         addresses: Vec::new(),
-        ports: Vec::new(),
+        ports: Arc::default(),
         local: true,
     }
 }

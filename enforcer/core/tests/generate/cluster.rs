@@ -98,10 +98,10 @@ pub(crate) fn workload() -> impl Strategy<Value = Workload> {
                 Workload {
                     id: WorkloadId::new(namespace, format!("w{number}")),
                     labels: Arc::new(labels),
-                    service_account: account.map(str::to_owned),
-                    controller: controller.map(str::to_owned),
+                    service_account: account.map(Into::into),
+                    controller: controller.map(Into::into),
                     addresses: addresses.into_iter().collect::<BTreeSet<_>>().into_iter().collect(),
-                    ports,
+                    ports: ports.into(),
                     local,
                 }
             },

@@ -106,7 +106,10 @@ pub(crate) fn snapshots() -> impl Strategy<Value = Snapshot> {
             }
             snapshot.cluster_networks = networks.iter().map(|net| net.parse().expect("a prefix")).collect();
             tiers.into_iter().map(Object::Tier).for_each(|tier| snapshot.apply(tier));
-            policies.into_iter().map(Object::Policy).for_each(|policy| snapshot.apply(policy));
+            policies
+                .into_iter()
+                .map(|policy| Object::Policy(policy.into()))
+                .for_each(|policy| snapshot.apply(policy));
             objects.into_iter().for_each(|object| snapshot.apply(object));
             snapshot
         })
@@ -129,7 +132,7 @@ fn objects() -> impl Strategy<Value = Vec<Object>> {
 /// An object of any kind but workloads and namespaces.
 pub(crate) fn object() -> impl Strategy<Value = Object> {
     prop_oneof![
-        4 => policies::policy().prop_map(Object::Policy),
+        4 => policies::policy().prop_map(|policy| Object::Policy(policy.into())),
         1 => tier().prop_map(Object::Tier),
         1 => cluster::node().prop_map(Object::Node),
         1 => cluster::service().prop_map(Object::Service),

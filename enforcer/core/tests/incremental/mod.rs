@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use enforcer_common::policy::Action;
-use enforcer_core::compile::{Compiler, Delta, Limits, ServiceChange, Update, compile};
+use enforcer_core::compile::{Compiler, Delta, Limits, Update, compile};
 use enforcer_core::manifest::Object;
 use enforcer_core::object::{Namespace, Workload, WorkloadId};
 use enforcer_core::plan::{HostTables, Plan};
+use enforcer_core::policy::Policy;
+use enforcer_core::refusal::ObjectRef;
 use enforcer_core::snapshot::Snapshot;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -40,8 +42,8 @@ enum Event {
     Service(Vec<Object>),
     ServiceGone(Index),
     SliceGone(Index),
-    /// Another snapshot, in which a service and a workload are others.
-    Replaced(Vec<Object>, Workload),
+    /// Services, a workload and, with `Some`, any other object at once.
+    Together(Vec<Object>, Workload, Option<Box<Object>>),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -59,8 +61,8 @@ fn event() -> impl Strategy<Value = Event> {
         6 => generate::equipped_service().prop_map(Event::Service),
         1 => any::<Index>().prop_map(Event::ServiceGone),
         2 => any::<Index>().prop_map(Event::SliceGone),
-        2 => (generate::equipped_service(), generate::workload())
-            .prop_map(|(objects, workload)| Event::Replaced(objects, workload)),
+        3 => (generate::equipped_service(), generate::workload(), proptest::option::of(generate::object()))
+            .prop_map(|(objects, workload, other)| Event::Together(objects, workload, other.map(Box::new))),
     ]
 }
 
@@ -86,11 +88,10 @@ fn happen(compiler: &mut Compiler, event: &Event) -> Update {
             let gone = before.filter(|before| before.id != new.id).map(|before| (before.id.clone(), None));
             compiler.change(gone.into_iter().chain([(new.id.clone(), Some(new))]))
         }
-        Event::Service(objects) => compiler.change_services(objects.iter().cloned().map(change_of)),
+        Event::Service(objects) => compiler.change_all(objects.iter().cloned().map(change_of), []),
         Event::ServiceGone(which) => {
             let gone = key(&compiler.snapshot().services, which);
-            let gone = gone.map(|(namespace, name)| ServiceChange::ServiceGone(namespace, name));
-            compiler.change_services(gone)
+            compiler.change_all(gone.map(|(namespace, name)| gone_from("Service", Some(namespace), name)), [])
         }
         Event::SliceGone(which) => {
             let services = compiler.snapshot().services.iter();
@@ -98,15 +99,18 @@ fn happen(compiler: &mut Compiler, event: &Event) -> Update {
                 service.slices.keys().map(|name| ((namespace.clone(), name.clone()), ()))
             });
             let gone = key(&slices.collect(), which);
-            compiler.change_services(gone.map(|(namespace, name)| ServiceChange::SliceGone(namespace, name)))
+            let gone = gone.map(|(namespace, name)| gone_from("EndpointSlice", Some(namespace), name));
+            compiler.change_all(gone, [])
         }
-        Event::Replaced(objects, workload) => {
-            let mut snapshot = compiler.snapshot().clone();
-            objects.iter().for_each(|object| snapshot.apply(object.clone()));
-            snapshot.workloads.insert(workload.id.clone(), Arc::new(workload.clone()));
-            compiler.replace(snapshot)
+        Event::Together(objects, workload, other) => {
+            let other = other.iter().map(|other| (**other).clone());
+            let objects = objects.iter().cloned().chain(other).map(change_of);
+            compiler.change_all(objects, [(workload.id.clone(), Some(Arc::new(workload.clone())))])
         }
-        other => compiler.edit(|snapshot| alter(snapshot, other)),
+        other => {
+            let changes = changes(compiler.snapshot(), other);
+            compiler.change_all(changes, [])
+        }
     }
 }
 
@@ -115,12 +119,29 @@ fn key<K: Clone + Ord, V>(map: &BTreeMap<K, V>, which: &Index) -> Option<K> {
     (!map.is_empty()).then(|| map.keys().nth(which.index(map.len())).expect("there is one").clone())
 }
 
-fn change_of(object: Object) -> ServiceChange {
-    match object {
-        Object::Service(service) => ServiceChange::Service(service),
-        Object::EndpointSlice(slice) => ServiceChange::Slice(slice),
-        other => unreachable!("{other:?} is no part of a service"),
-    }
+/// An object, and its name.
+type Change = (ObjectRef, Option<Arc<Object>>);
+
+fn change_of(object: Object) -> Change {
+    let named = |kind: &str, namespace: Option<&String>, name: &String| ObjectRef {
+        kind: kind.to_owned(),
+        namespace: namespace.cloned(),
+        name: name.clone(),
+    };
+    let key = match &object {
+        Object::Namespace(of) => named("Namespace", None, &of.name),
+        Object::Node(of) => named("Node", None, &of.name),
+        Object::Service(of) => named("Service", Some(&of.namespace), &of.name),
+        Object::EndpointSlice(of) => named("EndpointSlice", Some(&of.namespace), &of.name),
+        Object::ExternalNetwork(of) => named("ExternalNetwork", None, &of.name),
+        Object::Policy(of) => of.id.object(),
+        Object::Tier(of) => named("Tier", None, &of.name),
+    };
+    (key, Some(object.into()))
+}
+
+fn gone_from(kind: &str, namespace: Option<String>, name: String) -> Change {
+    (ObjectRef { kind: kind.to_owned(), namespace, name }, None)
 }
 
 /// True for what only services and their endpoints have to do with.
@@ -128,33 +149,39 @@ fn is_of_services(event: &Event) -> bool {
     matches!(event, Event::Service(_) | Event::ServiceGone(_) | Event::SliceGone(_))
 }
 
-/// Changes what is no workload.
-fn alter(snapshot: &mut Snapshot, event: &Event) {
-    fn remove<K: Clone + Ord, V>(map: &mut BTreeMap<K, V>, which: &Index) {
-        if let Some(key) = key(map, which) {
-            map.remove(&key);
-        }
-    }
+/// What an event that concerns neither workloads nor services changes.
+fn changes(snapshot: &Snapshot, event: &Event) -> Vec<Change> {
     match event {
-        Event::Namespaces(namespaces) => snapshot.namespaces.clone_from(namespaces),
-        Event::Object(object) => snapshot.apply((**object).clone()),
-        Event::PolicyGone(which) => remove(&mut snapshot.policies, which),
-        Event::Turned(which) => turn(snapshot, which),
-        Event::NodeGone(which) => remove(&mut snapshot.nodes, which),
+        Event::Namespaces(namespaces) => {
+            let gone = snapshot.namespaces.keys().filter(|name| !namespaces.contains_key(*name));
+            let gone = gone.map(|name| gone_from("Namespace", None, name.clone()));
+            let there = namespaces.values().cloned().map(|namespace| change_of(Object::Namespace(namespace)));
+            gone.chain(there).collect()
+        }
+        Event::Object(object) => vec![change_of((**object).clone())],
+        Event::PolicyGone(which) => {
+            key(&snapshot.policies, which).map(|id| (id.object(), None)).into_iter().collect()
+        }
+        Event::Turned(which) => {
+            let policy = key(&snapshot.policies, which).map(|id| turned(&snapshot.policies[&id]));
+            policy.map(|policy| change_of(Object::Policy(policy.into()))).into_iter().collect()
+        }
+        Event::NodeGone(which) => {
+            key(&snapshot.nodes, which).map(|name| gone_from("Node", None, name)).into_iter().collect()
+        }
         _ => unreachable!("workloads and services are changed by themselves"),
     }
 }
 
-/// Lets a policy deny what it allowed: no address is told apart from others that was not before.
-fn turn(snapshot: &mut Snapshot, which: &Index) {
-    let count = snapshot.policies.len();
-    let policy = (count > 0).then(|| snapshot.policies.values_mut().nth(which.index(count))).flatten();
-    let Some(policy) = policy.map(Arc::make_mut) else { return };
+/// A policy that denies what it allowed: no address is told apart from others that was not before.
+fn turned(policy: &Policy) -> Policy {
+    let mut policy = policy.clone();
     for rule in [&mut policy.egress, &mut policy.ingress].into_iter().flatten().flatten() {
         if rule.action == Action::Allow && rule.queries.is_none() {
             rule.action = Action::Deny;
         }
     }
+    policy
 }
 
 #[test]

@@ -70,7 +70,7 @@ pub(crate) fn namespace_cookie() -> io::Result<u64> {
 }
 
 /// Gives memory that was freed back to the system, where the allocator keeps it.
-pub(crate) fn give_back_memory() {
+pub fn give_back_memory() {
     // SAFETY: takes no pointer, and may be called at any time.
     #[cfg(target_env = "gnu")]
     unsafe {

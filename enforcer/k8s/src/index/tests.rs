@@ -6,17 +6,13 @@ use enforcer_core::object::Namespace;
 use serde_json::json;
 
 use super::*;
+use crate::pod::tests::{in_phase, labelled};
 
 const PODS: Watched = Watched::Pods;
 const POLICIES: Watched = Watched::Objects(Kind::NetworkPolicy);
 
 fn pod(name: &str, uid: &str, node: &str, address: &str) -> Pod {
-    let value = json!({
-        "metadata": {"name": name, "namespace": "n", "uid": uid, "labels": {"app": "x"}},
-        "spec": {"nodeName": node},
-        "status": {"phase": "Running", "podIP": address},
-    });
-    serde_json::from_value(value).expect("a pod")
+    labelled(name, "x", address, node, uid)
 }
 
 fn policy(name: &str, port: u32) -> Value {
@@ -45,7 +41,8 @@ fn a_new_listing_takes_away_what_it_does_not_name() {
     index.put_pod(&pod("b", "2", "there", "10.0.0.2"));
     index.end(PODS);
     assert_eq!(names(&index.take()), [told("n/a", true), told("n/b", true)]);
-    let uids = ["a", "b"].map(|name| index.pods()[&WorkloadId::new("n", name)].uid.to_string());
+    let uids =
+        ["a", "b"].map(|name| index.pod(&WorkloadId::new("n", name)).expect("it is known").uid.to_string());
     assert_eq!(uids, ["1", ""], "only this node's pods are told apart by it");
 
     index.begin(PODS);
@@ -64,8 +61,7 @@ fn what_says_nothing_new_is_no_change_and_a_pod_that_ends_is_gone() {
     assert!(!index.has_changes());
     index.put_pod(&pod("a", "9", "here", "10.0.0.1"));
     assert_eq!(names(&index.take()), [told("n/a", true)], "another pod of that name");
-    let mut ended = json!({"metadata": {"name": "a", "namespace": "n"}, "status": {"phase": "Succeeded"}});
-    index.put_pod(&serde_json::from_value(ended.take()).expect("a pod"));
+    index.put_pod(&in_phase(pod("a", "9", "here", "10.0.0.1"), "Succeeded"));
     assert_eq!(names(&index.take()), [told("n/a", false)]);
 }
 
@@ -74,8 +70,8 @@ fn pods_with_the_same_labels_share_them() {
     let mut index = Index::new("here");
     index.put_pod(&pod("a", "1", "here", "10.0.0.1"));
     index.put_pod(&pod("b", "2", "here", "10.0.0.2"));
-    let labels =
-        ["a", "b"].map(|name| Arc::clone(&index.pods()[&WorkloadId::new("n", name)].workload.labels));
+    let known = |name| index.pod(&WorkloadId::new("n", name)).expect("it is known");
+    let labels = ["a", "b"].map(|name| Arc::clone(&known(name).workload.labels));
     assert!(Arc::ptr_eq(&labels[0], &labels[1]));
 }
 
@@ -145,5 +141,5 @@ fn other_kinds_become_the_core_s_values() {
     assert_eq!(objects.iter().map(|object| &**object).collect::<Vec<_>>(), [&expected]);
     let address: IpAddr = "10.0.0.1".parse().expect("an address");
     index.put_pod(&pod("a", "1", "here", "10.0.0.1"));
-    assert_eq!(index.pods()[&WorkloadId::new("n", "a")].workload.addresses, [address]);
+    assert_eq!(index.pod(&WorkloadId::new("n", "a")).expect("it is known").workload.addresses, [address]);
 }

@@ -1,32 +1,78 @@
 //! What becomes of pods as an API server serves them.
 
-use super::*;
-use serde_json::{Value, json};
+use std::sync::Arc;
 
-fn pod(change: impl FnOnce(&mut Value)) -> Option<Workload> {
-    let mut value = json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {
-            "name": "web-5d4f-x2x", "namespace": "shop", "uid": "u-1", "resourceVersion": "7",
-            "labels": {"app": "web", "pod-template-hash": "5d4f"},
-            "annotations": {"a": "b"},
-            "managedFields": [{"manager": "kubelet"}],
-            "ownerReferences": [
-                {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-5d4f", "uid": "u-0", "controller": true}
+use super::*;
+
+/// A running pod of a Deployment on the node `here`.
+pub(crate) fn running(name: &str, namespace: &str) -> Pod {
+    let port = |name: &str, container_port, protocol: &str| ContainerPort {
+        name: name.to_owned(),
+        container_port,
+        protocol: protocol.to_owned(),
+    };
+    let labels = [("app", "web"), ("pod-template-hash", "5d4f")];
+    Pod {
+        metadata: Some(Metadata {
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+            uid: "u-1".to_owned(),
+            resource_version: "7".to_owned(),
+            labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            owner_references: vec![owner("ReplicaSet", "web-5d4f")],
+        }),
+        spec: Some(PodSpec {
+            containers: vec![
+                Container { ports: vec![port("http", 8080, "TCP"), port("", 9, "")] },
+                Container { ports: vec![port("dns", 53, "UDP"), port("odd", 70_000, "")] },
             ],
-        },
-        "spec": {
-            "nodeName": "here", "serviceAccountName": "shop",
-            "containers": [
-                {"name": "a", "image": "a", "ports": [
-                    {"name": "http", "containerPort": 8080, "protocol": "TCP"}, {"containerPort": 9}]},
-                {"name": "b", "ports": [{"name": "dns", "containerPort": 53, "protocol": "UDP"}]},
-            ],
-        },
-        "status": {"phase": "Running", "podIP": "10.0.0.5", "podIPs": [{"ip": "10.0.0.5"}, {"ip": "fd00::5"}]},
+            service_account_name: "shop".to_owned(),
+            node_name: "here".to_owned(),
+            host_network: false,
+            init_containers: vec![Container { ports: vec![port("side", 1, "")] }],
+        }),
+        status: Some(PodStatus {
+            phase: "Running".to_owned(),
+            pod_ip: "10.0.0.5".to_owned(),
+            pod_ips: ["10.0.0.5", "fd00::5"].map(|ip| PodIp { ip: ip.to_owned() }).into(),
+        }),
+    }
+}
+
+/// A pod that has labels, one address or none and a node.
+pub(crate) fn labelled(name: &str, app: &str, address: &str, node: &str, uid: &str) -> Pod {
+    let mut pod = running(name, "n");
+    let metadata = pod.metadata.as_mut().expect("metadata");
+    metadata.labels = BTreeMap::from([("app".to_owned(), app.to_owned())]);
+    metadata.uid = uid.to_owned();
+    metadata.owner_references.clear();
+    node.clone_into(&mut pod.spec.as_mut().expect("a spec").node_name);
+    let ips = (!address.is_empty()).then(|| PodIp { ip: address.to_owned() });
+    pod.status = Some(PodStatus {
+        phase: "Running".to_owned(),
+        pod_ip: address.to_owned(),
+        pod_ips: ips.into_iter().collect(),
     });
-    change(&mut value);
-    serde_json::from_value::<Pod>(value).expect("a pod").workload("here")
+    pod
+}
+
+/// The same pod in another phase.
+pub(crate) fn in_phase(mut pod: Pod, phase: &str) -> Pod {
+    phase.clone_into(&mut pod.status.as_mut().expect("a status").phase);
+    pod
+}
+
+fn owner(kind: &str, name: &str) -> OwnerReference {
+    OwnerReference { kind: kind.to_owned(), name: name.to_owned(), controller: true }
+}
+
+fn pod(change: impl FnOnce(&mut Metadata, &mut PodSpec, &mut PodStatus)) -> Option<Workload> {
+    let mut pod = running("web-5d4f-x2x", "shop");
+    let Pod { metadata: Some(metadata), spec: Some(spec), status: Some(status) } = &mut pod else {
+        panic!("it has all parts");
+    };
+    change(metadata, spec, status);
+    pod.workload("here", &mut Shared::default())
 }
 
 #[test]
@@ -36,34 +82,39 @@ fn a_pod_is_a_workload_with_all_that_rules_refer_to() {
     let expected = Workload {
         id: WorkloadId::new("shop", "web-5d4f-x2x"),
         labels: Arc::new(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
-        service_account: Some("shop".to_owned()),
-        controller: Some("Deployment/web".to_owned()),
+        service_account: Some("shop".into()),
+        controller: Some("Deployment/web".into()),
         addresses: ["10.0.0.5", "fd00::5"].map(|address| address.parse().expect("an address")).to_vec(),
-        ports: vec![port("http", Protocol::TCP, 8080), port("dns", Protocol::UDP, 53)],
+        ports: [
+            port("http", Protocol::TCP, 8080),
+            port("dns", Protocol::UDP, 53),
+            port("side", Protocol::TCP, 1),
+        ]
+        .into(),
         local: true,
     };
-    assert_eq!(pod(|_| {}), Some(expected));
+    assert_eq!(pod(|_, _, _| {}), Some(expected));
 }
 
 #[test]
 fn a_pod_without_a_network_of_its_own_is_no_workload() {
-    assert_eq!(pod(|pod| pod["spec"]["hostNetwork"] = json!(true)), None);
-    assert_eq!(pod(|pod| pod["status"]["phase"] = json!("Succeeded")), None);
-    assert_eq!(pod(|pod| pod["status"]["phase"] = json!("Failed")), None);
-    let pending = pod(|pod| pod["status"] = json!({"phase": "Pending"})).expect("a workload");
+    assert_eq!(pod(|_, spec, _| spec.host_network = true), None);
+    assert_eq!(pod(|_, _, status| status.phase = "Succeeded".to_owned()), None);
+    assert_eq!(pod(|_, _, status| status.phase = "Failed".to_owned()), None);
+    let pending = pod(|_, _, status| *status = PodStatus::default()).expect("a workload");
     assert_eq!(pending.addresses, Vec::<IpAddr>::new());
 }
 
 #[test]
 fn a_pod_of_another_node_is_not_local_and_its_controller_may_be_any() {
-    let elsewhere = pod(|pod| pod["spec"]["nodeName"] = json!("there")).expect("a workload");
+    let elsewhere = pod(|_, spec, _| spec.node_name = "there".to_owned()).expect("a workload");
     assert!(!elsewhere.local);
-    let owner = |kind: &str, name: &str| {
-        let owners =
-            json!([{"apiVersion": "v1", "kind": kind, "name": name, "uid": "u", "controller": true}]);
-        pod(|pod| pod["metadata"]["ownerReferences"] = owners).expect("a workload").controller
+    let controller = |owners: Vec<OwnerReference>| {
+        let controller =
+            pod(|metadata, _, _| metadata.owner_references = owners).expect("a workload").controller;
+        controller.map(|controller| controller.to_string())
     };
-    assert_eq!(owner("StatefulSet", "db"), Some("StatefulSet/db".to_owned()));
-    assert_eq!(owner("ReplicaSet", "other-77"), Some("ReplicaSet/other-77".to_owned()));
-    assert_eq!(pod(|pod| pod["metadata"]["ownerReferences"] = json!([])).expect("one").controller, None);
+    assert_eq!(controller(vec![owner("StatefulSet", "db")]), Some("StatefulSet/db".to_owned()));
+    assert_eq!(controller(vec![owner("ReplicaSet", "other-77")]), Some("ReplicaSet/other-77".to_owned()));
+    assert_eq!(controller(Vec::new()), None);
 }

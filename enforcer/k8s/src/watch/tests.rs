@@ -1,8 +1,11 @@
 //! Objects on their way from the API into the index.
 
+use enforcer_core::manifest::Kind;
+use serde_json::{Value, json};
+
 use super::*;
 
-fn object(value: Value) -> DynamicObject {
+fn object(value: Value) -> Document {
     serde_json::from_value(value).expect("an object")
 }
 
@@ -20,7 +23,17 @@ fn an_item_of_a_list_is_written_as_a_document() {
         "metadata": {"name": "p", "namespace": "n", "generation": 3, "labels": {}, "annotations": {"a": "b"}},
         "spec": {"podSelector": {}},
     });
-    assert_eq!(written(&item, Kind::NetworkPolicy), expected);
+    assert_eq!(item.written(Kind::NetworkPolicy), expected);
+}
+
+#[test]
+fn of_a_status_only_addresses_are_left() {
+    let node = object(json!({
+        "metadata": {"name": "a"},
+        "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}], "images": [{"names": ["x"]}]},
+    }));
+    let expected = json!({"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]});
+    assert_eq!(node.written(Kind::Node)["status"], expected);
 }
 
 #[test]
@@ -36,10 +49,10 @@ fn events_enter_the_index_in_their_order() {
         Event::Delete(namespace("a")),
         Event::Apply(namespace("c")),
     ] {
-        enter(kind, &Ok(event), &mut index);
+        enter(kind, Ok(event), &mut index);
     }
     let known: Vec<_> = index.objects().keys().map(|key| key.name.as_str()).collect();
     assert_eq!(known, ["b", "c"]);
-    enter::<DynamicObject>(kind, &Err(watcher::Error::NoResourceVersion), &mut index);
+    enter::<Document>(kind, Err(watcher::Error::NoResourceVersion), &mut index);
     assert_eq!(index.troubles().map(|(kind, _)| kind).collect::<Vec<_>>(), [kind]);
 }

@@ -40,7 +40,7 @@ fn workload(name: &str, last: u8) -> (WorkloadId, Option<Arc<Workload>>) {
         service_account: None,
         controller: None,
         addresses: vec![IpAddr::from([10, 0, 0, last])],
-        ports: Vec::new(),
+        ports: Arc::default(),
         local: true,
     };
     (id, Some(workload.into()))

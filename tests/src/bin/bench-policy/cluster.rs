@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 use enforcer_common::policy::Mode;
-use enforcer_core::manifest;
+use enforcer_core::manifest::{self, Object};
 use enforcer_core::object::{NamedPort, Workload, WorkloadId};
-use enforcer_core::policy::{PolicyId, PortMatch, Ports};
+use enforcer_core::policy::{Policy, PolicyId, PortMatch, Ports};
 use enforcer_core::protocol::Protocol;
+use enforcer_core::refusal::ObjectRef;
 use enforcer_core::snapshot::Snapshot;
 use serde_json::{Value, json};
 
@@ -114,10 +115,10 @@ pub(crate) fn pod(size: Size, number: usize, place: usize) -> Workload {
     Workload {
         id: WorkloadId::new(namespace(group), format!("{app}-{:010x}-{number:05}", deployment * 7919)),
         labels: Arc::new(labels),
-        service_account: Some(app.clone()),
-        controller: Some(format!("Deployment/{app}")),
+        service_account: Some(app.as_str().into()),
+        controller: Some(format!("Deployment/{app}").into()),
         addresses: vec![address(place)],
-        ports: vec![port("http", 8080), port("metrics", 9090)],
+        ports: [port("http", 8080), port("metrics", 9090)].into(),
         local: place < LOCAL,
     }
 }
@@ -128,11 +129,12 @@ pub(crate) fn address(place: usize) -> IpAddr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 0)) + offset as u32).into()
 }
 
-/// Edits single ports of a policy in every namespace, and nothing else.
-pub(crate) fn edit(snapshot: &mut Snapshot) {
+/// A policy in every namespace with other single ports, and nothing else.
+pub(crate) fn edited(snapshot: &Snapshot) -> Vec<(ObjectRef, Option<Arc<Object>>)> {
     let of_shape = |id: &PolicyId| id.name == "policy-7";
-    for policy in snapshot.policies.iter_mut().filter(|(id, _)| of_shape(id)).map(|(_, policy)| policy) {
-        let policy = Arc::make_mut(policy);
+    let policies = snapshot.policies.iter().filter(|(id, _)| of_shape(id));
+    let edited = policies.map(|(id, policy)| {
+        let mut policy = Policy::clone(policy);
         for rule in policy.ingress.iter_mut().flatten() {
             let Ports::OneOf(ports) = &mut rule.ports else { continue };
             for port in ports {
@@ -141,7 +143,9 @@ pub(crate) fn edit(snapshot: &mut Snapshot) {
                 }
             }
         }
-    }
+        (id.object(), Some(Object::Policy(policy.into()).into()))
+    });
+    edited.collect()
 }
 
 fn namespace(number: usize) -> String {

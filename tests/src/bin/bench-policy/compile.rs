@@ -67,7 +67,8 @@ pub(crate) fn measure(size: Size) -> Result<Figures> {
     let whole = median(&mut || drop(std::hint::black_box(compile(&snapshot))));
     drop(snapshot);
     let edit = median(&mut || {
-        compiler.edit(cluster::edit);
+        let edited = cluster::edited(compiler.snapshot());
+        compiler.change_all(edited, []);
     });
     let entries = entries(compiler.plan());
     let (taken, stale) = (Vec::new(), Vec::new());

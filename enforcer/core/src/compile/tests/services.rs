@@ -1,16 +1,19 @@
 //! What becomes of packets whose destination is a service's.
 
+use std::sync::Arc;
+
 use enforcer_common::address::Address;
 use enforcer_common::decide::{Attempt, Direction};
 use enforcer_common::verdict::{Reason, Verdict};
 
 use super::{compile, policy};
-use crate::compile::{Compiler, Limits, ServiceChange, Update};
+use crate::compile::{Compiler, Limits, Update};
 use crate::fixture::{add, snapshot};
 use crate::manifest::{Object, read_value};
 use crate::object::WorkloadId;
 use crate::plan::{HostTables, Plan};
 use crate::protocol::Protocol;
+use crate::refusal::ObjectRef;
 use crate::snapshot::Snapshot;
 
 const SERVICE: &str = "{apiVersion: v1, kind: Service, metadata: {name: s, namespace: a}, spec: {
@@ -117,12 +120,10 @@ fn object(text: &str) -> Object {
     read_value(&value).expect("it is valid")
 }
 
-fn change(text: &str) -> ServiceChange {
-    match object(text) {
-        Object::Service(service) => ServiceChange::Service(service),
-        Object::EndpointSlice(slice) => ServiceChange::Slice(slice),
-        other => panic!("{other:?} is no part of a service"),
-    }
+/// A change of a service or slice of namespace `a`.
+fn change(kind: &str, name: &str, text: Option<&str>) -> (ObjectRef, Option<Arc<Object>>) {
+    let key = ObjectRef { kind: kind.to_owned(), namespace: Some("a".to_owned()), name: name.to_owned() };
+    (key, text.map(|text| object(text).into()))
 }
 
 #[test]
@@ -137,18 +138,19 @@ fn a_slice_that_changes_moves_the_addresses_of_its_service_and_nothing_else() {
     assert_eq!(said(&compiler), REFUSED);
     let one = slice("s-1", "IPv4", "[{addresses: [10.0.0.2]}]");
     let reached = ["10.96.0.1/32", "192.0.2.80/32", "198.51.100.1/32"];
-    assert_eq!(prefixes(compiler.change_services([change(&one)])), reached);
+    assert_eq!(prefixes(compiler.change_all([change("EndpointSlice", "s-1", Some(&one))], [])), reached);
     assert_eq!(said(&compiler), ADMITTED);
     let twice = slice("s-2", "IPv4", "[{addresses: [10.0.0.2]}]");
-    assert_eq!(prefixes(compiler.change_services([change(&twice)])), Vec::<String>::new());
+    assert_eq!(
+        prefixes(compiler.change_all([change("EndpointSlice", "s-2", Some(&twice))], [])),
+        Vec::<String>::new()
+    );
     let two = slice("s-2", "IPv4", "[{addresses: [10.0.0.3]}]");
-    assert_eq!(prefixes(compiler.change_services([change(&two)])), reached);
+    assert_eq!(prefixes(compiler.change_all([change("EndpointSlice", "s-2", Some(&two))], [])), reached);
     assert_eq!(said(&compiler), DIFFER);
-    let gone = ServiceChange::SliceGone("a".to_owned(), "s-2".to_owned());
-    assert_eq!(prefixes(compiler.change_services([gone])), reached);
+    assert_eq!(prefixes(compiler.change_all([change("EndpointSlice", "s-2", None)], [])), reached);
     assert_eq!(said(&compiler), ADMITTED);
-    let gone = ServiceChange::ServiceGone("a".to_owned(), "s".to_owned());
-    assert_eq!(prefixes(compiler.change_services([gone])), reached);
+    assert_eq!(prefixes(compiler.change_all([change("Service", "s", None)], [])), reached);
     assert_eq!(said(&compiler), REFUSED);
 }
 
