@@ -165,13 +165,19 @@ impl<'a> Cover<'a> {
     fn includes(&self, snapshot: &Snapshot, peer: &Peer) -> bool {
         match self.peers {
             Peers::Any => true,
-            // The names of external networks count in every rule but those that pass.
-            Peers::OneOf(_) if self.action == Action::Pass && matches!(peer, Peer::ExternalNetworks(_)) => {
-                false
-            }
+            // The names that a peer stands for count in every rule but those that pass.
+            Peers::OneOf(_) if self.action == Action::Pass && may_be_a_name(peer) => false,
             Peers::OneOf(peers) => peers.iter().any(|own| peer_includes(snapshot, own, peer)),
         }
     }
+}
+
+/// True for peers that may mean addresses and names as well.
+fn may_be_a_name(peer: &Peer) -> bool {
+    matches!(
+        peer,
+        Peer::ExternalNetworks(_) | Peer::Service { .. } | Peer::Entity(Entity::KubeApiServer)
+    )
 }
 
 fn is_covered(snapshot: &Snapshot, rule: &PlacedRule<'_>, covers: &[Cover<'_>]) -> bool {

@@ -70,6 +70,8 @@ fn a_rule_is_shadowed_by_what_leaves_nothing_of_it() {
         "{action: Allow, to: [{fqdns: ['*.example.com']}]}, {action: Deny, to: [{fqdns: [example.com]}]}",
         "{action: Allow, ports: [{protocol: TCP}]}, {action: Deny}",
         "{action: Allow, to: [{cidr: 0.0.0.0/0}]}, {action: Deny, to: [{fqdns: [example.com]}]}",
+        "{action: Pass, to: [{services: [{namespace: a, name: x}]}]}, {action: Deny, to: [{services: [{namespace: a, name: x}]}]}",
+        "{action: Pass, to: [{entities: [KubeApiServer]}]}, {action: Deny, to: [{entities: [KubeApiServer]}]}",
     ] {
         assert_eq!(one(reached), [""; 0], "{reached}");
     }
