@@ -6,6 +6,7 @@
 
 use crate::error::{AttachError, Error};
 use crate::load::remove;
+use crate::options::HookChoice;
 use crate::sys;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{
@@ -116,6 +117,30 @@ impl Links {
 
 /// A program with its name and direction.
 type Put<'a> = (&'static str, TcAttachType, &'a mut SchedClassifier);
+
+/// Attaches or replaces both programs, each by `put_one`: by the hook that is there already, or by the one chosen. On a
+/// failure of the second the first is taken away again, unless it was there before.
+pub(crate) fn put_both(
+    links: &Links,
+    (there, choice): (Option<Hook>, HookChoice),
+    interface: (u32, &str),
+    mut put_one: impl FnMut(Hook, (&'static str, TcAttachType)) -> Result<Hook, AttachError>,
+) -> Result<Hook, AttachError> {
+    let mut hook = match (there, choice) {
+        (Some(hook), _) => hook,
+        (None, HookChoice::Newest) => Hook::Tcx,
+        (None, HookChoice::Clsact) => Hook::Clsact,
+    };
+    for program in PROGRAMS {
+        hook = put_one(hook, program).inspect_err(|_| {
+            if there.is_none() {
+                // The failure that is reported is the first one.
+                drop(detach(links, interface.0, Some(interface.1)));
+            }
+        })?;
+    }
+    Ok(hook)
+}
 
 /// Attaches one program by the hook given, or replaces the one that is there; TCX gives way to clsact on kernels
 /// without it. Returns the hook that was used. `interface` is its index and name.

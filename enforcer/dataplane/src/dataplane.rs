@@ -1,7 +1,7 @@
 //! The data plane of one node: one value, one pin directory, one process at a time. Owns who is attached where and
 //! the order of adoption; the work is done by the modules around it.
 
-use crate::attach::{self, Hook, Links, PROGRAMS};
+use crate::attach::{self, Hook, Links};
 use crate::bounds::Account;
 use crate::error::{ApplyError, AttachError, Error, Overflow};
 use crate::events::{self, EventReader};
@@ -9,7 +9,7 @@ use crate::guard::{Guard, Shared};
 use crate::load::{self, Origin};
 use crate::lock::Lock;
 use crate::maps::{self, Maps};
-use crate::options::{HookChoice, Options};
+use crate::options::Options;
 use crate::sync::follow::follow;
 use crate::sync::mirror::Mirror;
 use crate::sync::plan::{self, Desired, Room, Step};
@@ -406,26 +406,19 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Attaches or replaces both programs; on a failure of the second the first is taken away again, unless it
-    /// was there before.
+    /// Attaches or replaces both programs, see [`attach::put_both`].
     fn put_programs(&mut self, interface: u32, name: &str, there: Option<Hook>) -> Result<Hook, AttachError> {
-        let mut hook = match (there, self.options.hook) {
-            (Some(hook), _) => hook,
-            (None, HookChoice::Newest) => Hook::Tcx,
-            (None, HookChoice::Clsact) => Hook::Clsact,
-        };
-        for (program, direction) in PROGRAMS {
-            let classifier = load::classifier(&mut self.object, program)
-                .map_err(|error| AttachError::Dataplane(Box::new(error)))?;
-            let put = attach::put(&self.links, hook, (program, direction, classifier), (interface, name));
-            hook = put.inspect_err(|_| {
-                if there.is_none() {
-                    // The failure that is reported is the first one.
-                    drop(attach::detach(&self.links, interface, Some(name)));
-                }
-            })?;
-        }
-        Ok(hook)
+        let (links, object) = (&self.links, &mut self.object);
+        attach::put_both(
+            links,
+            (there, self.options.hook),
+            (interface, name),
+            |hook, (program, direction)| {
+                let classifier = load::classifier(object, program)
+                    .map_err(|error| AttachError::Dataplane(Box::new(error)))?;
+                attach::put(links, hook, (program, direction, classifier), (interface, name))
+            },
+        )
     }
 
     fn name_of(&self, interface: u32) -> Result<Option<String>, Error> {

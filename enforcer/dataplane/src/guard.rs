@@ -12,7 +12,7 @@ use crate::error::{AttachError, Error};
 use crate::link::{self, Change, Interface, Watch};
 use crate::load;
 use crate::options::HookChoice;
-use aya::programs::{SchedClassifier, TcAttachType};
+use aya::programs::SchedClassifier;
 use enforcer_core::causes::chain;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::{BTreeMap, BTreeSet};
@@ -128,8 +128,8 @@ impl Dataplane {
         let failed = |source| Error::Link { interface: 0, source };
         let watch = Watch::open().map_err(failed)?;
         let seen = link::interfaces().map_err(failed)?.into_iter().map(|one| one.index).collect();
-        let [from, to] = PROGRAMS;
-        let programs = [(from, self.own_copy(from.0)?), (to, self.own_copy(to.0)?)];
+        let [(from, _), (to, _)] = PROGRAMS;
+        let programs = [self.own_copy(from)?, self.own_copy(to)?];
         let stop = Arc::new(AtomicBool::new(false));
         let sentry = Sentry {
             watch,
@@ -185,16 +185,14 @@ impl Dataplane {
     }
 }
 
-/// A program's name and direction, and the program.
-type Copy = ((&'static str, TcAttachType), SchedClassifier);
-
 /// The thread's own.
 struct Sentry {
     watch: Watch,
     /// Interfaces that were there, or were looked at.
     seen: BTreeSet<u32>,
     sandboxes: Vec<String>,
-    programs: [Copy; 2],
+    /// In the order of [`PROGRAMS`].
+    programs: [SchedClassifier; 2],
     links: Links,
     hook: HookChoice,
     shared: Shared,
@@ -263,14 +261,11 @@ impl Sentry {
     }
 
     fn put(&mut self, interface: (u32, &str)) -> Result<Hook, AttachError> {
-        let mut hook = match self.hook {
-            HookChoice::Newest => Hook::Tcx,
-            HookChoice::Clsact => Hook::Clsact,
-        };
-        for ((name, direction), program) in &mut self.programs {
-            hook = attach::put(&self.links, hook, (name, *direction, program), interface)?;
-        }
-        Ok(hook)
+        let (links, mut programs) = (&self.links, self.programs.iter_mut());
+        attach::put_both(links, (None, self.hook), interface, |hook, (name, direction)| {
+            let program = programs.next().expect("as many as there are names");
+            attach::put(links, hook, (name, direction, program), interface)
+        })
     }
 }
 
