@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::agent::Station;
-use crate::lab::{GATEWAY_V4, GATEWAY_V6, builder, unique};
+use crate::lab::{builder, unique};
 use crate::reaper::Tree;
 use crate::{Agent, Namespace};
 
@@ -158,23 +158,8 @@ fn place(nodes: &[Node], number: usize, plan: PlacePlan) -> Result<Place> {
     let own = &nodes[node].namespace;
     let namespace = Namespace::create(&format!("{}-{number}", own.name()))?;
     builder::connect(own, &interface, &namespace)?;
+    builder::settle(own, &interface, &namespace, address)?;
     let is_v4 = address.is_ipv4();
-    if is_v4 {
-        own.ip(&format!(
-            "addr add {GATEWAY_V4}/32 dev {interface}\nroute add {address}/32 dev {interface}\n"
-        ))?;
-        namespace.ip(&format!(
-            "addr add {address}/32 dev eth0\nroute add {GATEWAY_V4} dev eth0 scope link\n\
-             route add default via {GATEWAY_V4}\n"
-        ))?;
-    } else {
-        own.ip(&format!(
-            "addr add {GATEWAY_V6}/64 dev {interface} nodad\nroute add {address}/128 dev {interface}\n"
-        ))?;
-        namespace.ip(&format!(
-            "addr add {address}/128 dev eth0 nodad\nroute add default via {GATEWAY_V6} dev eth0\n"
-        ))?;
-    }
     let gateway = nodes[node].plan.addresses[usize::from(!is_v4)];
     let bits = if is_v4 { 32 } else { 128 };
     for (_, other) in nodes.iter().enumerate().filter(|(index, _)| *index != node) {

@@ -15,8 +15,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::agent::Station;
 use crate::kube::{INTERVAL, PATIENCE, Parts, Pki, chart};
-use crate::lab::builder::connect;
-use crate::lab::{GATEWAY_V4, unique};
+use crate::lab::builder::{connect, settle};
+use crate::lab::unique;
 use crate::reaper::{Kind, Remnant, Tree};
 use crate::{Agent, Namespace, go};
 
@@ -233,13 +233,7 @@ impl Large {
             (Namespace::create(&format!("{name}-{number}"))?, objects::address(number));
         let interface = format!("pod{number}");
         connect(&self.node, &interface, &namespace)?;
-        self.node.ip(&format!(
-            "addr add {GATEWAY_V4}/32 dev {interface}\nroute add {address}/32 dev {interface}\n"
-        ))?;
-        namespace.ip(&format!(
-            "addr add {address}/32 dev eth0\nroute add {GATEWAY_V4} dev eth0 scope link\n\
-             route add default via {GATEWAY_V4}\n"
-        ))?;
+        settle(&self.node, &interface, &namespace, address.into())?;
         self.pods.push(namespace);
         Ok(())
     }

@@ -78,6 +78,15 @@ impl Kube {
         Ok((output.status.success(), String::from_utf8_lossy(&said).trim().to_owned()))
     }
 
+    /// What agnhost says about a connection from a pod to an address or name with a port; nothing when it was made.
+    ///
+    /// # Errors
+    /// As [`Self::exec`].
+    pub fn connect(&self, namespace: &str, pod: &str, target: &str) -> Result<String> {
+        let (_, said) = self.exec(namespace, pod, &["/agnhost", "connect", "--timeout=2s", target])?;
+        Ok(said.lines().next().unwrap_or_default().to_owned())
+    }
+
     /// The network namespace of a pod, wherever it runs, as CNI has kept it.
     ///
     /// # Errors

@@ -178,17 +178,25 @@ impl Builder {
 
 /// The interface pair of a pod, its addresses and its routes, as the point-to-point CNI plugin makes them.
 fn wire(node: &Namespace, pod: &Pod) -> Result<()> {
-    let (Pod { interface, namespace, .. }, [v4, v6]) = (pod, pod.addresses);
+    let Pod { interface, namespace, addresses, .. } = pod;
     connect(node, interface, namespace)?;
-    node.ip(&format!(
-        "addr add {GATEWAY_V4}/32 dev {interface}\naddr add {GATEWAY_V6}/64 dev {interface} nodad\n\
-         route add {v4}/32 dev {interface}\nroute add {v6}/128 dev {interface}\n"
-    ))?;
-    namespace.ip(&format!(
-        "addr add {v4}/32 dev eth0\naddr add {v6}/128 dev eth0 nodad\n\
-         route add {GATEWAY_V4} dev eth0 scope link\nroute add default via {GATEWAY_V4}\n\
-         route add default via {GATEWAY_V6} dev eth0\n"
-    ))
+    addresses.iter().try_for_each(|address| settle(node, interface, namespace, *address))
+}
+
+/// Gives the far end of a pair an address, and both ends their routes by it.
+pub(crate) fn settle(node: &Namespace, near: &str, far: &Namespace, address: IpAddr) -> Result<()> {
+    if address.is_ipv4() {
+        node.ip(&format!("addr add {GATEWAY_V4}/32 dev {near}\nroute add {address}/32 dev {near}\n"))?;
+        far.ip(&format!(
+            "addr add {address}/32 dev eth0\nroute add {GATEWAY_V4} dev eth0 scope link\n\
+             route add default via {GATEWAY_V4}\n"
+        ))
+    } else {
+        node.ip(&format!("addr add {GATEWAY_V6}/64 dev {near} nodad\nroute add {address}/128 dev {near}\n"))?;
+        far.ip(&format!(
+            "addr add {address}/128 dev eth0 nodad\nroute add default via {GATEWAY_V6} dev eth0\n"
+        ))
+    }
 }
 
 /// A pair of interfaces, both up: `near` on the node, `eth0` in `far`.

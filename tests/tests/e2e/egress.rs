@@ -40,13 +40,15 @@ fn three_apps_reach_what_they_may_by_name(cluster: &Kube) -> Result<()> {
     for (target, who) in TARGETS {
         for app in who {
             let what = format!("{app} reaches {target}");
-            cluster.wait(&what, || Ok(connect(cluster, app, target)?.is_empty().then_some(())))?;
+            cluster.wait(&what, || {
+                Ok(cluster.connect(app, &format!("deployment/{app}"), target)?.is_empty().then_some(()))
+            })?;
         }
     }
     for (target, who) in TARGETS {
         for app in APPS {
             let expected = if who.contains(&app) { "" } else { SILENT };
-            let said = connect(cluster, app, target)?;
+            let said = cluster.connect(app, &format!("deployment/{app}"), target)?;
             ensure!(said == expected, "{app} to {target}: {said:?}");
         }
     }
@@ -54,13 +56,6 @@ fn three_apps_reach_what_they_may_by_name(cluster: &Kube) -> Result<()> {
     files
         .iter()
         .try_for_each(|file| cluster.kubectl(&["delete", "--wait=false", "-f", &example(file)]).map(drop))
-}
-
-/// What agnhost says about a connection from a pod of the app; nothing when it was made.
-fn connect(cluster: &Kube, app: &str, target: &str) -> Result<String> {
-    let command = ["/agnhost", "connect", "--timeout=2s", target];
-    let (_, said) = cluster.exec(app, &format!("deployment/{app}"), &command)?;
-    Ok(said.lines().next().unwrap_or_default().to_owned())
 }
 
 fn example(file: &str) -> String {

@@ -34,21 +34,15 @@ fn names_of_a_node_local_resolver(cluster: &Kube) -> Result<()> {
     cluster.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [policy(), pod()]}).to_string())?;
     cluster.ready(NAMESPACE, "pod/client")?;
     cluster.wait("a name that is admitted is reached", || {
-        Ok(connect(cluster, "github.com:22")?.is_empty().then_some(()))
+        Ok(cluster.connect(NAMESPACE, "client", "github.com:22")?.is_empty().then_some(()))
     })?;
     for target in ["api.github.com:443", "pagerduty.com:443"] {
-        let said = connect(cluster, target)?;
+        let said = cluster.connect(NAMESPACE, "client", target)?;
         ensure!(said == "TIMEOUT", "{target}: {said:?}");
     }
     node.run("ip", &["address", "delete", &format!("{RESOLVER}/32"), "dev", "lo"])?;
     cluster.wait("the resolver is no longer trusted", || Ok((!trusted()?).then_some(())))?;
     cluster.kubectl(&["delete", "namespace", NAMESPACE, "--wait=false"]).map(drop)
-}
-
-/// What agnhost says about a connection; nothing when it was made.
-fn connect(cluster: &Kube, target: &str) -> Result<String> {
-    let (_, said) = cluster.exec(NAMESPACE, "client", &["/agnhost", "connect", "--timeout=2s", target])?;
-    Ok(said.lines().next().unwrap_or_default().to_owned())
 }
 
 fn policy() -> Value {

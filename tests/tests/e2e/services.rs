@@ -29,17 +29,17 @@ fn services_mean_their_backends(cluster: &Kube) -> Result<()> {
     cluster.pod(NAMESPACE, "client", &node_name(0), &["pause"])?;
     let ways = [ways(cluster, SERVERS[0])?, ways(cluster, SERVERS[1])?];
     for (way, target) in ways.iter().flatten() {
-        let reached = || Ok(connect(cluster, target)?.is_empty().then_some(()));
+        let reached = || Ok(cluster.connect(NAMESPACE, "client", target)?.is_empty().then_some(()));
         cluster.wait(&format!("without policy every server is reached, {way}"), reached)?;
     }
     cluster.apply(&policy().to_string())?;
     let (way, target) = &ways[1][0];
-    let denied = || Ok((connect(cluster, target)? == "TIMEOUT").then_some(()));
+    let denied = || Ok((cluster.connect(NAMESPACE, "client", target)? == "TIMEOUT").then_some(()));
     cluster.wait(&format!("the policy is in force, {way}"), denied)?;
     let mut wrong = Vec::new();
     for (ways, expected) in ways.iter().zip(["", "TIMEOUT"]) {
         for (way, target) in ways {
-            let said = connect(cluster, target)?;
+            let said = cluster.connect(NAMESPACE, "client", target)?;
             if said != expected {
                 wrong.push(format!("{way} ({target}): {said:?}, not {expected:?}"));
             }
@@ -76,12 +76,6 @@ fn ways(cluster: &Kube, (name, external, node_port): (&str, u8, u16)) -> Result<
     ways.push((format!("{name} by its external address"), format!("192.0.2.{external}:{PORT}")));
     ways.push((format!("{name} by its node port"), format!("{}:{node_port}", address(0))));
     Ok(ways)
-}
-
-/// What agnhost says about a connection from the client; nothing when it was made.
-fn connect(cluster: &Kube, target: &str) -> Result<String> {
-    let (_, said) = cluster.exec(NAMESPACE, "client", &["/agnhost", "connect", "--timeout=2s", target])?;
-    Ok(said.lines().next().unwrap_or_default().to_owned())
 }
 
 fn service(name: &str, external: u8, node_port: u16) -> Value {
