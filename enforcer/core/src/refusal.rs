@@ -35,3 +35,10 @@ pub struct Refusal {
     /// What is wrong with it, and the remedy.
     pub reason: String,
 }
+
+impl Refusal {
+    /// Field and reason, for where the object is named already.
+    pub fn told(&self) -> String {
+        format!("{}: {}", self.field, self.reason)
+    }
+}

@@ -159,8 +159,7 @@ fn troubled(kind: Watched, trouble: &Trouble) -> Option<Report> {
 }
 
 fn refused(object: &ObjectRef, refusals: &[Refusal]) -> Report {
-    let fields: Vec<String> =
-        refusals.iter().map(|refusal| format!("{}: {}", refusal.field, refusal.reason)).collect();
+    let fields: Vec<String> = refusals.iter().map(Refusal::told).collect();
     let note = format!("{}; what was in force of it stays until it is corrected", fields.join("; "));
     Report { object: Some(object.clone()), reason: "Refused", note }
 }

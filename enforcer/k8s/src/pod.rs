@@ -172,19 +172,10 @@ fn ports(spec: &PodSpec) -> Vec<NamedPort> {
     let containers = spec.containers.iter().chain(&spec.init_containers);
     let ports = containers.flat_map(|container| &container.ports).filter(|port| !port.name.is_empty());
     let named = ports.filter_map(|port| {
-        let protocol = if port.protocol.is_empty() { Protocol::TCP } else { protocol(&port.protocol)? };
+        let protocol = if port.protocol.is_empty() { Protocol::TCP } else { port.protocol.parse().ok()? };
         Some(NamedPort { name: port.name.clone(), protocol, port: u16::try_from(port.container_port).ok()? })
     });
     named.filter(|port| port.port != 0 && port.protocol.has_ports()).collect()
-}
-
-fn protocol(name: &str) -> Option<Protocol> {
-    match name {
-        "TCP" => Some(Protocol::TCP),
-        "UDP" => Some(Protocol::UDP),
-        "SCTP" => Some(Protocol::SCTP),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -239,8 +239,7 @@ fn digest(index: &Index, verdicts: &Verdicts) -> u64 {
 /// The status of an object, its conditions without a time.
 fn status(key: &ObjectRef, entry: &Entry, verdicts: &Verdicts, (in_step, all): (usize, usize)) -> Value {
     let refused = entry.refusals.iter().chain(verdicts.refused.get(key).into_iter().flatten());
-    let reasons: Vec<String> =
-        refused.map(|refusal| format!("{}: {}", refusal.field, refusal.reason)).collect();
+    let reasons: Vec<String> = refused.map(Refusal::told).collect();
     let condition = |name: &str, holds: bool, reason: &str, message: String| {
         json!({
             "type": name, "status": if holds { "True" } else { "False" }, "reason": reason, "message": message,

@@ -165,9 +165,8 @@ impl Books {
         if self.aggregation.is_none() {
             return;
         }
-        let event = FlowEvent { kind: Kind::Ended as u32, key: *key, time: now.monotonic_ns, flow: *flow };
         if let (Some(record), Some(aggregation)) =
-            (self.assemble(Kind::Ended, &event, now), &mut self.aggregation)
+            (self.assemble(Kind::Ended, &ended(key, flow, now), now), &mut self.aggregation)
         {
             aggregation.take_untold(&record, now, self.log.as_mut());
         }
@@ -175,8 +174,7 @@ impl Books {
 
     fn end(&mut self, key: &FlowKey, flow: &Flow, end: End, now: &Moment) {
         let reason = (end == End::WorkloadGone).then_some(EndReason::Gone);
-        let event = FlowEvent { kind: Kind::Ended as u32, key: *key, time: now.monotonic_ns, flow: *flow };
-        self.flow(Kind::Ended, &event, now, reason);
+        self.flow(Kind::Ended, &ended(key, flow, now), now, reason);
     }
 
     fn flow(&mut self, kind: Kind, event: &FlowEvent, now: &Moment, end: Option<EndReason>) {
@@ -333,4 +331,9 @@ impl Books {
             }
         }
     }
+}
+
+/// The end of a flow that a walk found, as the kernel tells of others.
+fn ended(key: &FlowKey, flow: &Flow, now: &Moment) -> FlowEvent {
+    FlowEvent { kind: Kind::Ended as u32, key: *key, time: now.monotonic_ns, flow: *flow }
 }

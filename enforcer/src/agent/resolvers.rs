@@ -11,9 +11,8 @@ use enforcer_k8s::document::RESOLVER_LABEL;
 
 use super::follow::{Changed, Workloads};
 
-/// Namespace of the cluster's resolvers, the label that tells them, and its values.
+/// Namespace of the cluster's resolvers, and the values of [`RESOLVER_LABEL`] that tell them.
 const NAMESPACE: &str = "kube-system";
-const LABEL: &str = RESOLVER_LABEL;
 const CLUSTER: &str = "kube-dns";
 const NODE_LOCAL: &str = "node-local-dns";
 /// Where NodeLocal DNSCache listens on every node that has it.
@@ -83,7 +82,7 @@ fn add_cluster(snapshot: &Snapshot, addresses: &mut Vec<IpAddr>) {
     let of_cluster = snapshot.services.range((NAMESPACE.to_owned(), String::new())..);
     let of_cluster = of_cluster.take_while(|((namespace, _), _)| namespace == NAMESPACE);
     let is_resolver = |label: &String| label == CLUSTER;
-    for (_, service) in of_cluster.filter(|(_, of)| of.labels.get(LABEL).is_some_and(is_resolver)) {
+    for (_, service) in of_cluster.filter(|(_, of)| of.labels.get(RESOLVER_LABEL).is_some_and(is_resolver)) {
         addresses.extend(service.addresses.iter().chain(service.endpoints()));
     }
     addresses.extend(labelled(snapshot, CLUSTER).flat_map(|workload| &workload.addresses));
@@ -101,7 +100,7 @@ fn labelled<'a>(snapshot: &'a Snapshot, value: &'a str) -> impl Iterator<Item = 
     of_cluster
         .map(|(_, workload)| &**workload)
         .take_while(|workload| workload.id.namespace == NAMESPACE)
-        .filter(move |workload| workload.labels.get(LABEL).is_some_and(|label| label == value))
+        .filter(move |workload| workload.labels.get(RESOLVER_LABEL).is_some_and(|label| label == value))
 }
 
 /// The name servers of this node, by its resolv.conf. Those at the loopback are the node's alone: where there is no

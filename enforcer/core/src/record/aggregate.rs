@@ -5,7 +5,6 @@
 mod key;
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -242,10 +241,7 @@ impl Aggregator {
     }
 
     fn sums(&mut self, record: &Record) -> &mut Sums {
-        match self.groups.entry(self.keys.group(record)) {
-            Entry::Occupied(sums) => sums.into_mut(),
-            Entry::Vacant(room) => room.insert(Sums::default()),
-        }
+        self.groups.entry(self.keys.group(record)).or_default()
     }
 }
 
