@@ -174,10 +174,7 @@ impl<'a> Cover<'a> {
 
 /// True for peers that may mean addresses and names as well.
 fn may_be_a_name(peer: &Peer) -> bool {
-    matches!(
-        peer,
-        Peer::ExternalNetworks(_) | Peer::Service { .. } | Peer::Entity(Entity::KubeApiServer)
-    )
+    matches!(peer, Peer::ExternalNetworks(_) | Peer::Service { .. } | Peer::Entity(Entity::KubeApiServer))
 }
 
 fn is_covered(snapshot: &Snapshot, rule: &PlacedRule<'_>, covers: &[Cover<'_>]) -> bool {
