@@ -1,10 +1,10 @@
 //! DNS questions under way: how one is named, what is remembered of it, and where. Owns the choice of places, which the
 //! kernel programs and userspace share.
 //!
-//! A question has [`WAYS`] places it may take, side by side; a [`Place`] says whether it is taken and since when, the
-//! [`Question`] with the same index says by what. Whoever changes a place exchanges its time: from [`FREE`] or an older
-//! question's to [`BUSY`], and to the time asked once everything is written; from that to [`FREE`] when it is answered
-//! or given up. An element of a hash map would be found as surely, at four times the cost.
+//! A question has [`WAYS`] places it may take, side by side, among the [`NEAR`] ones and, where others have all of those,
+//! as many among the others; a [`Place`] says whether it is taken and since when, the [`Question`] with the same index says by
+//! what. Whoever changes a place exchanges its time: from [`FREE`] or an older question's to [`BUSY`]; from the time asked
+//! to [`FREE`] when it is answered or given up. Who made it busy writes the time once everything else is written. An element of a hash map would be found as surely, at four times the cost.
 
 use crate::abi::capacity;
 use crate::address::Address;
@@ -17,7 +17,12 @@ pub const FREE: u64 = 0;
 /// Time of a place that is being written.
 pub const BUSY: u64 = u64::MAX;
 
-const _: () = assert!(capacity::QUESTIONS.is_power_of_two() && capacity::QUESTIONS > WAYS);
+/// The first places, where every question is put that finds one free: few are under way at a time, and memory that was
+/// used lately is in the processor's caches.
+pub const NEAR: u32 = 256;
+
+const _: () = assert!(capacity::QUESTIONS.is_power_of_two() && capacity::QUESTIONS > 2 * NEAR);
+const _: () = assert!(NEAR.is_power_of_two() && NEAR > WAYS);
 
 /// A DNS question under way.
 #[repr(C)]
@@ -45,10 +50,17 @@ impl QuestionKey {
     }
 }
 
-/// Index of the first of the places that a question with this mark may take; the others follow it.
+/// Index of the first of the near places that a question with this mark may take; the others follow it.
 #[inline(always)]
-pub const fn first_place(mark: u64) -> u32 {
-    mark as u32 & (capacity::QUESTIONS - 1) & !(WAYS - 1)
+pub const fn first_near(mark: u64) -> u32 {
+    mark as u32 & (NEAR - 1) & !(WAYS - 1)
+}
+
+/// As [`first_near`] of the other places.
+#[inline(always)]
+pub const fn first_far(mark: u64) -> u32 {
+    let first = mark as u32 & (capacity::QUESTIONS - 1) & !(WAYS - 1);
+    if first < NEAR { first + NEAR } else { first }
 }
 
 /// One step of a hash: multiplication by 2^64 divided by the golden ratio spreads upwards, the shift back down.
@@ -136,10 +148,14 @@ mod tests {
         let keys = (0..64).flat_map(|endpoint| (0..64).map(move |id| key(endpoint, 40_000 + id % 8, id)));
         let marks: BTreeSet<_> = keys.map(|key| key.mark()).collect();
         assert_eq!(marks.len(), 64 * 64);
-        let sets: BTreeSet<_> = marks.iter().map(|mark| first_place(*mark)).collect();
+        let sets: BTreeSet<_> = marks.iter().map(|mark| first_far(*mark)).collect();
         // Twice as many questions as there are sets of places hit about 86 of 100 (1 - 1/e²).
         assert!((1700..1840).contains(&sets.len()), "{}", sets.len());
-        assert!(sets.iter().all(|first| first % WAYS == 0 && first + WAYS <= capacity::QUESTIONS));
+        let is_far =
+            |first: u32| first.is_multiple_of(WAYS) && (NEAR..=capacity::QUESTIONS - WAYS).contains(&first);
+        assert!(sets.iter().all(|first| is_far(*first)));
+        let near: BTreeSet<_> = marks.iter().map(|mark| first_near(*mark)).collect();
+        assert_eq!(near, (0..NEAR / WAYS).map(|set| set * WAYS).collect());
     }
 
     #[test]

@@ -14,10 +14,10 @@ mod stream;
 mod tell;
 
 use crate::events::count;
-use crate::maps::{MESSAGE, RESOLVERS, SETTINGS};
+use crate::maps::{RESOLVERS, SETTINGS};
 use crate::skb::{self, Context, hide};
 use crate::walk::{DROP, PASS};
-use crate::work::work;
+use crate::work::{Work, work};
 use crate::{ask, names, reject};
 use aya_ebpf::helpers::bpf_skb_load_bytes;
 pub use bench::dns_ask_again;
@@ -103,18 +103,19 @@ pub struct Found {
     pub key: LearnedKey,
     /// Until when it answers to the name, seconds of the monotonic clock.
     pub expiry: u32,
+    /// Never read; so none lies on two cache lines.
+    pub padding: u32,
 }
 
 /// This CPU's message.
 #[inline(always)]
 pub fn message() -> Option<*mut Message> {
-    MESSAGE.get_ptr_mut(0)
+    Some(&raw mut work()?.message)
 }
 
 /// Where the datagram of the packet in the work space lies: offset and length. `None` when it is none, or a fragment.
 #[inline(always)]
-fn datagram() -> Option<(u32, u32)> {
-    let work = work()?;
+fn datagram(work: &Work) -> Option<(u32, u32)> {
     let start = work.packet.transport as u32 + 8;
     let is_whole = matches!(work.packet.kind, PacketKind::Whole) && work.packet.protocol == UDP;
     is_whole.then_some((start, work.packet.end.wrapping_sub(start)))
@@ -122,9 +123,9 @@ fn datagram() -> Option<(u32, u32)> {
 
 /// Reads what the workload asks a resolver; the packet's fate.
 #[inline(always)]
-pub fn look_out(skb: Context) -> i32 {
-    let is_listed = work().is_some_and(|work| work.flow.flags & FLAG_LISTED != 0);
-    let Some((start, length)) = datagram() else { return stream::look(skb, true) };
+pub fn look_out(skb: Context, work: &Work) -> i32 {
+    let is_listed = work.flow.flags & FLAG_LISTED != 0;
+    let Some((start, length)) = datagram(work) else { return stream::look(skb, true) };
     // Several queries in one packet: each would have to be refused by itself.
     let is_plain = skb::segment_length(skb) == 0 || !is_listed;
     let asked = if is_plain { dns_ask(skb, start, length) } else { UNREAD };
@@ -143,8 +144,8 @@ fn unread() -> i32 {
 
 /// Reads what a resolver answers: a message, or several in a UDP super-packet; the packet's fate.
 #[inline(always)]
-pub fn look_in(skb: Context) -> i32 {
-    let Some((mut at, mut left)) = datagram() else { return look_in_pieces(skb) };
+pub fn look_in(skb: Context, work: &Work) -> i32 {
+    let Some((mut at, mut left)) = datagram(work) else { return look_in_pieces(skb) };
     let segment = skb::segment_length(skb);
     if left > segment.wrapping_mul(MAX_SEGMENTS) && segment != 0 && hold::hold(skb) == DROP {
         return DROP;
@@ -264,7 +265,8 @@ const REFUSED: u32 = 2;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn dns_ask(skb: Context, at: u32, length: u32) -> u32 {
-    let (Some(work), Some(message)) = (work(), message()) else { return UNREAD };
+    let Some(work) = work() else { return UNREAD };
+    let message = &raw mut work.message;
     if at != 0 && load(skb, message, at, length) != 0 {
         return UNREAD;
     }
@@ -312,10 +314,11 @@ fn read_question(message: *mut Message) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn dns_tell(skb: Context, at: u32, length: u32) -> u32 {
-    let Some(message) = message() else { return 1 };
-    let unread = if at != 0 { load(skb, message, at, length) } else { 0 };
+    let Some(work) = work() else { return 1 };
+    let unread = if at != 0 { load(skb, &raw mut work.message, at, length) } else { 0 };
     if unread == 0 {
-        head(message);
+        head(work);
+        let message = hide(&raw mut work.message as u64) as *mut Message;
         let outcome = judge_answer(message);
         tell(message, outcome as u32);
     } else if unread == DnsOutcome::TooLong as u32 {

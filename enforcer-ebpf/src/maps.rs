@@ -73,6 +73,3 @@ pub static SOCKET_WORK: PerCpuArray<crate::socket::SocketWork> =
 /// What one run of a program holds that does not fit its stack.
 #[map]
 pub static WORK: PerCpuArray<crate::work::Work> = PerCpuArray::with_max_entries(1, 0);
-/// The DNS message under way, behind the header of its event.
-#[map]
-pub static MESSAGE: PerCpuArray<crate::dns::Message> = PerCpuArray::with_max_entries(1, 0);

@@ -62,7 +62,7 @@ pub extern "C" fn reject(skb: Context, from_workload: u32) -> i32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn refuse_query(skb: Context) -> i32 {
-    let (Some(work), Some(message)) = (work(), dns::message()) else { return DROP };
+    let Some(work) = work() else { return DROP };
     let v4 = work.packet.source.is_v4();
     let network = work.packet.network as u32;
     let header = if v4 { 20 } else { 40 };
@@ -77,7 +77,7 @@ pub extern "C" fn refuse_query(skb: Context) -> i32 {
     put16(&mut new, 2, work.packet.source_port);
     put16(&mut new, 4, (8 + length) as u16);
     // SAFETY: the message's first octets, behind them zeros.
-    let octets = unsafe { &*(&raw const (*message).octets).cast::<[u8; dns::REFUSAL]>() };
+    let octets = unsafe { &*(&raw const work.message.octets).cast::<[u8; dns::REFUSAL]>() };
     let pseudo = pseudo_sum(&work.packet.source, &work.packet.destination, UDP, 8 + length, v4);
     let sum = pseudo + sum_of(&new, 8) + sum_of(octets, dns::REFUSAL as u32);
     put16(&mut new, 6, fold(sum));

@@ -11,7 +11,7 @@ use crate::maps::{EVENTS, FLOWS, HELLOS};
 use crate::skb::{self, Context, Loaded, after};
 use crate::walk::{self, DROP, PASS};
 use crate::work::{Work, work};
-use crate::{dns, judge, names};
+use crate::{judge, names};
 use aya_ebpf::helpers::bpf_ringbuf_output;
 use enforcer_common::abi::Counter;
 use enforcer_common::decide::{Attempt, Decision, Direction, List};
@@ -260,10 +260,14 @@ fn tell_name(work: &mut Work) {
 /// Class of the server name in the work space; 0 when no pattern matches.
 #[inline(always)]
 fn class_of_name() -> u32 {
-    let (Some(work), Some(message)) = (work(), dns::message()) else { return 0 };
-    // SAFETY: the map element of this CPU and the work space, which are never one.
+    let Some(work) = work() else { return 0 };
+    // SAFETY: different parts of the work space.
     unsafe {
-        names::enter(message, (&raw const work.hello.event.name).cast(), work.hello.event.length);
+        names::enter(
+            &raw mut work.message,
+            (&raw const work.hello.event.name).cast(),
+            work.hello.event.length,
+        );
     }
     names::class_of()
 }

@@ -119,13 +119,13 @@ fn end(skb: Context, fate: i32, from_workload: bool) -> i32 {
     if fate != READS {
         return fate;
     }
-    let waits = work().is_some_and(|work| work.flow.flags & FLAG_TLS != 0);
-    let fate = if waits {
+    let Some(work) = work() else { return DROP };
+    let fate = if work.flow.flags & FLAG_TLS != 0 {
         tls::tls_look(skb, from_workload as u32)
     } else if from_workload {
-        dns::look_out(skb)
+        dns::look_out(skb, work)
     } else {
-        dns::look_in(skb)
+        dns::look_in(skb, work)
     };
     if fate == REJECT { reject::reject(skb, from_workload as u32) } else { fate }
 }

@@ -1,5 +1,6 @@
 //! What one run of a program holds beyond its stack of 512 octets. Programs do not nest on a CPU.
 
+use crate::dns::Message;
 use crate::maps::WORK;
 use enforcer_common::decide::{Attempt, Decision};
 use enforcer_common::flow::{Flow, FlowKey};
@@ -7,6 +8,8 @@ use enforcer_common::packet::Packet;
 use enforcer_common::policy::Endpoint;
 use enforcer_common::stream::StreamKey;
 use enforcer_common::tls::Hello;
+
+const NANOSECONDS: u64 = 1_000_000_000;
 
 /// The packet under way and what is known of it so far.
 #[repr(C)]
@@ -40,6 +43,24 @@ pub struct Work {
     pub passed: u32,
     /// Events of what passes that may be told before the room for them is looked up again.
     pub room: u32,
+    /// The second of the monotonic clock that a packet came in last, and when that second began, nanoseconds.
+    second: u32,
+    second_began: u64,
+    /// The DNS message under way.
+    pub message: Message,
+}
+
+impl Work {
+    /// The second of a time of the monotonic clock, nanoseconds. Nearly all packets share it with the one before: a
+    /// division costs more than to look.
+    #[inline(always)]
+    pub fn second_of(&mut self, time: u64) -> u32 {
+        if time.wrapping_sub(self.second_began) >= NANOSECONDS {
+            self.second = (time / NANOSECONDS) as u32;
+            self.second_began = self.second as u64 * NANOSECONDS;
+        }
+        self.second
+    }
 }
 
 /// This CPU's work space.

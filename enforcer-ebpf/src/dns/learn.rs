@@ -23,6 +23,8 @@ pub fn learn_all(message: *mut Message) -> bool {
     if found == 0 {
         return false;
     }
+    // SAFETY: as above. What cannot be learned takes itself away from the number.
+    unsafe { (*message).event.learned = found };
     // Many answers are few addresses: they cost no call.
     learn_some(message, 0, FEW);
     let mut first = FEW;
@@ -76,13 +78,8 @@ unsafe fn learn_again(message: *mut Message, index: u32) -> bool {
         let place = (&raw mut (*learned).slots).cast::<u64>();
         let old = place.read_volatile();
         let is_valid = old >> 32 == slot >> 32 && old as u32 >= (*message).now;
-        if !is_valid || (old < slot && !exchange(place, old, slot)) {
-            return false;
-        }
-        let learned = (&raw const (*message).event.learned).read_volatile();
-        (&raw mut (*message).event.learned).write_volatile(learned + 1);
+        is_valid && (old >= slot || exchange(place, old, slot))
     }
-    true
 }
 
 /// The key of a noted address, and the slot it is to have.
@@ -117,6 +114,7 @@ pub extern "C" fn dns_learn(index: u32) -> i32 {
                 known = LEARNED.get_ptr_mut(&*key);
                 if known.is_none() {
                     count(Counter::LearnFailed as u32, 1);
+                    (*message).event.learned -= 1;
                     return 0;
                 }
             } else {
@@ -126,7 +124,6 @@ pub extern "C" fn dns_learn(index: u32) -> i32 {
         if let Some(learned) = known {
             fresh = place(message, learned, slot, now);
         }
-        (*message).event.learned += 1;
         if fresh && let Some(epoch) = LEARN_EPOCHS.get_ptr_mut((*message).slot) {
             *epoch += 1;
         }

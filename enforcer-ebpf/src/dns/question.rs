@@ -9,7 +9,7 @@ use crate::skb::{self, after, hide};
 use crate::work::Work;
 use enforcer_common::abi::{ANSWER_SECONDS, Counter};
 use enforcer_common::question::{
-    BUSY, FREE, Place, Places, QUESTION_NAME, Question, QuestionKey, WAYS, first_place,
+    BUSY, FREE, Place, Places, QUESTION_NAME, Question, QuestionKey, WAYS, first_far, first_near,
 };
 
 /// Octets of a name that are copied in one go; few are longer.
@@ -38,14 +38,13 @@ pub unsafe fn remember(message: *mut Message, key: &QuestionKey, protocol: u8, i
     let mark = key.mark();
     // SAFETY: map elements. Whoever has exchanged the time of a place may write it and the question there.
     unsafe {
-        let first = first_place(mark);
-        let Some(places) = ASKED.get_ptr_mut(first / WAYS) else { return false };
-        let way = best_way(message, places, mark);
-        let (place, question) =
-            (places.cast::<Place>().add(way as usize), QUESTIONS.get_ptr_mut(first + way));
-        let Some(question) = question else { return false };
-        let seen = (&raw const (*place).time).read_volatile();
-        let is_others = seen != FREE && (*place).mark != mark;
+        let mut best = best_place(message, first_near(mark), mark);
+        if best.as_ref().is_some_and(|best| best.is_others(mark)) {
+            best = best_place(message, first_far(mark), mark);
+        }
+        let Some(best) = best else { return false };
+        let Some(question) = QUESTIONS.get_ptr_mut(best.index) else { return false };
+        let (place, seen, is_others) = (best.place, best.seen, best.is_others(mark));
         if seen == BUSY || !exchange(&raw mut (*place).time, seen, BUSY) {
             return false;
         }
@@ -63,7 +62,46 @@ pub unsafe fn remember(message: *mut Message, key: &QuestionKey, protocol: u8, i
         if is_others {
             count(Counter::QuestionInsertFailed as u32, 1);
         }
-        exchange(&raw mut (*place).time, BUSY, skb::now_exactly())
+        // What is busy is this run's alone, so that no exchange is needed. Whoever reads the question does so for its answer,
+        // to which this write is older by the way of the query and back.
+        (&raw mut (*place).time).write_volatile(skb::now_exactly());
+    }
+    true
+}
+
+/// A place, its index and the time it had.
+struct Best {
+    index: u32,
+    place: *mut Place,
+    seen: u64,
+}
+
+impl Best {
+    /// True when another question has it than the one with this mark.
+    ///
+    /// # Safety
+    ///
+    /// The place is a map element.
+    #[inline(always)]
+    unsafe fn is_others(&self, mark: u64) -> bool {
+        // SAFETY: by contract.
+        self.seen != FREE && unsafe { (*self.place).mark } != mark
+    }
+}
+
+/// The place that suits a question best, of those that begin with the first.
+///
+/// # Safety
+///
+/// As [`remember`].
+#[inline(always)]
+unsafe fn best_place(message: *mut Message, first: u32, mark: u64) -> Option<Best> {
+    let places = ASKED.get_ptr_mut(first / WAYS)?;
+    // SAFETY: by contract, and a map element.
+    unsafe {
+        let way = best_way(message, places, mark);
+        let place = places.cast::<Place>().add(way as usize);
+        Some(Best { index: first + way, place, seen: (&raw const (*place).time).read_volatile() })
     }
 }
 
@@ -145,13 +183,26 @@ pub unsafe fn find(message: *mut Message, transaction: u16) -> Option<Asked> {
             transaction,
         };
         let mark = key.mark();
-        let first = first_place(mark);
-        let places = ASKED.get_ptr_mut(first / WAYS)?;
+        let near = find_among(message, first_near(mark), &key, mark);
+        if near.is_some() { near } else { find_among(message, first_far(mark), &key, mark) }
+    }
+}
+
+/// The question of this key, where it has one of the places that begin with the first.
+///
+/// # Safety
+///
+/// As [`remember`].
+#[inline(always)]
+unsafe fn find_among(message: *mut Message, first: u32, key: &QuestionKey, mark: u64) -> Option<Asked> {
+    let places = ASKED.get_ptr_mut(first / WAYS)?;
+    // SAFETY: by contract; map elements. What is read of a question holds if its time is still the same at the exchange.
+    unsafe {
         let way = way_of(message, places, mark);
         let question = QUESTIONS.get_ptr(first + way)?;
         let place = places.cast::<Place>().add(way as usize);
         let since = (&raw const (*place).time).read_volatile();
-        let is_it = since != FREE && since != BUSY && (*question).key == key;
+        let is_it = since != FREE && since != BUSY && (*question).key == *key;
         is_it.then_some(Asked { place, question, since })
     }
 }
@@ -223,15 +274,15 @@ pub unsafe fn take(message: *mut Message, asked: &Asked, is_repeated: bool) -> b
 /// As [`best_way`].
 #[inline(always)]
 unsafe fn way_of(message: *mut Message, places: *const Places, mark: u64) -> u32 {
-    let mut found = 0;
     let mut way = 0;
+    // Questions take the first place that is free.
     while way < WAYS {
         // SAFETY: within the array.
         if unsafe { (*places.cast::<Place>().add(way as usize)).holds(mark) } {
-            found = way;
+            break;
         }
         way += 1;
     }
     // SAFETY: by contract.
-    unsafe { pass(message, found) }
+    unsafe { pass(message, way) }
 }

@@ -1,7 +1,7 @@
 //! The records of an answer: walked one by one, and the addresses among them noted. Owns where a record begins; never what
 //! an address opens.
 
-use super::{CLASS_IN, Found, HEADER, MAX_FOUND, Message, message, number16, octet, octets_at};
+use super::{Found, HEADER, MAX_FOUND, Message, message, number16, octet, octets_at};
 use crate::skb::{after, hide};
 use enforcer_common::abi::MAX_TTL;
 use enforcer_common::address::Address;
@@ -13,8 +13,11 @@ const MAX_STEPS: u32 = 2048;
 const FEW: u32 = 4;
 const STEPS: u32 = 12;
 
-const TYPE_A: u32 = 1;
-const TYPE_AAAA: u32 = 28;
+/// Type and class of the records that hold addresses (RFC 1035, section 3.2; RFC 3596), as they lie in a message.
+const A_IN: u32 = u32::from_ne_bytes([0, 1, 0, 1]);
+const AAAA_IN: u32 = u32::from_ne_bytes([0, 28, 0, 1]);
+/// A pointer to the name of the question, as nearly all owners are.
+const TO_QUESTION: u16 = u16::from_ne_bytes([0xc0, HEADER as u8]);
 
 /// Walks the answer section and notes its addresses; false when a record is not well formed.
 #[inline(always)]
@@ -65,15 +68,18 @@ fn walk_step(message: *mut Message) -> i32 {
         if offset >= length {
             return 2;
         }
-        let label = octet(message, offset);
-        if label != 0 && label < 64 {
-            (&raw mut (*message).offset).write_volatile(offset + 1 + label);
-            return 0;
+        let mut record = offset + 2;
+        if *octets_at(message, offset).cast::<u16>() != TO_QUESTION {
+            let label = octet(message, offset);
+            if label != 0 && label < 64 {
+                (&raw mut (*message).offset).write_volatile(offset + 1 + label);
+                return 0;
+            }
+            if label != 0 && (label < 0xc0 || !points_back(message, offset)) {
+                return 2;
+            }
+            record -= (label == 0) as u32;
         }
-        if label != 0 && (label < 0xc0 || !points_back(message, offset)) {
-            return 2;
-        }
-        let record = offset + if label == 0 { 1 } else { 2 };
         let data = record + Fixed::LENGTH;
         if data > length {
             return 2;
@@ -104,16 +110,11 @@ impl Fixed {
         unsafe { u16::from_be(*self.0.add(at).cast::<u16>()) as u32 }
     }
 
+    /// Type and class in one, as they lie in the message.
     #[inline(always)]
     unsafe fn kind(&self) -> u32 {
         // SAFETY: by the type.
-        unsafe { self.number16(0) }
-    }
-
-    #[inline(always)]
-    unsafe fn class(&self) -> u32 {
-        // SAFETY: by the type.
-        unsafe { self.number16(2) }
+        unsafe { *self.0.cast::<u32>() }
     }
 
     #[inline(always)]
@@ -166,8 +167,9 @@ unsafe fn points_back(message: *mut Message, offset: u32) -> bool {
 unsafe fn note_address(message: *mut Message, fixed: &Fixed) -> bool {
     // SAFETY: the map element of this CPU; the index is masked to the array.
     unsafe {
-        let is_v6 = fixed.kind() == TYPE_AAAA;
-        if fixed.class() != CLASS_IN || !(fixed.kind() == TYPE_A || is_v6) {
+        let kind = fixed.kind();
+        let is_v6 = kind == AAAA_IN;
+        if kind != A_IN && !is_v6 {
             return true;
         }
         if fixed.data_length() != if is_v6 { 16 } else { 4 } {

@@ -1,10 +1,10 @@
 //! Tells userspace of DNS messages. Owns the header of their event and the counting of what became of them.
 
-use super::{MASK, Message, NANOSECONDS, find, message, question};
+use super::{MASK, Message, find, question};
 use crate::events::{QUIETLY, count};
 use crate::maps::{EVENTS, SETTINGS};
 use crate::skb::{self, hide};
-use crate::work::work;
+use crate::work::{Work, work};
 use aya_ebpf::helpers::bpf_ringbuf_output;
 use enforcer_common::abi::Counter;
 use enforcer_common::address::Address;
@@ -14,8 +14,9 @@ use enforcer_common::event::{DnsEvent, DnsOutcome, Kind};
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn dns_tell_refused() -> u32 {
-    let Some(message) = message() else { return 0 };
-    head(message);
+    let Some(work) = work() else { return 0 };
+    head(work);
+    let message = &raw mut work.message;
     if let Some(asked) = find(message) {
         // SAFETY: the map element of this CPU.
         unsafe { question::take(message, &asked, false) };
@@ -24,15 +25,16 @@ pub extern "C" fn dns_tell_refused() -> u32 {
     1
 }
 
-/// Writes the header of the message's event.
+/// Writes the header of the event of the message in memory.
 #[inline(always)]
-pub fn head(message: *mut Message) {
-    let (Some(work), Some(settings)) = (work(), SETTINGS.get(0)) else { return };
-    let (flow, key) = (&work.flow, &work.key);
+pub fn head(work: &mut Work) {
+    let Some(settings) = SETTINGS.get(0) else { return };
+    let now = work.second_of(work.flow.last_seen);
+    let (flow, key, message) = (&work.flow, &work.key, &raw mut work.message);
     // SAFETY: the map element of this CPU.
     unsafe {
         (*message).slot = flow.slot;
-        (*message).now = (flow.last_seen / NANOSECONDS) as u32;
+        (*message).now = now;
         (*message).min_ttl = settings.min_ttl;
         (*message).grace = settings.grace;
         // Field by field: the header does not fit the stack beside the rest.

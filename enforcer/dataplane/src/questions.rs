@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::sys::{Mapped, Store};
 use enforcer_common::abi::map;
 use enforcer_common::question::{
-    BUSY, FREE, Place, Places, QUESTION_NAME, Question, QuestionKey, WAYS, first_place,
+    BUSY, FREE, Place, Places, QUESTION_NAME, Question, QuestionKey, WAYS, first_far, first_near,
 };
 use std::io;
 use std::net::IpAddr;
@@ -29,7 +29,8 @@ impl Questions {
     /// The question of this key, where it stands and when it was asked, nanoseconds of the monotonic clock.
     pub(crate) fn find(&self, key: &QuestionKey) -> io::Result<Option<Pending>> {
         let mark = key.mark();
-        for index in (first_place(mark)..).take(WAYS as usize) {
+        let places = |first: u32| first..first + WAYS;
+        for index in places(first_near(mark)).chain(places(first_far(mark))) {
             let Some(Place { time: asked, .. }) = self.places.get(index).filter(|place| place.holds(mark))
             else {
                 continue;

@@ -24,8 +24,8 @@ const ROOM: usize = 6 << 20;
 const LONG_LINE: usize = 1 << 20;
 /// Octets of them that lines of flows that passed may take: refusals are worth more.
 const ROOM_OF_PASSED: usize = ROOM / 4 * 3;
-/// Octets that are worth waking the writer in the middle of a turn.
-const WORTHWHILE: usize = 64 << 10;
+/// Octets that are worth waking the writer in the middle of a turn: to wake it costs more than a thousand lines.
+const WORTHWHILE: usize = 1 << 20;
 
 /// Where records are logged.
 #[derive(Debug)]

@@ -214,14 +214,16 @@ impl Reader {
         let Some(held) = Held::read(frame) else { return };
         let now = monotonic_ns();
         let Some((interface, endpoint)) = self.endpoint(Address::from(held.to), now) else { return };
-        for whole in self.assembler.take(&held, interface, now, &self.maps.streams) {
-            let (outcome, event) = read::answer(&self.maps, &mut self.names, &endpoint, whole);
+        let wholes = self.assembler.take(&held, interface, now, &self.maps.streams);
+        let read = |whole| read::answer(&self.maps, &mut self.names, &endpoint, whole);
+        let answers: Vec<_> = wholes.into_iter().map(read).collect();
+        if self.wire.send(interface, frame).is_err() {
+            self.totals.unsent.fetch_add(1, Ordering::Relaxed);
+        }
+        for (outcome, event) in answers {
             self.totals.answers[outcome as usize].fetch_add(1, Ordering::Relaxed);
             // Nobody listens while the process ends.
             let _ = self.tell.send(event);
-        }
-        if self.wire.send(interface, frame).is_err() {
-            self.totals.unsent.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -84,7 +84,11 @@ fn judge(
         return Ok(DnsOutcome::ServerError);
     }
     let settings = maps.settings.get(0).unwrap_or(Settings::DEFAULT);
-    header.name_class = names.class_of(maps, &settings, &question.text)?;
+    header.name_class = if asked.name_swaps == settings.name_swaps {
+        asked.name_class
+    } else {
+        names.class_of(maps, &settings, &question.text)?
+    };
     let Some(found) = addresses(&question.message) else { return Ok(DnsOutcome::Malformed) };
     if header.name_class == 0 || found.is_empty() {
         return Ok(DnsOutcome::Nothing);

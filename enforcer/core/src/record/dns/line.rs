@@ -110,7 +110,7 @@ impl Lines {
         };
         if let Some(code) = code {
             line.extend_from_slice(b",\"rcode\":");
-            push_json(&code, line);
+            push_code(code, line);
         }
         if let Some(message) = message.filter(|_| is_answered) {
             self.push_answers(&message, name, line);
@@ -180,6 +180,14 @@ impl Lines {
             line.extend_from_slice(&digits[..length]);
         }
         line.push(b'Z');
+    }
+}
+
+fn push_code(code: ResponseCode, line: &mut Vec<u8>) {
+    match code {
+        ResponseCode::NOERROR => line.extend_from_slice(b"\"NOERROR\""),
+        ResponseCode::NXDOMAIN => line.extend_from_slice(b"\"NXDOMAIN\""),
+        other => push_json(&other, line),
     }
 }
 

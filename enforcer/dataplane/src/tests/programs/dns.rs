@@ -10,6 +10,7 @@ use crate::{Program, TestPacket, Unanswered, monotonic_ns};
 use enforcer_common::abi::{ANSWER_SECONDS, COUNTERS, Counter};
 use enforcer_common::event::DnsOutcome;
 use enforcer_common::policy::Mode;
+use enforcer_common::question::NEAR;
 use enforcer_core::fqdn::automaton::{self, Names};
 use enforcer_core::plan::Plan;
 use hickory_proto::op::{Message, ResponseCode};
@@ -265,6 +266,22 @@ fn an_answer_counts_under_the_names_in_force_when_it_comes() {
     lab.dataplane.apply(&with_names(compiled(&["other.example"]))).expect("the plan fits");
     assert_eq!(tell(&mut lab, &reply), Some(DnsOutcome::Nothing));
     assert!(learned(&lab).is_empty());
+}
+
+#[test]
+fn more_questions_than_there_are_near_places_are_answered_in_any_order() {
+    let mut lab = lab();
+    let asked: Vec<_> = (0..8 * NEAR as u16).map(|id| question(id, NAMED, RecordType::A)).collect();
+    lab.counters_moved();
+    for question in &asked {
+        workload_asks(&mut lab, &octets(question));
+    }
+    assert_eq!(lab.counters_moved(), BTreeMap::new(), "none took the place of another");
+    for question in asked.iter().rev() {
+        let reply = octets(&answer(question, vec![record(NAMED, 60, address("203.0.113.1"))]));
+        assert_eq!(tell(&mut lab, &reply), Some(DnsOutcome::Learned), "{}", question.metadata.id);
+    }
+    assert_eq!(lab.dataplane.unanswered(u64::MAX).expect("maps can be read"), []);
 }
 
 #[test]
