@@ -5,6 +5,8 @@ use std::error::Error;
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let files = protox::compile(["observer/observer.proto", "peer/peer.proto"], ["proto"])?;
-    tonic_prost_build::configure().build_client(false).compile_fds(files)?;
+    // Its octets are written without it.
+    let (answer, octets) = (".observer.GetFlowsResponse", "crate::telemetry::observer::answer::Answer");
+    tonic_prost_build::configure().build_client(false).extern_path(answer, octets).compile_fds(files)?;
     Ok(())
 }

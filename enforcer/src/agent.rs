@@ -23,6 +23,7 @@ pub mod log;
 pub mod metrics;
 pub mod moment;
 pub mod names;
+pub mod pause;
 pub mod plugin;
 pub mod pods;
 pub mod processes;
@@ -51,7 +52,7 @@ use enforcer_k8s::client::Client;
 use enforcer_k8s::index::Index;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::api::server::Listener;
 use crate::cni::install;
@@ -61,6 +62,7 @@ use bounds::Bounds;
 use find::Finder;
 use kernel::{Kernel, Links};
 use moment::Moment;
+use pause::Timer;
 use pods::Pods;
 use resolvers::Trust;
 use source::Source;
@@ -210,7 +212,6 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     let tree = watch::start(&wake, options.source.root())?;
     tree.watch(worker.reload(&Moment::now()));
     announce(&worker);
-    worker.attach_sockets();
     let worker = Rc::new(RefCell::new(worker));
     let node = options.node.as_str().into();
     let records = worker.borrow().books.records.records().clone();
@@ -219,7 +220,7 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     if let Some(metrics) = metrics {
         spawn_local(metrics.serve(Rc::clone(&worker)));
     }
-    turn(&worker, inbox, &tree).await;
+    turn(&worker, inbox, &tree).await?;
     worker.borrow_mut().catch_up(&Moment::now());
     worker.borrow_mut().books.close(&Moment::now());
     tokio::time::sleep(FAREWELL).await;
@@ -292,8 +293,8 @@ async fn turn<K: Kernel, L: Links>(
     worker: &Rc<RefCell<Worker<K, L>>>,
     mut inbox: mpsc::Receiver<Wake>,
     tree: &watch::Tree,
-) {
-    let mut pause = BUSY;
+) -> anyhow::Result<()> {
+    let (mut pause, timer) = (BUSY, Timer::new()?);
     let mut next_sweep = Instant::now() + SWEEP;
     let mut next_look = Instant::now();
     loop {
@@ -311,6 +312,7 @@ async fn turn<K: Kernel, L: Links>(
             next_sweep = Instant::now() + SWEEP;
         }
         worker.borrow_mut().books.turn(&Moment::now());
+        worker.borrow_mut().attach_sockets(&Moment::now());
         if Instant::now() >= next_look && worker.borrow().awaits_pods(&Moment::now()) {
             tree.watch(worker.borrow_mut().reload(&Moment::now()));
             next_look = Instant::now() + LOOK;
@@ -320,12 +322,19 @@ async fn turn<K: Kernel, L: Links>(
         if pause.is_zero() {
             tokio::task::yield_now().await;
         }
-        match timeout(pause, inbox.recv()).await {
-            Err(_) => {}
-            Ok(Some(Wake::Source)) => tree.watch(worker.borrow_mut().reread(&Moment::now())),
-            Ok(Some(Wake::Log)) => worker.borrow().reopen_log(),
-            Ok(Some(Wake::Links)) => tree.watch(worker.borrow_mut().reload(&Moment::now())),
-            Ok(Some(Wake::Stop) | None) => return,
+        let wake = tokio::select! {
+            biased;
+            wake = inbox.recv() => wake,
+            waited = timer.wait(pause) => {
+                waited.context("failed to wait for the next turn")?;
+                continue;
+            }
+        };
+        match wake {
+            Some(Wake::Source) => tree.watch(worker.borrow_mut().reread(&Moment::now())),
+            Some(Wake::Log) => worker.borrow().reopen_log(),
+            Some(Wake::Links) => tree.watch(worker.borrow_mut().reload(&Moment::now())),
+            Some(Wake::Stop) | None => return Ok(()),
         }
     }
 }

@@ -380,6 +380,9 @@ pub struct SocketsStatus {
     /// The control group whose processes they see; absent where they are attached nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<PathBuf>,
+    /// Since when this agent's programs are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
     /// Why they are not attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,

@@ -3,7 +3,7 @@
 
 pub mod cef;
 pub mod otlp;
-mod protobuf;
+pub mod protobuf;
 pub mod syslog;
 
 use enforcer_common::verdict::Verdict;

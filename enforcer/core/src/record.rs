@@ -6,6 +6,8 @@ pub mod aggregate;
 pub mod assemble;
 pub mod dns;
 pub mod flags;
+mod json;
+pub mod line;
 pub mod process;
 pub mod text;
 

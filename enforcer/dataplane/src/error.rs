@@ -140,6 +140,9 @@ pub enum Error {
     /// The events were taken before.
     #[error("failed to take the events: they have a reader already")]
     EventsTaken,
+    /// The maps of an earlier version are still in force.
+    #[error("no policy is in force in this version's maps yet")]
+    NotInForce,
 }
 
 impl Error {

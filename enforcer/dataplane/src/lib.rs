@@ -44,7 +44,7 @@ pub use hold::{HeldTotals, Holding};
 pub use learn::LearnedAddress;
 pub use options::{Capacities, HookChoice, Options};
 pub use questions::Unanswered;
-pub use sockets::{SocketError, group_root};
+pub use sockets::{SocketError, SocketTask, group_root};
 pub use status::{Adopted, Attachment};
 pub use sweep::{End, Sweep};
 pub use sync::Applied;

@@ -153,6 +153,20 @@ pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// The object over the maps that are pinned in a directory; those that are not there are made.
+pub(crate) fn create(maps_at: &Path, capacities: &Capacities) -> Result<Ebpf, Error> {
+    let mut loader = EbpfLoader::new();
+    // No relocation against the kernel's own types is needed: its BTF would be 5 MiB to parse for nothing.
+    loader.btf(None);
+    for layout in layouts(capacities) {
+        loader.map_max_entries(layout.name, layout.entries);
+        loader.map_pin_path(layout.name, maps_at.join(layout.name));
+    }
+    loader.load(OBJECT).map_err(|source| {
+        feature::explain("create the maps").unwrap_or_else(|| Error::Load(Box::new(source)))
+    })
+}
+
 fn origin(directory: &Path, layouts: &[Layout]) -> Origin {
     let settings = directory.join(map::SETTINGS);
     if !layouts.iter().any(|layout| directory.join(layout.name).exists()) {
@@ -177,17 +191,4 @@ fn fresh_directory(path: &Path) -> Result<PathBuf, Error> {
         remove(&path.join(name))?;
     }
     Ok(path.to_owned())
-}
-
-fn create(maps_at: &Path, capacities: &Capacities) -> Result<Ebpf, Error> {
-    let mut loader = EbpfLoader::new();
-    // No relocation against the kernel's own types is needed: its BTF would be 5 MiB to parse for nothing.
-    loader.btf(None);
-    for layout in layouts(capacities) {
-        loader.map_max_entries(layout.name, layout.entries);
-        loader.map_pin_path(layout.name, maps_at.join(layout.name));
-    }
-    loader.load(OBJECT).map_err(|source| {
-        feature::explain("create the maps").unwrap_or_else(|| Error::Load(Box::new(source)))
-    })
 }

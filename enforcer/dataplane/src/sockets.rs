@@ -6,7 +6,10 @@
 use crate::attach::Links;
 use crate::dataplane::Dataplane;
 use crate::error::Error;
+use crate::load::Origin;
+use crate::options::Capacities;
 use crate::{feature, load, sys};
+use aya::Ebpf;
 use aya::programs::links::{FdLink, LinkError};
 use aya::programs::{CgroupAttachMode, CgroupSockAddr, Program, ProgramError};
 use enforcer_common::abi::{map, program};
@@ -87,30 +90,64 @@ fn root_in(text: &str) -> Option<PathBuf> {
     mount.split(' ').nth(4).map(PathBuf::from)
 }
 
-impl Dataplane {
-    /// Attaches the programs at the sockets of all processes below a control group, or gives those that an earlier process
+/// What attaches the programs at sockets. The verifier takes its time with them: whoever has other things to do leaves this
+/// to another thread. It has an object of its own, over the maps that are pinned, and nothing of it stays.
+#[derive(Debug)]
+pub struct SocketTask {
+    maps_at: PathBuf,
+    capacities: Capacities,
+    links: Links,
+    group: PathBuf,
+}
+
+impl SocketTask {
+    /// Attaches the programs at the sockets of all processes below the control group, or gives those that an earlier process
     /// attached the new ones. Whom they judge is told by [`Dataplane::set_namespaces`].
     ///
     /// # Errors
     ///
     /// Then none is attached, and what is refused is refused at the interface.
-    pub fn attach_sockets(&mut self, group: &Path) -> Result<(), SocketError> {
-        let failed = |attempt| move |source| SocketError::Group { attempt, path: group.to_owned(), source };
-        let directory = File::open(group).map_err(failed("open"))?;
+    pub fn attach(self) -> Result<(), SocketError> {
+        let Self { maps_at, capacities, links, group } = self;
+        let failed = |attempt| {
+            let path = group.clone();
+            move |source| SocketError::Group { attempt, path, source }
+        };
+        let directory = File::open(&group).map_err(failed("open"))?;
         let number = directory.metadata().map_err(failed("examine"))?.ino();
-        load_programs(self)?;
+        let mut object = load::create(&maps_at, &capacities)?;
+        load_programs(&mut object)?;
         let names = PROGRAMS.map(|program| format!("{PREFIX}-{number}-{program}"));
-        give_up(&self.links, |name| !names.iter().any(|wanted| wanted == name))?;
+        give_up(&links, |name| !names.iter().any(|wanted| wanted == name))?;
         for (program, name) in PROGRAMS.into_iter().zip(&names) {
-            let pin = self.links.directory().join(name);
-            let attached = attach(find(self, program)?, &pin, &directory);
+            let attached = attach(find(&mut object, program)?, &links.directory().join(name), &directory);
             if let Err(source) = attached {
-                give_up(&self.links, |_| true)?;
-                return Err(SocketError::Attach { program, path: group.to_owned(), source });
+                give_up(&links, |_| true)?;
+                return Err(SocketError::Attach { program, path: group, source });
             }
         }
+        drop(object);
         sys::give_back_memory();
         Ok(())
+    }
+}
+
+impl Dataplane {
+    /// What attaches the programs at the sockets of all processes below a control group, once it is run.
+    ///
+    /// # Errors
+    ///
+    /// While the maps of an earlier version are in force: a plan makes an end of that.
+    pub fn sockets(&self, group: &Path) -> Result<SocketTask, Error> {
+        if let Origin::Beside(_) = self.origin {
+            return Err(Error::NotInForce);
+        }
+        Ok(SocketTask {
+            maps_at: self.options.pin_directory.clone(),
+            capacities: self.options.capacities,
+            links: self.links.clone(),
+            group: group.to_owned(),
+        })
     }
 
     /// Takes the programs away from all sockets.
@@ -149,10 +186,9 @@ impl Dataplane {
 }
 
 /// Passes the programs through the verifier, side by side; those that did are left alone.
-fn load_programs(dataplane: &mut Dataplane) -> Result<(), SocketError> {
+fn load_programs(object: &mut Ebpf) -> Result<(), SocketError> {
     let named = |(found, program)| Some((*PROGRAMS.iter().find(|name| **name == found)?, program));
-    let programs: Vec<(&'static str, &mut Program)> =
-        dataplane.object.programs_mut().filter_map(named).collect();
+    let programs: Vec<(&'static str, &mut Program)> = object.programs_mut().filter_map(named).collect();
     std::thread::scope(|scope| {
         let running: Vec<_> = programs
             .into_iter()
@@ -173,8 +209,8 @@ fn load_program(name: &'static str, program: &mut Program) -> Result<(), SocketE
     }
 }
 
-fn find<'a>(dataplane: &'a mut Dataplane, name: &'static str) -> Result<&'a mut CgroupSockAddr, Error> {
-    let found = dataplane.object.program_mut(name).and_then(|program| program.try_into().ok());
+fn find<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut CgroupSockAddr, Error> {
+    let found = object.program_mut(name).and_then(|program| program.try_into().ok());
     found.ok_or(Error::Object(name))
 }
 

@@ -66,7 +66,7 @@ impl Aggregation {
         if !self.options.is_for(record.verdict) {
             self.single += 1;
             if let Some(log) = log {
-                log.append(record.verdict.passes(), &**record);
+                log.append_record(record);
             }
             self.told.flow(Summary::One(Arc::clone(record)));
             return;

@@ -204,7 +204,7 @@ impl Books {
         let record = Arc::new(record);
         match (&mut self.aggregation, &mut self.log) {
             (Some(aggregation), log) => aggregation.take(&record, now, log.as_mut()),
-            (None, Some(log)) => log.append(record.verdict.passes(), &*record),
+            (None, Some(log)) => log.append_record(&record),
             (None, None) => {}
         }
         self.records.flow(record);

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use enforcer_common::policy::SocketPlace;
@@ -16,7 +17,7 @@ use enforcer_dataplane::{
     HeldTotals, Hook, LearnedWalk, Overflow, SocketError, Sweep, Unanswered,
 };
 
-use super::kernel::{Kernel, Links};
+use super::kernel::{Attaching, Kernel, Links};
 
 /// A kernel in memory. Endpoints are numbered 100 and up in the order of workloads.
 #[derive(Debug, Default)]
@@ -37,7 +38,7 @@ pub(crate) struct FakeKernel {
     /// Workloads' places by the cookies of the network namespaces whose sockets are judged.
     pub(crate) namespaces: BTreeMap<u64, SocketPlace>,
     /// Where the programs at sockets are attached.
-    pub(crate) sockets_at: Option<PathBuf>,
+    pub(crate) sockets_at: Arc<Mutex<Option<PathBuf>>>,
     /// Plans no longer fit.
     pub(crate) is_full: bool,
     pub(crate) released: usize,
@@ -119,15 +120,18 @@ impl Kernel for FakeKernel {
         self.resolvers = resolvers.to_vec();
         Ok(())
     }
-    fn attach_sockets(&mut self, group: &Path) -> Result<(), SocketError> {
-        if !group.is_absolute() {
-            return Err(SocketError::NoHierarchy);
-        }
-        self.sockets_at = Some(group.to_owned());
-        Ok(())
+    fn sockets(&self, group: &Path) -> Result<Attaching, Error> {
+        let (group, at) = (group.to_owned(), Arc::clone(&self.sockets_at));
+        Ok(Box::new(move || {
+            if !group.is_absolute() {
+                return Err(SocketError::NoHierarchy);
+            }
+            *at.lock().expect("nobody panics with it") = Some(group);
+            Ok(())
+        }))
     }
     fn detach_sockets(&mut self) -> Result<(), Error> {
-        self.sockets_at = None;
+        *self.sockets_at.lock().expect("nobody panics with it") = None;
         Ok(())
     }
     fn set_namespaces(&mut self, namespaces: &BTreeMap<u64, SocketPlace>) -> Result<(), Error> {

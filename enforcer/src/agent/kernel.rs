@@ -17,6 +17,9 @@ use enforcer_dataplane::{
     Unanswered,
 };
 
+/// Attaches the programs at sockets, on whatever thread.
+pub type Attaching = Box<dyn FnOnce() -> Result<(), SocketError> + Send>;
+
 /// The kernel side of one node; the methods are those of [`Dataplane`] and [`EventReader`]. A sweep hands over the events
 /// that come meanwhile.
 #[expect(missing_docs, reason = "documented at Dataplane")]
@@ -32,7 +35,7 @@ pub trait Kernel {
     fn apply(&mut self, plan: &Plan) -> Result<Applied, ApplyError>;
     fn follow(&mut self, plan: &Plan, delta: &Delta) -> Result<Applied, ApplyError>;
     fn set_resolvers(&mut self, resolvers: &[IpAddr]) -> Result<(), Error>;
-    fn attach_sockets(&mut self, group: &Path) -> Result<(), SocketError>;
+    fn sockets(&self, group: &Path) -> Result<Attaching, Error>;
     fn detach_sockets(&mut self) -> Result<(), Error>;
     fn set_namespaces(&mut self, namespaces: &BTreeMap<u64, SocketPlace>) -> Result<(), Error>;
     fn learn(&mut self, workload: &WorkloadId, address: IpAddr, class: u32, expiry: u32)
@@ -144,8 +147,9 @@ impl Kernel for Host {
     fn set_resolvers(&mut self, resolvers: &[IpAddr]) -> Result<(), Error> {
         self.dataplane.set_resolvers(resolvers)
     }
-    fn attach_sockets(&mut self, group: &Path) -> Result<(), SocketError> {
-        self.dataplane.attach_sockets(group)
+    fn sockets(&self, group: &Path) -> Result<Attaching, Error> {
+        let task = self.dataplane.sockets(group)?;
+        Ok(Box::new(move || task.attach()))
     }
     fn detach_sockets(&mut self) -> Result<(), Error> {
         self.dataplane.detach_sockets()

@@ -13,13 +13,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use enforcer_core::record::Record;
+use enforcer_core::record::line::Lines;
 use serde::Serialize;
 
 use file::Output;
 pub use file::Rotation;
 
 /// Octets that wait for the writer at most: more lines than the kernel's ring buffer has events.
-const ROOM: usize = 6 << 20;
+const ROOM: usize = 24 << 20;
 /// Octets of a line for which there is still room then.
 const LONG_LINE: usize = 1 << 20;
 /// Octets of them that lines of flows that passed may take: refusals are worth more.
@@ -31,6 +33,7 @@ const WORTHWHILE: usize = 1 << 20;
 #[derive(Debug)]
 pub struct FlowLog {
     path: PathBuf,
+    lines: Lines,
     shared: Arc<Shared>,
 }
 
@@ -72,7 +75,14 @@ impl FlowLog {
         shared.lock().waiting.reserve_exact(ROOM + LONG_LINE);
         let (theirs, place) = (Arc::clone(&shared), path.to_owned());
         thread::Builder::new().name("flow-log".to_owned()).spawn(move || theirs.write(output, &place))?;
-        Ok(Self { path: path.to_owned(), shared })
+        Ok(Self { path: path.to_owned(), lines: Lines::default(), shared })
+    }
+
+    /// Appends a flow record, as [`Self::append`] does.
+    pub fn append_record(&mut self, record: &Record) {
+        let mut lines = std::mem::take(&mut self.lines);
+        self.append_line(record.verdict.passes(), |line| lines.write(record, line));
+        self.lines = lines;
     }
 
     /// Appends a record; drops and counts it when there is no room, which is less for what `passed`. Never waits for the
@@ -213,8 +223,6 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-
-    use enforcer_core::record::Record;
 
     use super::*;
     use crate::testing::record;

@@ -1,12 +1,15 @@
 //! Which server each flow asked for by TLS, from the event that tells it until the flow's end. Owns the bound on how many
 //! are kept; never decides.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use enforcer_common::abi::capacity;
 use enforcer_common::flow::FlowKey;
 use enforcer_core::record::Event;
+
+/// Asked for every record, and most have none.
+type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::quality::RandomState>;
 
 /// Names that are kept: as many as the kernel keeps.
 const MOST: usize = capacity::HELLOS as usize;

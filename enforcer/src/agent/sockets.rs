@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
 use enforcer_common::address::Address;
 use enforcer_common::policy::SocketPlace;
 use enforcer_dataplane::group_root;
 
 use super::kernel::{Kernel, Links};
+use super::moment::Moment;
 use super::worker::Worker;
 use crate::api::SocketsStatus;
 use enforcer_core::causes::chain;
@@ -39,6 +41,9 @@ impl FromStr for Choice {
     }
 }
 
+/// Where the programs are attached, or why they are not.
+type Attached = Result<PathBuf, String>;
+
 /// What is known of the programs at sockets.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
@@ -46,30 +51,36 @@ pub(super) struct Sockets {
     pub(super) status: SocketsStatus,
     /// What the kernel was told, by the cookies of network namespaces.
     told: Option<BTreeMap<u64, SocketPlace>>,
+    /// True once they are to be attached.
+    has_begun: bool,
+    /// What will have come of it.
+    attaching: Option<Receiver<Attached>>,
 }
 
 impl<K: Kernel, L: Links> Worker<K, L> {
-    /// Attaches the programs where the options say. Once policy is in force: whatever they refuse is refused anyway.
-    pub fn attach_sockets(&mut self) {
-        self.sockets.status = match self.try_sockets() {
-            Ok(group) => {
-                tracing::debug!(group = %group.display(), "refused connects fail at once");
-                SocketsStatus { group: Some(group), problem: None }
+    /// Has the programs attached where the options say, on a thread of their own, once policy is in force: whatever they
+    /// refuse is refused anyway. To be called until it is known what came of it; never waits.
+    pub fn attach_sockets(&mut self, now: &Moment) {
+        let is_chosen = self.options.sockets != Choice::Nowhere;
+        if !self.sockets.has_begun && (self.force.applied.is_some() || !is_chosen) {
+            self.sockets.has_begun = true;
+            match self.begin_sockets() {
+                Ok(attaching) => self.sockets.attaching = Some(attaching),
+                Err(problem) => self.note_sockets(Err(problem), now),
             }
-            Err(problem) => {
-                let is_chosen = self.options.sockets == Choice::Nowhere;
-                if !is_chosen {
-                    tracing::warn!(
-                        error = problem,
-                        "refused connects wait for their timeout, and records name no process"
-                    );
-                }
-                SocketsStatus { group: None, problem: Some(problem) }
-            }
-        };
+        }
+        let attached = self.sockets.attaching.as_ref().and_then(|attaching| match attaching.try_recv() {
+            Ok(attached) => Some(attached),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err("the thread that attaches them failed".to_owned())),
+        });
+        if let Some(attached) = attached {
+            self.sockets.attaching = None;
+            self.note_sockets(attached, now);
+        }
     }
 
-    fn try_sockets(&mut self) -> Result<PathBuf, String> {
+    fn begin_sockets(&mut self) -> Result<Receiver<Attached>, String> {
         let group = match &self.options.sockets {
             Choice::Found => group_root().map_err(|error| chain(&error))?,
             Choice::At(group) => group.clone(),
@@ -78,8 +89,34 @@ impl<K: Kernel, L: Links> Worker<K, L> {
                 return Err("--cgroup none".to_owned());
             }
         };
-        self.kernel.attach_sockets(&group).map_err(|error| chain(&error))?;
-        Ok(group)
+        let attach = self.kernel.sockets(&group).map_err(|error| chain(&error))?;
+        let (tell, told) = channel();
+        let run = move || {
+            let attached = attach().map(|()| group).map_err(|error| chain(&error));
+            // Nobody listens any more when the agent ends.
+            let _ = tell.send(attached);
+        };
+        let thread = std::thread::Builder::new().name("sockets".to_owned()).spawn(run);
+        thread.map_err(|error| format!("failed to start a thread: {error}"))?;
+        Ok(told)
+    }
+
+    fn note_sockets(&mut self, attached: Attached, now: &Moment) {
+        self.sockets.status = match attached {
+            Ok(group) => {
+                tracing::info!(group = %group.display(), "refused connects fail at once");
+                SocketsStatus { group: Some(group), since: Some(now.wall), problem: None }
+            }
+            Err(problem) => {
+                if self.options.sockets != Choice::Nowhere {
+                    tracing::warn!(
+                        error = problem,
+                        "refused connects wait for their timeout, and records name no process"
+                    );
+                }
+                SocketsStatus { group: None, since: None, problem: Some(problem) }
+            }
+        };
     }
 
     /// Tells the kernel whose sockets are whose.

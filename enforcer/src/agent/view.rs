@@ -1,7 +1,7 @@
 //! What flow records are joined from, as of the plan in force: workloads by interface and address, this node's
 //! addresses, rules by number. Follows every plan; never changes in between.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -19,6 +19,9 @@ use super::follow::{Follower, Settled};
 use super::moment::seconds;
 use super::names::Names;
 use super::processes::Processes;
+
+/// Asked for every record; keys are what the cluster hands out.
+type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
 
 /// A workload, its identity and its zone.
 type Known = (Arc<Workload>, u32, Option<Arc<str>>);

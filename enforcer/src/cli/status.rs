@@ -114,9 +114,11 @@ fn guarded(page: &mut Page, status: &Status) {
 fn sockets(page: &mut Page, status: &Status) {
     page.title("Sockets");
     let why = status.sockets.problem.as_deref().unwrap_or("the programs are not attached yet");
+    let since = status.sockets.since.map_or_else(String::new, |since| format!(", since {since:.0}"));
     match &status.sockets.group {
         Some(group) => {
-            page.item(format_args!("refused connects of processes below {} fail at once", group.display()));
+            let group = group.display();
+            page.item(format_args!("refused connects of processes below {group} fail at once{since}"));
         }
         None => page.item(format_args!("refused connects wait for their timeout: {why}")),
     }

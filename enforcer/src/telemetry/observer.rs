@@ -2,6 +2,7 @@
 //! for this node, and on a port for clients that show a certificate. Owns the thread it runs on and its listeners; never
 //! holds the agent's loop up: it reads the shared records, and clients that are too slow miss some.
 
+pub mod answer;
 pub mod convert;
 pub mod filter;
 pub mod flows;

@@ -26,6 +26,7 @@ use crate::telemetry::records::{Item, Kinds, Numbers};
 mod aggregation;
 mod dns;
 mod guards;
+mod sockets;
 
 const NAMESPACE: &str =
     "apiVersion: v1\nkind: Namespace\nmetadata: {name: update, labels: {enforcer.dev/mode: MODE}}\n";

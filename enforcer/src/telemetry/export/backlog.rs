@@ -12,7 +12,7 @@ use super::counts::{Counts, Place};
 use super::spool::Spool;
 
 /// Octets of payloads that wait in memory at most.
-pub const MEMORY: usize = 8 << 20;
+pub const MEMORY: usize = 16 << 20;
 
 /// Waiting batches, oldest first: those in memory, then those on disk.
 #[derive(Debug)]

@@ -59,6 +59,11 @@ impl Filters {
         Ok(Self { wanted: compile(whitelist, "whitelist")?, unwanted: compile(blacklist, "blacklist")? })
     }
 
+    /// True when every flow is wanted.
+    pub fn is_empty(&self) -> bool {
+        self.wanted.is_empty() && self.unwanted.is_empty()
+    }
+
     /// True when the flow is wanted.
     pub fn matches(&self, flow: &Flow) -> bool {
         let is_wanted = self.wanted.is_empty() || self.wanted.iter().any(|filter| filter.matches(flow));

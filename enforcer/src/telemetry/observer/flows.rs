@@ -2,20 +2,30 @@
 //! what the client missed. It is pulled: a client that does not read costs nothing but what it misses.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
+use enforcer_core::export::protobuf::{message, octets};
 use jiff::Timestamp;
+use prost::Message as _;
+use prost::bytes::Bytes;
 use tonic::Status;
 
+use super::answer::Answer;
 use super::convert::{self, Origin};
 use super::filter::Filters;
 use super::mask::Mask;
 use super::wire::flow::{LostEvent, LostEventSource};
-use super::wire::observer::get_flows_response::ResponseTypes;
-use super::wire::observer::{GetFlowsRequest, GetFlowsResponse};
+use super::wire::observer::GetFlowsRequest;
 use crate::telemetry::records::{Consumer, Item, Kinds, Numbers, Reader, Records};
 
 /// Records looked at before others have their turn; as many flows may wait for a client that does not read.
-const BATCH: usize = 64;
+const BATCH: usize = 256;
+
+/// Fields of an answer, by the numbers of `proto/observer/observer.proto`.
+const FLOW: u32 = 1;
+const LOST_EVENTS: u32 = 3;
+const NODE_NAME: u32 = 1000;
+const TIME: u32 = 1001;
 
 /// The stream of one request.
 pub struct Flows {
@@ -28,9 +38,17 @@ pub struct Flows {
     /// How many flows are still wanted of a stream that does not follow.
     left: Option<u64>,
     lost_by_kernel: u64,
-    ready: VecDeque<GetFlowsResponse>,
+    written: Written,
+    ready: VecDeque<Answer>,
     batch: Vec<Item>,
     is_over: bool,
+}
+
+/// Answers that were written, in a row, and where each of them lies.
+#[derive(Default)]
+struct Written {
+    octets: Vec<u8>,
+    places: Vec<Range<usize>>,
 }
 
 /// A request that was understood.
@@ -66,6 +84,11 @@ impl Request {
         })
     }
 
+    /// True when every flow is wanted, and all of it.
+    fn takes_all(&self) -> bool {
+        self.filters.is_empty() && self.mask.is_whole()
+    }
+
     fn is_in_time(&self, item: &Item) -> bool {
         let time = item.time();
         self.since.is_none_or(|since| time >= since) && self.until.is_none_or(|until| time <= until)
@@ -79,7 +102,7 @@ impl Request {
         }
         let last = usize::try_from(self.number).unwrap_or(usize::MAX);
         records.latest(end, Kinds::ALL, last, |item| {
-            self.is_in_time(item) && self.filters.matches(&origin.flow(item, 0))
+            self.is_in_time(item) && (self.filters.is_empty() || self.filters.matches(&origin.flow(item, 0)))
         })
     }
 }
@@ -98,6 +121,7 @@ impl Flows {
             records,
             end,
             left,
+            written: Written::default(),
             ready: VecDeque::new(),
             batch: Vec::new(),
             is_over: false,
@@ -105,7 +129,7 @@ impl Flows {
     }
 
     /// The next answer; `None` at the end. Nothing is lost when the future is dropped.
-    pub async fn next(&mut self) -> Option<GetFlowsResponse> {
+    pub async fn next(&mut self) -> Option<Answer> {
         loop {
             if let Some(response) = self.ready.pop_front() {
                 return Some(response);
@@ -140,37 +164,55 @@ impl Flows {
             self.lost_by_kernel = lost;
         }
         self.tell(place);
+        self.ready.extend(self.written.take());
     }
 
     fn tell(&mut self, mut place: Numbers) {
+        let Self { request, origin, written, left, .. } = self;
         for item in self.batch.drain(..) {
             let number = place.pass(&item);
-            if self.left == Some(0) || !self.request.is_in_time(&item) {
+            if *left == Some(0) || !request.is_in_time(&item) {
                 continue;
             }
-            let mut flow = self.origin.flow(&item, number);
-            if !self.request.filters.matches(&flow) {
-                continue;
+            if request.takes_all() {
+                let flow = |out: &mut Vec<u8>| origin.write(&item, number, out);
+                written.add(&origin.node, item.time(), |out| message(FLOW, out, flow));
+            } else {
+                let mut flow = origin.flow(&item, number);
+                if !request.filters.matches(&flow) {
+                    continue;
+                }
+                request.mask.apply(&mut flow);
+                let flow = flow.encode_to_vec();
+                written.add(&origin.node, item.time(), |out| octets(FLOW, &flow, out));
             }
-            self.left = self.left.map(|left| left - 1);
-            self.request.mask.apply(&mut flow);
-            self.ready.push_back(GetFlowsResponse {
-                node_name: self.origin.node.to_string(),
-                time: Some(convert::time(item.time())),
-                response_types: Some(ResponseTypes::Flow(flow)),
-            });
+            *left = left.map(|left| left - 1);
         }
     }
 
     fn tell_lost(&mut self, source: LostEventSource, count: u64) {
         if count > 0 {
-            let event = LostEvent { source: source.into(), num_events_lost: count };
-            self.ready.push_back(GetFlowsResponse {
-                node_name: self.origin.node.to_string(),
-                time: Some(convert::time(Timestamp::now())),
-                response_types: Some(ResponseTypes::LostEvents(event)),
-            });
+            let event = LostEvent { source: source.into(), num_events_lost: count }.encode_to_vec();
+            let (node, now) = (&self.origin.node, Timestamp::now());
+            self.written.add(node, now, |out| octets(LOST_EVENTS, &event, out));
         }
+    }
+}
+
+impl Written {
+    fn add(&mut self, node: &str, time: Timestamp, content: impl FnOnce(&mut Vec<u8>)) {
+        let begin = self.octets.len();
+        content(&mut self.octets);
+        octets(NODE_NAME, node.as_bytes(), &mut self.octets);
+        convert::time(TIME, time, &mut self.octets);
+        self.places.push(begin..self.octets.len());
+    }
+
+    /// The answers; the next ones are likely to be as long.
+    fn take(&mut self) -> impl Iterator<Item = Answer> {
+        let room = Vec::with_capacity(self.octets.len());
+        let octets = Bytes::from(std::mem::replace(&mut self.octets, room));
+        self.places.drain(..).map(move |place| Answer(octets.slice(place)))
     }
 }
 

@@ -118,9 +118,14 @@ impl Mask {
         })
     }
 
+    /// True when everything is wanted.
+    pub fn is_whole(&self) -> bool {
+        self.fields.is_empty()
+    }
+
     /// Clears what is not wanted.
     pub fn apply(&self, flow: &mut Flow) {
-        if self.fields.is_empty() {
+        if self.is_whole() {
             return;
         }
         self.keep("time", &mut flow.time);

@@ -10,13 +10,14 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
+use super::answer::Answer;
 use super::convert::{CLUSTER, Origin};
 use super::flows::{self, Flows};
 use super::wire::observer::observer_server::Observer;
 use super::wire::observer::{
     GetAgentEventsRequest, GetAgentEventsResponse, GetDebugEventsRequest, GetDebugEventsResponse,
-    GetFlowsRequest, GetFlowsResponse, GetNamespacesRequest, GetNamespacesResponse, GetNodesRequest,
-    GetNodesResponse, Namespace, Node, ServerStatusRequest, ServerStatusResponse, Tls,
+    GetFlowsRequest, GetNamespacesRequest, GetNamespacesResponse, GetNodesRequest, GetNodesResponse,
+    Namespace, Node, ServerStatusRequest, ServerStatusResponse, Tls,
 };
 use super::wire::peer::peer_server::Peer;
 use super::wire::peer::{self, ChangeNotification, ChangeNotificationType, NotifyRequest};
@@ -115,7 +116,7 @@ impl Service {
 
 #[tonic::async_trait]
 impl Observer for Service {
-    type GetFlowsStream = Answers<GetFlowsResponse>;
+    type GetFlowsStream = Answers<Answer>;
     type GetAgentEventsStream = Answers<GetAgentEventsResponse>;
     type GetDebugEventsStream = Answers<GetDebugEventsResponse>;
 

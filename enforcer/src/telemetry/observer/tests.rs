@@ -2,14 +2,14 @@
 
 use futures_util::StreamExt as _;
 use jiff::SignedDuration;
+use prost::Message as _;
 use tonic::{Code, Request};
 
-use super::wire::flow::FlowFilter;
-use super::wire::observer::get_flows_response::ResponseTypes;
+use super::answer::Answer;
+use super::wire::flow::{Flow, FlowFilter, LostEvent};
 use super::wire::observer::observer_server::Observer as _;
 use super::wire::observer::{
-    GetAgentEventsRequest, GetFlowsRequest, GetFlowsResponse, GetNamespacesRequest, GetNodesRequest,
-    ServerStatusRequest,
+    GetAgentEventsRequest, GetFlowsRequest, GetNamespacesRequest, GetNodesRequest, ServerStatusRequest,
 };
 use super::wire::peer::peer_server::Peer as _;
 use super::wire::relay::NodeState;
@@ -56,7 +56,7 @@ impl Scene {
         self.base + SignedDuration::from_secs(second)
     }
 
-    async fn ask(&self, change: impl FnOnce(&mut GetFlowsRequest)) -> service::Answers<GetFlowsResponse> {
+    async fn ask(&self, change: impl FnOnce(&mut GetFlowsRequest)) -> service::Answers<Answer> {
         let mut request = GetFlowsRequest::default();
         change(&mut request);
         self.service.get_flows(Request::new(request)).await.expect("a stream").into_inner()
@@ -68,15 +68,39 @@ impl Scene {
     }
 }
 
+/// `GetFlowsResponse`, as clients read it.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Read {
+    #[prost(message, optional, tag = "1")]
+    flow: Option<Flow>,
+    #[prost(message, optional, tag = "3")]
+    lost_events: Option<LostEvent>,
+    #[prost(string, tag = "1000")]
+    node_name: String,
+    #[prost(message, optional, tag = "1001")]
+    time: Option<prost_types::Timestamp>,
+}
+
+fn read(answer: &Answer) -> Read {
+    let read = Read::decode(&*answer.encode_to_vec()).expect("an answer");
+    assert!(read.node_name == "node-1" && read.time.is_some(), "{read:?}");
+    read
+}
+
 /// `flow 3`, `dns`, or `lost 5 HUBBLE_RING_BUFFER`.
-fn tell(answer: &GetFlowsResponse) -> String {
-    match answer.response_types.as_ref().expect("something") {
-        ResponseTypes::Flow(flow) if flow.l7.is_some() => "dns".to_owned(),
-        ResponseTypes::Flow(flow) => format!("flow {}", flow.egress_denied_by[0].revision),
-        ResponseTypes::LostEvents(lost) => {
+fn tell(answer: &Answer) -> String {
+    match read(answer) {
+        Read { flow: Some(flow), .. } if flow.l7.is_some() => "dns".to_owned(),
+        Read { flow: Some(flow), .. } => format!("flow {}", flow.egress_denied_by[0].revision),
+        Read { lost_events: Some(lost), .. } => {
             format!("lost {} {}", lost.num_events_lost, lost.source().as_str_name())
         }
+        nothing => panic!("{nothing:?}"),
     }
+}
+
+fn stamp_of(time: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
 }
 
 fn run(test: impl Future<Output = ()>) {
@@ -91,7 +115,7 @@ fn numbers_and_times_say_where_a_stream_begins_and_ends() {
         scene.flows(0..3);
         scene.dns(3);
         scene.flows(4..6);
-        let stamp = |second| Some(convert::time(scene.at(second)));
+        let stamp = |second| Some(stamp_of(scene.at(second)));
         assert_eq!(scene.told(|r| r.number = 3).await, ["dns", "flow 4", "flow 5"]);
         assert_eq!(scene.told(|r| (r.number, r.first) = (2, true)).await, ["flow 0", "flow 1"]);
         assert_eq!(scene.told(|_| ()).await.len(), 6);
@@ -137,13 +161,26 @@ fn flows_have_numbers_by_which_they_are_found_again() {
         let scene = scene(4);
         scene.flows(0..9);
         let mut stream = scene.ask(|r| r.number = 2).await;
-        let Some(ResponseTypes::Flow(flow)) =
-            stream.next().await.expect("one").expect("an answer").response_types
-        else {
-            panic!("a flow");
-        };
+        let flow = read(&stream.next().await.expect("one").expect("an answer")).flow.expect("a flow");
         let by_number = FlowFilter { uuid: vec![flow.uuid], ..FlowFilter::default() };
         assert_eq!(scene.told(|r| r.whitelist = vec![by_number]).await, ["flow 7"]);
+    });
+}
+
+#[test]
+fn a_flow_is_the_same_whole_and_looked_at() {
+    run(async {
+        let scene = scene(4);
+        scene.flows(0..1);
+        scene.dns(1);
+        let flows = async |change: fn(&mut GetFlowsRequest)| -> Vec<_> {
+            scene.ask(change).await.map(|answer| read(&answer.expect("an answer")).flow).collect().await
+        };
+        let nobody = |r: &mut GetFlowsRequest| {
+            r.blacklist = vec![FlowFilter { uuid: vec![String::new()], ..FlowFilter::default() }];
+        };
+        let whole = flows(|_| ()).await;
+        assert_eq!((whole.len(), flows(nobody).await), (2, whole));
     });
 }
 

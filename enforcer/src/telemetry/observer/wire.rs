@@ -16,7 +16,6 @@ package!(
     "The observer service.",
     missing_docs,
     unused_qualifications,
-    clippy::large_enum_variant,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason
 );

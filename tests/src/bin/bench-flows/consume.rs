@@ -162,7 +162,8 @@ pub(crate) fn observer(socket: &Path) -> Result<Got> {
     std::thread::spawn(move || {
         // It breaks off when the agent ends; whatever it did not get until then is missing in the sum.
         let _: Result<()> = runtime.block_on(async {
-            let channel = Endpoint::from_shared(uri)?.connect().await?;
+            // Clients written in Go make their window larger in the same way.
+            let channel = Endpoint::from_shared(uri)?.http2_adaptive_window(true).connect().await?;
             let mut client = tonic::client::Grpc::new(channel);
             client.ready().await?;
             // GetFlowsRequest: follow.

@@ -15,8 +15,10 @@ use crate::consume::{self, Got};
 use crate::generate::{Begun, Generator};
 use crate::station::{PATIENCE, agent, world};
 
-/// Records that the agent keeps: two thirds of a second at 50,000 flows a second.
-const CAPACITY: &str = "65536";
+/// Records that the agent keeps: more than a second at 50,000 flows a second.
+const CAPACITY: &str = "131072";
+/// MiB of the kernel's ring buffer: 190,000 events.
+const EVENTS: &str = "32";
 /// One in so many connections of the load beyond is to where nobody may go.
 const CLOSED_EVERY: u64 = 1_000;
 
@@ -49,7 +51,7 @@ impl Consumers {
             arguments.extend(flags.map(str::to_owned));
             otlp = Some(got);
         }
-        let capacity = ["--flow-capacity", CAPACITY].map(str::to_owned);
+        let capacity = ["--flow-capacity", CAPACITY, "--events-buffer", EVENTS].map(str::to_owned);
         arguments.extend(["--observer-socket".to_owned(), socket(&directory)].into_iter().chain(capacity));
         Ok(Self { _directory: directory, json, otlp, observer: None, arguments })
     }

@@ -2,14 +2,11 @@
 //! logged. Owns nothing of the form: the line is, octet by octet, what serialising the record gives, and tests hold it to
 //! that.
 
-use std::io::Write as _;
-
-use jiff::Timestamp;
-
 use super::{Facts, Outcome, Parties, data};
 use crate::dns::message::{Answer, Message, id};
 use crate::dns::numbers::{RecordType, ResponseCode};
 use crate::protocol::Protocol;
+use crate::record::json::{Times, json, push_json, push_text};
 use crate::record::{Peer, SCHEMA};
 use crate::write::{push_address, push_number};
 
@@ -47,10 +44,7 @@ impl Fixed {
 /// Writes lines. What it keeps from one to the next saves time only.
 #[derive(Clone, Default, Debug)]
 pub struct Lines {
-    /// The second that [`Self::stamp`] stands for.
-    second: i64,
-    /// Its text without the `Z`.
-    stamp: String,
+    times: Times,
     /// Room for one name.
     owner: String,
 }
@@ -63,7 +57,7 @@ impl Lines {
         line.extend_from_slice(b"{\"schema\":");
         push_number(SCHEMA.into(), line);
         line.extend_from_slice(b",\"time\":\"");
-        self.push_time(facts.time, line);
+        self.times.push(facts.time, line);
         line.extend_from_slice(fixed.node.as_bytes());
         line.extend_from_slice(facts.outcome.verdict().text().as_bytes());
         line.extend_from_slice(fixed.source.as_bytes());
@@ -156,31 +150,6 @@ impl Lines {
             }
         }
     }
-
-    /// Appends a time as [`Timestamp`] is displayed.
-    fn push_time(&mut self, time: Timestamp, line: &mut Vec<u8>) {
-        let (second, mut fraction) = (time.as_second(), time.subsec_nanosecond());
-        if fraction < 0 {
-            return write(line, format_args!("{time}"));
-        }
-        if second != self.second || self.stamp.is_empty() {
-            self.second = second;
-            self.stamp =
-                Timestamp::from_second(second).map_or_else(|_| time.to_string(), |whole| whole.to_string());
-            self.stamp.pop();
-        }
-        line.extend_from_slice(self.stamp.as_bytes());
-        if fraction > 0 {
-            let mut digits = *b".000000000";
-            for digit in digits[1..].iter_mut().rev() {
-                *digit += (fraction % 10) as u8;
-                fraction /= 10;
-            }
-            let length = 1 + digits.iter().rposition(|digit| *digit != b'0').unwrap_or(0);
-            line.extend_from_slice(&digits[..length]);
-        }
-        line.push(b'Z');
-    }
 }
 
 fn push_code(code: ResponseCode, line: &mut Vec<u8>) {
@@ -197,30 +166,6 @@ fn push_type(kind: RecordType, line: &mut Vec<u8>) {
         RecordType::AAAA => line.extend_from_slice(b"\"AAAA\""),
         other => push_json(&other, line),
     }
-}
-
-/// Appends a text; most need no escapes.
-fn push_text(text: &str, line: &mut Vec<u8>) {
-    if text.bytes().any(|octet| matches!(octet, b'"' | b'\\' | 0..=0x1f)) {
-        return push_json(&text, line);
-    }
-    line.push(b'"');
-    line.extend_from_slice(text.as_bytes());
-    line.push(b'"');
-}
-
-/// A value as JSON.
-fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("texts and numbers can be written")
-}
-
-fn push_json(value: &impl serde::Serialize, line: &mut Vec<u8>) {
-    serde_json::to_writer(line, value).expect("texts and numbers can be written");
-}
-
-fn write(line: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    // Writing to a vector does not fail.
-    let _ = line.write_fmt(text);
 }
 
 #[cfg(test)]

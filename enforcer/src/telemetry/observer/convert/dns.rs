@@ -4,59 +4,66 @@
 use std::collections::BTreeSet;
 
 use enforcer_core::dns::numbers::RecordType;
+use enforcer_core::export::protobuf::{message, octets};
 use enforcer_core::protocol::Protocol;
+use enforcer_core::record::TcpFlags;
 use enforcer_core::record::dns::{Dns, DnsRecord, Outcome};
+use prost::Message as _;
 
-use super::super::wire::flow::{self as wire, DropReason, Flow, layer4, layer7};
-use super::{addresses, decided_by, endpoint, event, names, summary, time, verdict};
+use super::super::wire::flow::{self as wire, DropReason, layer7};
+use super::parts::{self, Uuid, filled, text};
+use super::{event, summary, time, verdict};
 
 /// Where the message was read.
 const SOURCE: &str = "enforcer";
 
-/// The flow of a DNS record.
-pub(super) fn of_record(record: &DnsRecord, uuid: String) -> Flow {
+/// Appends the flow of a DNS record.
+pub(super) fn of_record(record: &DnsRecord, uuid: &Uuid, out: &mut Vec<u8>) {
     let is_answer = !matches!(record.dns.outcome, Outcome::Refused | Outcome::Timeout);
     let (from, to) = match is_answer {
         true => (&record.destination, &record.source),
         false => (&record.source, &record.destination),
     };
-    let message = message(&record.dns);
     let drop = match record.dns.outcome {
         Outcome::Refused => DropReason::PolicyDeny,
         _ => DropReason::Unknown,
     };
-    let mut flow = Flow {
-        time: Some(time(record.time)),
-        verdict: verdict(record.verdict).into(),
-        drop_reason: drop as u32,
-        drop_reason_desc: drop.into(),
-        ip: Some(addresses(from, to)),
-        l4: Some(transport(record.protocol, from.port, to.port)),
-        source: Some(endpoint(from)),
-        destination: Some(endpoint(to)),
-        r#type: wire::FlowType::L7.into(),
-        node_name: record.node.to_string(),
-        source_names: names(from),
-        destination_names: names(to),
-        event_type: Some(wire::CiliumEventType { r#type: event::L7, sub_type: 0 }),
-        traffic_direction: wire::TrafficDirection::Egress.into(),
-        is_reply: Some(is_answer),
-        uuid,
-        summary: summary::of_dns(record, &message.ips),
-        l7: Some(wire::Layer7 {
-            r#type: if is_answer { wire::L7FlowType::Response } else { wire::L7FlowType::Request }.into(),
-            latency_ns: record.dns.latency_ns.unwrap_or(0),
-            record: Some(layer7::Record::Dns(message)),
-        }),
-        ..Flow::default()
-    };
+    let (verdict, direction) = (verdict(record.verdict), wire::TrafficDirection::Egress);
+    let layer7 = layer7(&record.dns, is_answer);
+    time(1, record.time, out);
+    filled(2, verdict as u64, out);
+    filled(3, drop as u64, out);
+    parts::addresses(from, to, out);
+    let transport = if record.protocol == Protocol::TCP { 1 } else { 2 };
+    parts::layer(transport, [from.port, to.port], TcpFlags::default(), out);
+    parts::endpoint(8, from, out);
+    parts::endpoint(9, to, out);
+    filled(10, wire::FlowType::L7 as u64, out);
+    text(11, &record.node, out);
+    parts::names(13, from, out);
+    parts::names(14, to, out);
+    octets(15, &layer7.encode_to_vec(), out);
+    message(19, out, |out| filled(1, event::L7.cast_unsigned().into(), out));
+    filled(22, direction as u64, out);
+    filled(25, drop as u64, out);
+    parts::is_reply(is_answer, out);
+    octets(34, uuid.text(), out);
     if let Some(rule) = &record.rule {
-        decided_by(&mut flow, rule, 0);
+        parts::decided_by((direction, verdict), rule, 0, out);
     }
-    flow
+    let Some(layer7::Record::Dns(dns)) = &layer7.record else { return };
+    text(parts::SUMMARY, &summary::of_dns(record, &dns.ips), out);
 }
 
-fn message(dns: &Dns) -> wire::Dns {
+fn layer7(dns: &Dns, is_answer: bool) -> wire::Layer7 {
+    wire::Layer7 {
+        r#type: if is_answer { wire::L7FlowType::Response } else { wire::L7FlowType::Request }.into(),
+        latency_ns: dns.latency_ns.unwrap_or(0),
+        record: Some(layer7::Record::Dns(content(dns))),
+    }
+}
+
+fn content(dns: &Dns) -> wire::Dns {
     let data_of = |wanted: &[RecordType]| {
         let found = dns.answers.iter().filter(|answer| wanted.contains(&answer.kind));
         found.filter_map(|answer| answer.data.clone()).collect()
@@ -74,13 +81,4 @@ fn message(dns: &Dns) -> wire::Dns {
         qtypes: dns.kind.iter().map(ToString::to_string).collect(),
         rrtypes: types.into_iter().collect(),
     }
-}
-
-fn transport(protocol: Protocol, source: Option<u16>, destination: Option<u16>) -> wire::Layer4 {
-    let [source_port, destination_port] = [source, destination].map(|port| u32::from(port.unwrap_or(0)));
-    let protocol = match protocol {
-        Protocol::TCP => layer4::Protocol::Tcp(wire::Tcp { source_port, destination_port, flags: None }),
-        _ => layer4::Protocol::Udp(wire::Udp { source_port, destination_port }),
-    };
-    wire::Layer4 { protocol: Some(protocol) }
 }

@@ -1,33 +1,35 @@
 //! The one line of text with which clients end theirs. Owns its wording.
 
-use std::fmt::Write as _;
-
 use enforcer_core::record::dns::{DnsRecord, Outcome};
 use enforcer_core::record::{Event, Record};
+use enforcer_core::write::{push_number, push_protocol};
 
-/// `TCP ended: closed, sent 12 packets 3400 B, received 9 packets 800 B`.
-pub(super) fn of_record(record: &Record) -> String {
-    let mut text = record.protocol.to_string();
+/// Appends `TCP ended: closed, sent 12 packets 3400 B, received 9 packets 800 B`.
+pub(super) fn of_record(record: &Record, out: &mut Vec<u8>) {
+    push_protocol(record.protocol, out);
     if let Some(icmp) = &record.icmp {
-        let _ = write!(text, " {}/{}", icmp.kind, icmp.code);
+        out.push(b' ');
+        push_number(icmp.kind.into(), out);
+        out.push(b'/');
+        push_number(icmp.code.into(), out);
     }
     let reason = record.end_reason.map_or(record.reason.text(), |end| end.text());
-    let _ = write!(text, " {}: {reason}", record.event.text());
+    words([" ", record.event.text(), ": ", reason], out);
     if matches!(record.event, Event::Ended | Event::Cut) {
-        let (sent, received) = (record.forward, record.reply);
-        let _ = write!(
-            text,
-            ", sent {} packets {} B, received {} packets {} B",
-            sent.packets, sent.bytes, received.packets, received.bytes
-        );
+        for (what, count) in [(", sent ", record.forward), (", received ", record.reply)] {
+            words([what], out);
+            push_number(count.packets, out);
+            words([" packets "], out);
+            push_number(count.bytes, out);
+            words([" B"], out);
+        }
     }
     if let Some(name) = &record.server_name {
-        let _ = write!(text, ", server name {name}");
+        words([", server name ", name], out);
     }
     if let Some(staged) = &record.staged {
-        let _ = write!(text, ", staged policy: {}", staged.verdict.text());
+        words([", staged policy: ", staged.verdict.text()], out);
     }
-    text
 }
 
 /// `DNS answer 192.0.2.7 for www.example A`.
@@ -43,4 +45,8 @@ pub(super) fn of_dns(record: &DnsRecord, addresses: &[String]) -> String {
         (outcome, Some(code)) => format!("DNS answer {code} for {name}{kind}: {outcome}"),
         (outcome, None) => format!("DNS answer for {name}{kind}: {outcome}"),
     }
+}
+
+fn words<const N: usize>(words: [&str; N], out: &mut Vec<u8>) {
+    words.iter().for_each(|word| out.extend_from_slice(word.as_bytes()));
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use enforcer_core::record::EndReason;
 use enforcer_core::record::dns::Facts;
+use enforcer_core::record::{EndReason, TcpFlags};
 
+use super::super::wire::flow::layer4;
 use super::*;
 use crate::telemetry::query::Query;
 use crate::testing::{query, record};
@@ -180,9 +181,9 @@ fn no_two_flows_have_one_number() {
     for (origin, is_dns, number) in
         [(&origin(), false, 7), (&origin(), true, 7), (&origin(), false, 8), (&later, false, 7)]
     {
-        assert!(seen.insert(origin.uuid(is_dns, number)));
+        assert!(seen.insert(origin.uuid(is_dns, number).text().to_vec()));
     }
-    assert!(seen.iter().all(|uuid| uuid.len() == 36 && uuid.as_bytes()[14] == b'8'), "{seen:?}");
+    assert!(seen.iter().all(|uuid| uuid.len() == 36 && uuid[14] == b'8'), "{seen:?}");
 }
 
 #[test]
