@@ -1,5 +1,5 @@
 //! The binary form of the API: how it is asked for, the envelope around every object, the frames of a watch, and what stands for
-//! an error. Knows no kind of object.
+//! an error; lists are [`items`]'s. Knows no kind of object.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -14,6 +14,8 @@ use kube::core::response::StatusSummary;
 use prost::Message;
 use prost::bytes::{Buf, Bytes, BytesMut};
 use tokio::time::timeout;
+
+pub(crate) mod items;
 
 /// What the API calls the form.
 const FORM: &str = "application/vnd.kubernetes.protobuf";
@@ -30,8 +32,14 @@ enum Malformed {
     /// No object.
     #[error("the API server's answer does not begin as an object in its binary form does")]
     Magic,
+    /// Something else than a list.
+    #[error("the API server's answer is no list in its binary form")]
+    List,
+    /// A list that ends before it is whole.
+    #[error("the API server's answer ends before the list does")]
+    Cut,
     /// A frame that is too long.
-    #[error("the API server announces an event of {0} octets; at most {MAX_FRAME} are read")]
+    #[error("the API server announces an object of {0} octets; at most {MAX_FRAME} are read")]
     Frame(usize),
     /// An event of no known type.
     #[error("the API server sends an event of the unknown type {0:?}")]
@@ -144,16 +152,6 @@ pub(crate) async fn open(client: &Client, mut request: Request<Vec<u8>>) -> kube
     }
     let said = body.collect().await?.to_bytes();
     Err(kube::Error::Api(refusal(said, code).boxed()))
-}
-
-/// The whole answer to a request.
-pub(crate) async fn whole(client: &Client, request: Request<Vec<u8>>) -> kube::Result<Bytes> {
-    let mut answer = open(client, request).await?;
-    let mut whole = BytesMut::new();
-    while let Some(more) = answer.next().await {
-        whole.extend_from_slice(&more?);
-    }
-    Ok(whole.freeze())
 }
 
 /// The object in an envelope.

@@ -1,5 +1,5 @@
-//! Objects of every kind but pods as the API serves them, without what nobody here asks for: who manages which field, and most
-//! of a status. Owns what is left of one; the core's manifests say what it means.
+//! Objects of policy and namespaces as the API serves them in JSON, without what nobody here asks for: who manages which field,
+//! and their status. Owns what is left of one; the core's manifests say what it means.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,9 +10,6 @@ use kube::core::{ApiResource, DynamicResourceScope, ObjectMeta};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
-/// The one label of services that anybody asks for: it tells which are the cluster's resolvers.
-pub const RESOLVER_LABEL: &str = "k8s-app";
-
 /// An object; what it does not name is dropped while it is read.
 #[derive(Clone, Default, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -21,24 +18,6 @@ pub(crate) struct Document {
     metadata: ObjectMeta,
     #[serde(default)]
     spec: Option<Value>,
-    #[serde(default)]
-    status: DocumentStatus,
-    #[serde(default)]
-    address_type: Option<Value>,
-    #[serde(default)]
-    endpoints: Option<Value>,
-    #[serde(default)]
-    ports: Option<Value>,
-}
-
-/// What counts of a status: addresses of nodes and of load balancers.
-#[derive(Clone, Default, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct DocumentStatus {
-    #[serde(default)]
-    addresses: Option<Value>,
-    #[serde(default)]
-    load_balancer: Option<Value>,
 }
 
 fn trimmed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
@@ -96,10 +75,7 @@ impl Document {
     /// The object as its author would have written it: items of a list do not say what they are.
     pub(crate) fn written(self, kind: Kind) -> Value {
         let (api_version, name) = kind.written();
-        let Self { mut metadata, spec, status, address_type, endpoints, ports } = self;
-        if let (Kind::Service, Some(labels)) = (kind, &mut metadata.labels) {
-            labels.retain(|key, _| key == RESOLVER_LABEL);
-        }
+        let Self { metadata, spec } = self;
         let mut value = Map::new();
         value.insert("apiVersion".to_owned(), api_version.into());
         value.insert("kind".to_owned(), name.into());
@@ -108,16 +84,7 @@ impl Document {
             "labels": metadata.labels.unwrap_or_default(), "annotations": metadata.annotations.unwrap_or_default(),
         });
         value.insert("metadata".to_owned(), metadata);
-        let parts =
-            [("spec", spec), ("addressType", address_type), ("endpoints", endpoints), ("ports", ports)];
-        let parts = parts.into_iter().filter_map(|(key, part)| Some((key.to_owned(), part?)));
-        value.extend(parts);
-        let told = [("addresses", status.addresses), ("loadBalancer", status.load_balancer)];
-        let told = told.into_iter().filter_map(|(key, part)| Some((key.to_owned(), part?)));
-        let told: Map<String, Value> = told.collect();
-        if !told.is_empty() {
-            value.insert("status".to_owned(), told.into());
-        }
+        value.extend(spec.map(|spec| ("spec".to_owned(), spec)));
         value.into()
     }
 }

@@ -2,7 +2,8 @@
 //! that knows the API's client; never compiles policy or touches the kernel.
 //!
 //! [`watch`] follows every kind of [`kinds`] and feeds the [`index::Index`], which knows what changed since it was asked
-//! last; [`pod`] reads pods, all other kinds are read by the core's manifests. [`status`]
+//! last; [`pod`] reads pods, [`served`] the other kinds of which there are many, and all but pods get their meaning from the core's
+//! manifests. [`status`]
 //! tells the cluster what became of our objects, whose definitions are [`crd`]'s, and [`events`] what is wrong.
 
 mod binary;
@@ -12,8 +13,9 @@ pub mod document;
 pub mod events;
 pub mod index;
 pub mod kinds;
+mod listing;
 pub mod pod;
-mod pods;
+pub mod served;
 pub mod shared;
 pub mod status;
 pub mod trouble;

@@ -10,6 +10,7 @@ use enforcer_core::object::{NamedPort, Workload, WorkloadId};
 use enforcer_core::protocol::Protocol;
 use prost::Message;
 
+use crate::listing::Record;
 use crate::shared::Shared;
 
 /// Label that the Deployment controller gives the pods and the ReplicaSet of one template.
@@ -98,6 +99,12 @@ struct PodIp {
     ip: String,
 }
 
+impl Record for Pod {
+    fn resource_version(&self) -> &str {
+        self.metadata.as_ref().map_or("", |metadata| &metadata.resource_version)
+    }
+}
+
 impl Pod {
     /// Its namespace and name.
     pub fn id(&self) -> WorkloadId {
@@ -109,11 +116,6 @@ impl Pod {
     /// Its UID.
     pub fn uid(&self) -> &str {
         self.metadata.as_ref().map_or("", |metadata| &metadata.uid)
-    }
-
-    /// Which state of the cluster it is of; empty where the server did not say.
-    pub(crate) fn resource_version(&self) -> &str {
-        self.metadata.as_ref().map_or("", |metadata| &metadata.resource_version)
     }
 
     /// What policy knows it as on `node`; `None` for pods that have no network of their own: those of the host's

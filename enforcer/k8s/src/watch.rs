@@ -4,39 +4,53 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use enforcer_core::manifest::Kind;
 use futures_util::{Stream, StreamExt, pin_mut};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Config, Event, watcher};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
 use crate::document::Document;
 use crate::index::Index;
 use crate::kinds::{Watched, resource};
+use crate::listing::{self, Record};
 use crate::pod::Pod;
-use crate::pods;
+use crate::served::{EndpointSlice, Node, Served, Service};
 use crate::trouble::Trouble;
 
-/// Objects of one page of a list.
-const PAGE: u32 = 500;
+/// Where pods are.
+const PODS: &str = "/api/v1/pods";
 
 /// Follows every kind from now on; `news` is told whenever the index was. Must be called inside a `LocalSet`.
 pub fn start(client: &Client, index: &Rc<RefCell<Index>>, news: &Rc<Notify>) {
     for kind in Watched::ALL {
-        let (index, news) = (Rc::clone(index), Rc::clone(news));
+        let to = (kind, Rc::clone(index), Rc::clone(news));
         match kind {
-            Watched::Pods => {
-                let events = pods::watch(client.clone(), PAGE).default_backoff();
-                spawn_local(follow(kind, events, index, news));
-            }
+            Watched::Pods => begin::<Pod>(client, PODS.to_owned(), to),
+            Watched::Objects(of @ Kind::Node) => begin::<Node>(client, path(of), to),
+            Watched::Objects(of @ Kind::Service) => begin::<Service>(client, path(of), to),
+            Watched::Objects(of @ Kind::EndpointSlice) => begin::<EndpointSlice>(client, path(of), to),
             Watched::Objects(of) => {
                 let api = Api::<Document>::all_with(client.clone(), &resource(of));
-                let events = watcher(api, Config::default().page_size(PAGE)).default_backoff();
-                spawn_local(follow(kind, events, index, news));
+                let events = watcher(api, Config { page_size: None, ..Config::default() }).default_backoff();
+                spawn_local(follow(to, events));
             }
         }
     }
+}
+
+/// Where the events of a kind go.
+type To = (Watched, Rc<RefCell<Index>>, Rc<Notify>);
+
+fn begin<K: Record + Told + 'static>(client: &Client, path: String, to: To) {
+    spawn_local(follow(to, listing::watch::<K>(client.clone(), path).default_backoff()));
+}
+
+/// Where the API serves the objects of a kind.
+fn path(kind: Kind) -> String {
+    Document::url_path(&resource(kind), None)
 }
 
 /// What an event is about.
@@ -45,12 +59,7 @@ trait Told {
     fn remove(self, kind: Watched, index: &mut Index);
 }
 
-async fn follow<K: Told>(
-    kind: Watched,
-    events: impl Stream<Item = watcher::Result<Event<K>>>,
-    index: Rc<RefCell<Index>>,
-    news: Rc<Notify>,
-) {
+async fn follow<K: Told>((kind, index, news): To, events: impl Stream<Item = watcher::Result<Event<K>>>) {
     pin_mut!(events);
     while let Some(event) = events.next().await {
         enter(kind, event, &mut index.borrow_mut());
@@ -80,6 +89,27 @@ impl Told for Pod {
         index.remove_pod(&self.id());
     }
 }
+
+macro_rules! served {
+    ($($kind:ty),+) => {$(
+        impl Record for $kind {
+            fn resource_version(&self) -> &str {
+                self.metadata.as_ref().map_or("", |metadata| &metadata.resource_version)
+            }
+        }
+
+        impl Told for $kind {
+            fn put(self, _: Watched, index: &mut Index) {
+                index.put(Self::KIND, &self.written());
+            }
+            fn remove(self, _: Watched, index: &mut Index) {
+                index.remove(Self::KIND, &self.written());
+            }
+        }
+    )+};
+}
+
+served!(Node, Service, EndpointSlice);
 
 impl Told for Document {
     fn put(self, kind: Watched, index: &mut Index) {

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use enforcer_core::object::{Workload, WorkloadId};
 use enforcer_core::snapshot::Snapshot;
-use enforcer_k8s::document::RESOLVER_LABEL;
+use enforcer_k8s::served::RESOLVER_LABEL;
 
 use super::follow::{Changed, Workloads};
 

@@ -1,6 +1,5 @@
 //! Objects on their way from the API into the index.
 
-use enforcer_core::manifest::Kind;
 use serde_json::{Value, json};
 
 use super::*;
@@ -17,6 +16,7 @@ fn an_item_of_a_list_is_written_as_a_document() {
             "managedFields": [{"manager": "kubectl", "fieldsV1": {"f:spec": {}}}],
         },
         "spec": {"podSelector": {}},
+        "status": {"conditions": []},
     }));
     let expected = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
@@ -24,16 +24,6 @@ fn an_item_of_a_list_is_written_as_a_document() {
         "spec": {"podSelector": {}},
     });
     assert_eq!(item.written(Kind::NetworkPolicy), expected);
-}
-
-#[test]
-fn of_a_status_only_addresses_are_left() {
-    let node = object(json!({
-        "metadata": {"name": "a"},
-        "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}], "images": [{"names": ["x"]}]},
-    }));
-    let expected = json!({"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]});
-    assert_eq!(node.written(Kind::Node)["status"], expected);
 }
 
 #[test]
