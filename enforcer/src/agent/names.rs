@@ -4,6 +4,7 @@
 
 mod room;
 
+use std::hash::BuildHasher as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -32,6 +33,9 @@ pub struct Lookup {
     pub until: u32,
     /// Name class it was last learned as, 0 for none.
     pub class: u32,
+    /// The name's hash under this agent's seed. Of the few names of one address it stands for the name itself, which lies
+    /// elsewhere in memory and is not in the processor's caches as a rule.
+    hash: u64,
 }
 
 /// The lookups of every workload of the node.
@@ -98,9 +102,10 @@ impl Names {
         class_of: impl Fn() -> u32,
     ) -> Option<u32> {
         let (mut class, mut name) = (None, None);
+        let hash = self.hash_of(occasion.name);
         for (address, ttl) in addresses {
             let until = until(ttl, settings, occasion.now);
-            match self.known(occasion, address) {
+            match self.known((occasion.endpoint, address), hash) {
                 Some(known) => {
                     let is_valid = known.until >= occasion.now;
                     known.since = if is_valid { known.since } else { occasion.now };
@@ -112,7 +117,7 @@ impl Names {
                     // Kept once for all addresses, and only where it is new to one.
                     let name = Arc::clone(name.get_or_insert_with(|| occasion.name.into()));
                     let class = *class.get_or_insert_with(&class_of);
-                    let lookup = Lookup { name, since: occasion.now, until, class };
+                    let lookup = Lookup { name, since: occasion.now, until, class, hash };
                     self.add((occasion.endpoint, address), lookup, occasion.now);
                 }
             }
@@ -120,10 +125,13 @@ impl Names {
         class
     }
 
-    /// What is known of a name at an address.
-    fn known(&mut self, occasion: &Occasion<'_>, address: IpAddr) -> Option<&mut Lookup> {
-        let names = self.lookups.get_mut(&(occasion.endpoint, address))?;
-        names.iter_mut().find(|known| *known.name == *occasion.name)
+    fn hash_of(&self, name: &str) -> u64 {
+        self.lookups.hasher().hash_one(name)
+    }
+
+    /// What is known of a name, by its hash, at an address.
+    fn known(&mut self, key: (u32, IpAddr), hash: u64) -> Option<&mut Lookup> {
+        self.lookups.get_mut(&key)?.iter_mut().find(|known| known.hash == hash)
     }
 
     fn add(&mut self, key: (u32, IpAddr), lookup: Lookup, now: u32) {
@@ -254,7 +262,8 @@ mod tests {
         note(&mut names, 1000, 0, ("a.example", &[("192.0.2.1", 60)]));
         note(&mut names, 1000, 0, ("old.example", &[("192.0.2.2", 10)]));
         let changed = names.classify(1050, |_| 9);
-        let expected = Lookup { name: "a.example".into(), since: 1000, until: 1090, class: 9 };
+        let hash = names.hash_of("a.example");
+        let expected = Lookup { name: "a.example".into(), since: 1000, until: 1090, class: 9, hash };
         assert_eq!(changed, [(1, ip("192.0.2.1"), expected)]);
         assert!(names.classify(1050, |_| 9).is_empty(), "nothing changed since");
         assert_eq!(names.valid(1050).count(), 1);
