@@ -106,7 +106,10 @@ impl Search<'_> {
         for (way, sandbox) in self.sandboxes(uid) {
             ways.push((way, sandbox.and_then(|sandbox| inside(&sandbox, addresses, links))));
         }
-        if let Some(route) = addresses.first().and_then(|address| routed(*address, links)) {
+        // Where a namespace is known that does not lead to an interface now, an address may be routed anywhere.
+        let is_unknown = ways.is_empty() || ways.iter().any(|(_, found)| found.is_ok());
+        let address = addresses.first().filter(|_| is_unknown);
+        if let Some(route) = address.and_then(|address| routed(*address, links)) {
             let interface = (route.index, route.name);
             ways.push(("the route to its address", Ok(Found { interface, addresses: Vec::new() })));
         }

@@ -104,7 +104,8 @@ pub fn namespace_addresses(path: &Path) -> Result<Vec<IpAddr>, LinkError> {
     Ok(found.into_iter().map(|(_, address)| address).filter(|address| !address.is_loopback()).collect())
 }
 
-/// Index of the interface that packets to an address leave by; `None` where no route leads there.
+/// Index of the interface that packets to an address leave by, where the address is the next one; `None` where no route leads
+/// there, or one by a gateway: what is behind that interface is the gateway.
 ///
 /// # Errors
 /// When rtnetlink fails.
@@ -125,14 +126,19 @@ pub fn route_to(address: IpAddr) -> Result<Option<u32>, LinkError> {
         }
         answers => answers?,
     };
-    let attributes = answers.into_iter().filter_map(|answer| match answer {
-        RouteNetlinkMessage::NewRoute(message) => Some(message.attributes),
+    let direct = answers.into_iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewRoute(message) => Some(message.attributes).filter(|all| !has_gateway(all)),
         _ => None,
     });
-    Ok(attributes.flatten().find_map(|attribute| match attribute {
+    Ok(direct.flatten().find_map(|attribute| match attribute {
         RouteAttribute::Oif(index) => Some(index),
         _ => None,
     }))
+}
+
+fn has_gateway(attributes: &[RouteAttribute]) -> bool {
+    let is_one = |one: &RouteAttribute| matches!(one, RouteAttribute::Gateway(_) | RouteAttribute::Via(_));
+    attributes.iter().any(is_one)
 }
 
 /// The number this namespace knows the one at `path` by, where it has one.

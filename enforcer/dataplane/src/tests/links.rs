@@ -65,6 +65,8 @@ fn a_route_leads_to_the_interface_that_packets_leave_by() {
     let route = |address: &str| route_to(address.parse().expect("an address")).expect("it is answered");
     assert_eq!([route("10.2.0.7"), route("2001:db8::7")], [Some(index), Some(index)]);
     assert_eq!(route("10.2.0.8"), None);
+    run("ip route add 10.3.0.0/16 via 10.2.0.7 dev pod0");
+    assert_eq!(route("10.3.0.1"), None, "what is there is the gateway");
 }
 
 #[test]

@@ -81,9 +81,16 @@ mod tests {
             "12\n",
         );
         group("kubepods/podee-ff", "");
+        // CRI-O's monitor of a container is in the pod's group, and in the node's namespace.
+        process("20", "net:[1]");
+        process("21", "net:[4]");
+        let pod = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod11_22.slice";
+        group(&format!("{pod}/crio-conmon-5a.scope"), "20\n");
+        group(&format!("{pod}/crio-5a.scope/container"), "21\n");
         let found = |uid: &str| namespace(&cgroups, &processes, uid);
         assert_eq!(found("aa-bb"), Some(processes.join("11/ns/net")));
         assert_eq!(found("cc-dd"), Some(processes.join("12/ns/net")));
+        assert_eq!(found("11-22"), Some(processes.join("21/ns/net")));
         assert_eq!([found("ee-ff"), found("gg"), found("")], [None, None, None]);
     }
 }

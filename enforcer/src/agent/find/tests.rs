@@ -101,3 +101,14 @@ fn a_route_alone_leads_to_a_pair_and_nothing_leads_nowhere() {
     let found = finder.search().find(UID, &[address("10.0.0.3")], &host.links).expect("found");
     assert_eq!(found, Found { interface: (5, "veth5".to_owned()), addresses: Vec::new() });
 }
+
+/// While a pod's interface is away, the way to its address may be the node's uplink: no pod's policy belongs there.
+#[test]
+fn a_route_counts_for_nothing_against_a_namespace_without_the_interface() {
+    let host = Host::new();
+    host.remember("/run/netns/a");
+    host.links.set("/run/netns/other", Some((2, &["192.0.2.11"])));
+    host.links.routes.borrow_mut().insert(address("10.0.0.3"), 2);
+    let refused = host.finder().search().find(UID, &[address("10.0.0.3")], &host.links);
+    assert!(refused.expect_err("it has no interface").contains("its interface cannot be found"));
+}
