@@ -11,6 +11,10 @@ pub use kube::Client;
 /// How long one connection attempt may take.
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// How long a connection may be silent: the server says once a minute, in every watch of a kind that changes, where it is. What
+/// is silent for longer may lead nowhere, and is made anew.
+pub(crate) const SILENCE: Duration = Duration::from_secs(100);
+
 /// No way to an API server.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -48,5 +52,8 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> 
         None => Config::infer().await.map_err(ConnectError::Nowhere)?,
     };
     config.connect_timeout = Some(CONNECT);
+    config.read_timeout = Some(SILENCE);
+    // What counts is the time since the last request, not since the answer before it.
+    config.reset_reader_on_write = true;
     Client::try_from(config).map_err(ConnectError::Client)
 }

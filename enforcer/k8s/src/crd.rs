@@ -72,6 +72,14 @@ pub fn definitions() -> Vec<Value> {
     definitions.into_iter().map(definition).collect()
 }
 
+/// What objects of each kind may hold, as the definitions say it.
+pub(crate) fn schemas() -> Vec<(Watched, Value)> {
+    let kind = |definition: &Value| crate::kinds::kind_of(definition["spec"]["names"]["kind"].as_str()?);
+    let schema = |definition: &Value| definition.pointer("/spec/versions/0/schema/openAPIV3Schema").cloned();
+    let all = definitions();
+    all.iter().filter_map(|one| Some((Watched::Objects(kind(one)?), schema(one)?))).collect()
+}
+
 fn definition(definition: Definition) -> Value {
     let (api_version, kind) = definition.kind.written();
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));

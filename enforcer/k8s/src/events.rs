@@ -152,7 +152,8 @@ fn troubled(kind: Watched, trouble: &Trouble) -> Option<Report> {
     let reason = match trouble {
         Trouble::Absent => "DefinitionMissing",
         Trouble::Forbidden(_) => "AccessDenied",
-        Trouble::Away(_) => return None,
+        Trouble::OtherVersion(_) | Trouble::Older(_) => "DefinitionOfAnotherVersion",
+        Trouble::Away(_) | Trouble::Unauthenticated(_) => return None,
     };
     let (what, remedy) = trouble.told(kind);
     Some(Report { object: None, reason, note: format!("{what}; {remedy}") })

@@ -94,6 +94,8 @@ struct Following {
     /// What the listing under way has told so far.
     listing: Option<Listing>,
     trouble: Option<Trouble>,
+    /// True while the server does not serve it.
+    is_absent: bool,
 }
 
 #[derive(Default, Debug)]
@@ -110,6 +112,8 @@ pub struct Index {
     pods: HashSet<ByName>,
     objects: BTreeMap<ObjectRef, Entry>,
     following: BTreeMap<Watched, Following>,
+    /// Kinds whose definitions are not this version's.
+    misfits: BTreeMap<Watched, Trouble>,
     changes: Changes,
     shared: Shared,
     nowhere: Arc<str>,
@@ -127,6 +131,7 @@ impl Index {
             pods: HashSet::new(),
             objects: BTreeMap::new(),
             following: Watched::ALL.into_iter().map(|kind| (kind, Following::default())).collect(),
+            misfits: BTreeMap::new(),
             changes: Changes::default(),
             shared: Shared::default(),
             nowhere: "".into(),
@@ -147,7 +152,35 @@ impl Index {
 
     /// What is wrong with following the kinds.
     pub fn troubles(&self) -> impl Iterator<Item = (Watched, &Trouble)> {
-        self.following.iter().filter_map(|(kind, following)| Some((*kind, following.trouble.as_ref()?)))
+        self.following.iter().filter_map(|(kind, following)| {
+            let trouble = following.trouble.as_ref();
+            // That another version is served says more than that this one is not.
+            let misfit = self.misfits.get(kind).filter(|_| !trouble.is_some_and(Trouble::is_behind));
+            Some((*kind, misfit.or(trouble)?))
+        })
+    }
+
+    /// True when some kind may have changed without being told.
+    pub fn is_behind(&self) -> bool {
+        self.troubles().any(|(_, trouble)| trouble.is_behind())
+    }
+
+    /// Kinds that the server does not serve.
+    pub(crate) fn absent(&self) -> impl Iterator<Item = Watched> {
+        self.following.iter().filter(|(_, following)| following.is_absent).map(|(kind, _)| *kind)
+    }
+
+    /// True when some definitions are not this version's.
+    pub(crate) fn has_misfits(&self) -> bool {
+        !self.misfits.is_empty()
+    }
+
+    /// Notes whose definitions are not this version's; true when that is another answer than before.
+    pub(crate) fn fit(&mut self, misfits: BTreeMap<Watched, Trouble>) -> bool {
+        let is_other = self.misfits != misfits;
+        self.edition += u64::from(is_other);
+        self.misfits = misfits;
+        is_other
     }
 
     /// Objects of policy by name.
@@ -220,6 +253,7 @@ impl Index {
             self.end(kind);
         }
         let state = self.state(kind);
+        state.is_absent = trouble == Trouble::Absent;
         let is_told = trouble != Trouble::Absent || kind.absence() != crate::kinds::Absence::Fine;
         let trouble = is_told.then_some(trouble);
         if state.trouble != trouble {
@@ -316,7 +350,9 @@ impl Index {
 
     /// The kind is followed again.
     fn clear(&mut self, kind: Watched) {
-        let had = self.state(kind).trouble.take().is_some();
+        let state = self.state(kind);
+        state.is_absent = false;
+        let had = state.trouble.take().is_some();
         self.edition += u64::from(had);
     }
 

@@ -67,12 +67,25 @@ impl Watched {
         }
     }
 
+    /// Group and version of its API, as objects have it.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::Pods => "v1",
+            Self::Objects(kind) => kind.written().0,
+        }
+    }
+
+    /// What its objects are called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pods => "Pod",
+            Self::Objects(kind) => kind.written().1,
+        }
+    }
+
     /// Group of its API, empty for the core's.
     pub fn group(self) -> &'static str {
-        match self {
-            Self::Pods => "",
-            Self::Objects(kind) => kind.written().0.split_once('/').map_or("", |(group, _)| group),
-        }
+        self.api_version().split_once('/').map_or("", |(group, _)| group)
     }
 }
 

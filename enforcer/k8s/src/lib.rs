@@ -7,9 +7,12 @@
 //! tells the cluster what became of our objects, whose definitions are [`crd`]'s, and [`events`] what is wrong.
 
 mod binary;
+mod census;
 pub mod client;
 pub mod crd;
+mod definitions;
 pub mod document;
+mod election;
 pub mod events;
 pub mod index;
 pub mod kinds;

@@ -7,7 +7,6 @@
 //! is a request of its own, with the server's time for one.
 
 use std::marker::PhantomData;
-use std::time::Duration;
 
 use futures_util::{Stream, stream};
 use kube::Client;
@@ -19,13 +18,12 @@ use prost::bytes::Bytes;
 
 use crate::binary::items::{Items, ListMeta, Part};
 use crate::binary::{self, Frames};
+use crate::client::SILENCE;
 
 /// Objects of a page.
 const PAGE: u32 = 500;
 /// How long a watch lasts, seconds: what kube-runtime asks for.
 const LASTING: u32 = 290;
-/// How long a watch may be silent: longer than it lasts.
-const SILENCE: Duration = Duration::from_secs(LASTING as u64 + 5);
 /// The place in history is gone.
 const GONE: u16 = 410;
 
@@ -92,6 +90,8 @@ impl<K: Record> Place<K> {
             State::Page(page) => self.turn(page).await,
             State::Listed(version) => match self.follow(&version).await {
                 Ok(frames) => (None, State::Watching { version, frames: Box::new(frames) }),
+                // Told at once instead of in the first event.
+                Err(kube::Error::Api(status)) if status.code == GONE => failed(status, version),
                 Err(error) => (Some(Err(Error::WatchStartFailed(error))), State::Listed(version)),
             },
             State::Watching { version, mut frames } => match frames.next(SILENCE).await {

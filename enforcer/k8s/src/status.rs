@@ -15,15 +15,16 @@ use enforcer_core::refusal::{ObjectRef, Refusal};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use kube::core::DynamicObject;
 use kube::{Api, Client};
-use kube_lease_manager::LeaseManagerBuilder;
 use serde_json::{Value, json};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::census::{Census, DIGEST, LABEL, PREFIX};
+use crate::election::Election;
 use crate::events::{self, Events};
 use crate::index::{Entry, Index};
 use crate::kinds::resource;
@@ -32,18 +33,14 @@ use crate::kinds::resource;
 const MANAGER: &str = "enforcer";
 /// The lease of the agent that writes conditions.
 const WRITER: &str = "enforcer-status-writer";
-/// Label of the nodes' leases.
-const LABEL: (&str, &str) = ("app.kubernetes.io/component", "enforcer-node");
-/// Annotation with a node's digest.
-const DIGEST: &str = "enforcer.dev/in-force";
 /// Least time between two rounds: what changes at once is told at once.
 const ROUND: Duration = Duration::from_secs(1);
 /// Time between two rounds in which nothing was heard.
 const IDLE: Duration = Duration::from_secs(10);
 /// How often a node says that it is there.
 const RENEWAL: Duration = Duration::from_secs(60);
-/// After so many seconds without a word a node counts no more.
-const SILENT: i64 = 150;
+/// How long the API server may take for all of a round; what is left comes with the next one.
+const ANSWER: Duration = Duration::from_secs(30);
 /// Kinds with conditions.
 const KINDS: [Kind; 4] = [Kind::SegmentPolicy, Kind::ClusterSegmentPolicy, Kind::Tier, Kind::ExternalNetwork];
 
@@ -70,6 +67,9 @@ struct Teller {
     written: BTreeMap<ObjectRef, Value>,
     /// The digest that the node's lease bears, and since when.
     told: Option<(u64, Instant)>,
+    election: Election,
+    /// What nodes say, while this agent writes.
+    census: Option<Census>,
     events: Events,
 }
 
@@ -88,6 +88,8 @@ pub fn start(
         verdicts: Rc::clone(verdicts),
         written: BTreeMap::new(),
         told: None,
+        election: Election::new(client, WRITER, node),
+        census: None,
         events: Events::new(client, node),
     };
     spawn_local(teller.run(Rc::clone(news)));
@@ -95,33 +97,36 @@ pub fn start(
 
 impl Teller {
     async fn run(mut self, news: Rc<Notify>) {
-        let manager = LeaseManagerBuilder::new(self.client.clone(), WRITER)
-            .with_namespace(self.client.default_namespace())
-            .with_identity(&self.node)
-            .build()
-            .await;
-        let writer = match manager {
-            Ok(manager) => Some(manager.watch().await.0),
-            Err(error) => {
-                tracing::warn!(%error, "no conditions are written: the agent may not use leases of its namespace");
-                None
-            }
-        };
         loop {
-            let is_in_force = self.verdicts.borrow().is_in_force;
-            if is_in_force {
-                self.round(writer.as_ref()).await;
+            if timeout(ANSWER, self.round()).await.is_err() {
+                tracing::warn!("the API server is slow to take what is in force here");
             }
-            let is_writer = is_in_force && writer.as_ref().is_some_and(|writer| *writer.borrow());
-            let wrong = events::reports(&self.index.borrow(), &self.verdicts.borrow(), is_writer);
-            self.events.round(wrong).await;
             sleep(ROUND).await;
             // Silence is no news either.
             let _ = timeout(IDLE, news.notified()).await;
         }
     }
 
-    async fn round(&mut self, writer: Option<&watch::Receiver<bool>>) {
+    async fn round(&mut self) {
+        let is_in_force = self.verdicts.borrow().is_in_force;
+        let is_writer = is_in_force && self.is_writer().await;
+        if is_in_force {
+            self.tell(is_writer).await;
+        }
+        let wrong = events::reports(&self.index.borrow(), &self.verdicts.borrow(), is_writer);
+        self.events.round(wrong).await;
+    }
+
+    /// True while this agent writes for all.
+    async fn is_writer(&mut self) -> bool {
+        let held = self.election.is_held().await;
+        held.unwrap_or_else(|error| {
+            tracing::warn!(%error, "failed to look who writes conditions; agents use leases of their namespace for it");
+            false
+        })
+    }
+
+    async fn tell(&mut self, is_writer: bool) {
         let digest = digest(&self.index.borrow(), &self.verdicts.borrow());
         let is_known = self.told.is_some_and(|(told, at)| told == digest && at.elapsed() < RENEWAL);
         if !is_known {
@@ -130,18 +135,17 @@ impl Teller {
                 Err(error) => tracing::warn!(%error, "failed to tell the cluster what is in force here"),
             }
         }
-        if writer.is_some_and(|writer| *writer.borrow()) {
-            if let Err(error) = self.write(digest).await {
-                tracing::warn!(%error, "failed to write conditions");
-            }
-        } else {
+        if !is_writer {
+            self.census = None;
             self.written.clear();
+        } else if let Err(error) = self.write(digest).await {
+            tracing::warn!(%error, "failed to write conditions");
         }
     }
 
     /// Says in the node's lease what it has in force.
     async fn renew(&self, digest: u64) -> kube::Result<()> {
-        let name = format!("enforcer-node-{}", self.node);
+        let name = format!("{PREFIX}{}", self.node);
         let leases: Api<Lease> = Api::default_namespaced(self.client.clone());
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
@@ -157,7 +161,7 @@ impl Teller {
 
     /// Writes the conditions that are others than those written last.
     async fn write(&mut self, digest: u64) -> kube::Result<()> {
-        let (in_step, all) = self.nodes(digest).await?;
+        let Some((in_step, all)) = self.nodes(digest) else { return Ok(()) };
         let wanted: BTreeMap<ObjectRef, Value> = {
             let (index, verdicts) = (self.index.borrow(), self.verdicts.borrow());
             let ours = index.objects().iter().filter(|(key, _)| kind(key).is_some());
@@ -191,20 +195,18 @@ impl Teller {
         objects.patch_status(&key.name, &apply(), &Patch::Apply(&object)).await.map(drop)
     }
 
-    /// Nodes that have the same in force, and all that tell.
-    async fn nodes(&self, digest: u64) -> kube::Result<(usize, usize)> {
-        let leases: Api<Lease> = Api::default_namespaced(self.client.clone());
-        let told = leases.list(&ListParams::default().labels(&format!("{}={}", LABEL.0, LABEL.1))).await?;
-        let now = Timestamp::now().as_second();
-        let is_there = |lease: &&Lease| {
-            let renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref());
-            renewed.is_some_and(|renewed| now - renewed.0.as_second() < SILENT)
+    /// Nodes that have the same in force, and all that tell; nothing while that is not known.
+    fn nodes(&mut self, digest: u64) -> Option<(usize, usize)> {
+        let index = self.index.borrow();
+        let there = |name: &str| {
+            index.objects().contains_key(&ObjectRef {
+                kind: "Node".to_owned(),
+                namespace: None,
+                name: name.to_owned(),
+            })
         };
-        let wanted = format!("{digest:016x}");
-        let digest_of = |lease: &Lease| lease.metadata.annotations.as_ref()?.get(DIGEST).cloned();
-        let there: Vec<&Lease> = told.items.iter().filter(is_there).collect();
-        let in_step = there.iter().filter(|lease| digest_of(lease).as_ref() == Some(&wanted)).count();
-        Ok((in_step, there.len()))
+        let census = self.census.get_or_insert_with(|| Census::start(&self.client));
+        census.count(&format!("{digest:016x}"), there)
     }
 }
 

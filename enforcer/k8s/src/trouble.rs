@@ -6,13 +6,24 @@ use kube::runtime::watcher;
 
 use crate::kinds::{Absence, Watched};
 
+/// What the end of a connection says that was silent for too long.
+const SILENCE: &str = "timed out";
+/// What rustls says of a certificate that is of another time.
+const OUT_OF_TIME: [&str; 2] = ["certificate not valid yet", "certificate expired"];
+
 /// Why a kind cannot be followed now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Trouble {
     /// The server does not serve the kind.
     Absent,
+    /// It serves the kind in these versions only.
+    OtherVersion(Vec<String>),
+    /// The definition of the kind has not these fields of this version's: objects lose them when they are written.
+    Older(Vec<String>),
     /// The agent's account may not read it.
     Forbidden(String),
+    /// The server does not accept what the agent says that it is.
+    Unauthenticated(String),
     /// The server cannot be reached, or fails.
     Away(String),
 }
@@ -21,6 +32,8 @@ impl Trouble {
     /// What an error of a watch means; `None` for one that the watch mends by itself.
     pub(crate) fn of(error: &watcher::Error) -> Option<Self> {
         let error = match error {
+            // Kinds of which nothing changes are silent for longer than connections may be: they are asked for anew.
+            watcher::Error::WatchFailed(error) if chain(error).ends_with(SILENCE) => return None,
             watcher::Error::InitialListFailed(error)
             | watcher::Error::WatchStartFailed(error)
             | watcher::Error::WatchFailed(error) => error,
@@ -44,6 +57,30 @@ impl Trouble {
                               is no such object";
                 (format!("the API server does not serve {name}"), remedy.to_owned())
             }
+            Self::OtherVersion(versions) => {
+                let (served, own) = (versions.join(", "), kind.api_version());
+                let remedy = "install the definition in that version, beside the other or in place of it; until then there \
+                              is no such object";
+                let what = format!("the API server serves {plural} as {served} only, this agent reads {own}");
+                (what, remedy.to_owned())
+            }
+            Self::Older(fields) => {
+                let remedy = "apply the definitions that come with this version (deploy/crds), then write objects that \
+                              use these fields once more";
+                let fields = fields.join(", ");
+                let what = format!(
+                    "the definition of {plural} is an older one: it has no {fields}, which objects lose when they are written"
+                );
+                (what, remedy.to_owned())
+            }
+            Self::Unauthenticated(message) => {
+                let remedy = "the kubelet replaces a token that expired; if this lasts, compare the clocks of this node and \
+                              of the API server, and start the agent's pod anew; what was in force stays";
+                let what = format!(
+                    "{plural} cannot be followed: the API server does not accept the agent's token: {message}"
+                );
+                (what, remedy.to_owned())
+            }
             Self::Forbidden(message) => {
                 let remedy = format!(
                     "let the agent's account list and watch {plural} (the chart's ClusterRole does); what was in \
@@ -52,10 +89,20 @@ impl Trouble {
                 (format!("{plural} may not be read: {message}"), remedy)
             }
             Self::Away(message) => {
-                let remedy = "what was in force stays; it is tried again";
+                let remedy = match OUT_OF_TIME.iter().any(|words| message.contains(words)) {
+                    true => {
+                        "compare this node's clock with the API server's, or renew its certificate; what was in force stays"
+                    }
+                    false => "what was in force stays; it is tried again",
+                };
                 (format!("{plural} cannot be followed: {message}"), remedy.to_owned())
             }
         }
+    }
+
+    /// True when objects may have changed without being told.
+    pub(crate) fn is_behind(&self) -> bool {
+        matches!(self, Self::Forbidden(_) | Self::Unauthenticated(_) | Self::Away(_))
     }
 
     /// True when the kind counts as one without objects.
@@ -67,7 +114,8 @@ impl Trouble {
 fn of_status(status: &Status) -> Option<Trouble> {
     match status.code {
         404 => Some(Trouble::Absent),
-        401 | 403 => Some(Trouble::Forbidden(status.message.clone())),
+        401 => Some(Trouble::Unauthenticated(status.message.clone())),
+        403 => Some(Trouble::Forbidden(status.message.clone())),
         // The version is gone: the watch lists anew.
         410 => None,
         _ => Some(Trouble::Away(status.message.clone())),
@@ -76,6 +124,11 @@ fn of_status(status: &Status) -> Option<Trouble> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio_rustls::rustls::pki_types::UnixTime;
+    use tokio_rustls::rustls::{CertificateError, Error};
+
     use super::*;
 
     fn api(code: u16, message: &str) -> watcher::Error {
@@ -87,8 +140,34 @@ mod tests {
     fn an_error_says_what_it_means() {
         assert_eq!(Trouble::of(&api(404, "not found")), Some(Trouble::Absent));
         assert_eq!(Trouble::of(&api(403, "no")), Some(Trouble::Forbidden("no".to_owned())));
+        assert_eq!(Trouble::of(&api(401, "who")), Some(Trouble::Unauthenticated("who".to_owned())));
         assert_eq!(Trouble::of(&api(410, "too old")), None);
         assert_eq!(Trouble::of(&api(500, "etcd")), Some(Trouble::Away("etcd".to_owned())));
+    }
+
+    #[test]
+    fn a_watch_that_was_silent_is_no_trouble_and_a_server_that_is_silent_is() {
+        let timed_out = || kube::Error::ReadEvents(std::io::Error::from(std::io::ErrorKind::TimedOut));
+        assert_eq!(Trouble::of(&watcher::Error::WatchFailed(timed_out())), None);
+        assert!(matches!(
+            Trouble::of(&watcher::Error::WatchStartFailed(timed_out())),
+            Some(Trouble::Away(_))
+        ));
+    }
+
+    #[test]
+    fn a_certificate_of_another_time_points_to_the_clocks() {
+        let remedy = |error: CertificateError| {
+            let message = Error::InvalidCertificate(error).to_string();
+            Trouble::Away(message).told(Watched::Pods).1
+        };
+        let [then, now] = [1, 2].map(|day| UnixTime::since_unix_epoch(Duration::from_secs(day * 86_400)));
+        let early = CertificateError::NotValidYetContext { time: then, not_before: now };
+        let late = CertificateError::ExpiredContext { time: now, not_after: then };
+        for error in [early, late] {
+            assert!(remedy(error).starts_with("compare this node's clock"));
+        }
+        assert!(remedy(CertificateError::Revoked).starts_with("what was in force stays"));
     }
 
     #[test]

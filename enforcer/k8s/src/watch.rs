@@ -12,6 +12,7 @@ use kube::{Api, Client, Resource};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
+use crate::definitions;
 use crate::document::Document;
 use crate::index::Index;
 use crate::kinds::{Watched, resource};
@@ -25,6 +26,7 @@ const PODS: &str = "/api/v1/pods";
 
 /// Follows every kind from now on; `news` is told whenever the index was. Must be called inside a `LocalSet`.
 pub fn start(client: &Client, index: &Rc<RefCell<Index>>, news: &Rc<Notify>) {
+    spawn_local(definitions::follow(client.clone(), Rc::clone(index), Rc::clone(news)));
     for kind in Watched::ALL {
         let to = (kind, Rc::clone(index), Rc::clone(news));
         match kind {

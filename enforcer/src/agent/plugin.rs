@@ -1,4 +1,5 @@
-//! The network plugin's place on this node, as the agent keeps it: its file is put once, its configuration follows the others.
+//! The network plugin's place on this node, as the agent keeps it: its file is put once, its configuration follows the others;
+//! or, where it is not wanted, what an earlier agent put there is taken away.
 //! Owns when something is tried again, and what is said while it is not in its place; the files are [`install`]'s.
 
 use std::path::Path;
@@ -15,15 +16,16 @@ const OWN: &str = "/proc/self/exe";
 #[derive(Debug)]
 pub struct Plugin {
     options: Options,
-    /// Why its file is not there.
+    /// Why its file is not there, or still is.
     missing: Option<Problem>,
-    is_put: bool,
+    /// True when its file was put, or everything was taken away.
+    is_done: bool,
 }
 
 impl Plugin {
     /// One that is not in its place yet.
     pub fn new(options: Options) -> Self {
-        Self { options, missing: None, is_put: false }
+        Self { options, missing: None, is_done: false }
     }
 
     /// The directory whose changes it follows.
@@ -31,12 +33,36 @@ impl Plugin {
         &self.options.configurations
     }
 
-    /// Puts it in its place, or says why it is not there. A file that could not be put is tried again when `is_time`.
-    pub fn install(&mut self, is_time: bool) -> Option<Problem> {
+    /// One word for what [`Self::keep`] says.
+    pub fn failure(&self) -> &'static str {
+        if self.options.is_wanted { "NetworkPluginNotInstalled" } else { "NetworkPluginNotRemoved" }
+    }
+
+    /// Puts it in its place, or takes it away where it is not wanted; says why that failed. What failed is tried again when
+    /// `is_time`.
+    pub fn keep(&mut self, is_time: bool) -> Option<Problem> {
+        if self.options.is_wanted { self.install(is_time) } else { self.remove(is_time) }
+    }
+
+    fn remove(&mut self, is_time: bool) -> Option<Problem> {
+        if !self.is_done && (is_time || self.missing.is_none()) {
+            let Options { configurations, plugins, .. } = &self.options;
+            let removed = install::remove(configurations, plugins);
+            if matches!(removed, Ok(true)) {
+                tracing::info!(directory = %configurations.display(), "pods no longer wait for their policy");
+            }
+            self.is_done = removed.is_ok();
+            let stays = "until then pods that start wait for the agent";
+            self.missing = removed.err().map(|error| Problem::of_file(configurations, chain(&error), stays));
+        }
+        self.missing.clone()
+    }
+
+    fn install(&mut self, is_time: bool) -> Option<Problem> {
         let plugins = &self.options.plugins;
-        if !self.is_put && (is_time || self.missing.is_none()) {
+        if !self.is_done && (is_time || self.missing.is_none()) {
             let put = install::put(Path::new(OWN), plugins);
-            self.is_put = put.is_ok();
+            self.is_done = put.is_ok();
             self.missing = put.err().map(|error| problem(plugins, &error));
         }
         if self.missing.is_some() {
@@ -70,17 +96,25 @@ mod tests {
         std::fs::write(configurations.join("10-a.conf"), r#"{"cniVersion":"1.0.0","name":"a","type":"ptp"}"#)
             .expect("written");
         let failure_policy = FailurePolicy::Closed;
-        let options =
-            Options { configurations, plugins: plugins.clone(), socket: "/socket".into(), failure_policy };
-        let mut plugin = Plugin::new(options);
-        let missing = plugin.install(false).expect("there is no such directory");
+        let (is_wanted, socket) = (true, "/socket".into());
+        let mut options =
+            Options { is_wanted, configurations, plugins: plugins.clone(), socket, failure_policy };
+        let mut plugin = Plugin::new(options.clone());
+        let missing = plugin.keep(false).expect("there is no such directory");
         assert!(missing.reason.starts_with("failed to write"), "{missing}");
         std::fs::create_dir(&plugins).expect("made");
-        assert_eq!(plugin.install(false), Some(missing), "it is not time");
-        assert_eq!(plugin.install(true), None);
+        assert_eq!(plugin.keep(false), Some(missing), "it is not time");
+        assert_eq!(plugin.keep(true), None);
         assert!(
             plugins.join(crate::cni::NAME).exists()
                 && plugin.directory().join("00-enforcer.conflist").exists()
+        );
+        options.is_wanted = false;
+        let mut unwanted = Plugin::new(options);
+        assert_eq!(unwanted.keep(false), None);
+        assert!(
+            !plugins.join(crate::cni::NAME).exists()
+                && !plugin.directory().join("00-enforcer.conflist").exists()
         );
     }
 }

@@ -76,7 +76,8 @@ impl Pods {
     /// Notes what is wrong with this node: the network plugin that is not in its place, pods that are there and cannot be enforced.
     pub(super) fn complain(&mut self, found: &Found, attaching: &[(WorkloadId, String)]) {
         let plugin = found.problems.iter().filter(|problem| problem.file.as_os_str() != SOURCE);
-        let plugin = plugin.map(|problem| ("NetworkPluginNotInstalled", problem.to_string()));
+        let reason = self.plugin.as_ref().map_or("", |plugin| plugin.failure());
+        let plugin = plugin.map(|problem| (reason, problem.to_string()));
         // One without an address is not set up yet.
         let set_up = found.resolved.iter().filter(|resolved| !resolved.workload.addresses.is_empty());
         let lost = set_up.filter_map(|one| Some((&one.workload.id, one.problem.as_ref()?)));
@@ -118,7 +119,7 @@ impl Pods {
 
     /// True when they are, and every kind is still followed.
     pub fn is_current(&self) -> bool {
-        self.is_synced() && self.index.borrow().troubles().next().is_none()
+        self.is_synced() && !self.index.borrow().is_behind()
     }
 
     /// Objects by kind.
@@ -144,7 +145,7 @@ impl Pods {
             let (workloads, objects) = Default::default();
             return Look { found, workloads, objects, directories: Vec::new(), is_whole: false };
         }
-        problems.extend(self.plugin.as_mut().and_then(|plugin| plugin.install(with_links)));
+        problems.extend(self.plugin.as_mut().and_then(|plugin| plugin.keep(with_links)));
         let Changes { pods, objects } = index.take();
         self.has_news |= objects.keys().any(is_told_of);
         let mut workloads = Workloads::new();

@@ -31,6 +31,15 @@ pub enum FailurePolicyArg {
     Open,
 }
 
+/// What becomes of the network plugin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum CniPluginArg {
+    /// It is put in its place.
+    Install,
+    /// It is taken away.
+    Remove,
+}
+
 impl From<FailurePolicyArg> for FailurePolicy {
     fn from(policy: FailurePolicyArg) -> Self {
         match policy {
@@ -75,6 +84,9 @@ pub struct AgentArgs {
     /// once their policy is in force; not touched when not given.
     #[arg(long, value_name = "PATH")]
     pub cni_conf_dir: Option<PathBuf>,
+    /// What becomes of that plugin: `install`, it is added; `remove`, what an agent has added is taken away.
+    #[arg(long, value_enum, default_value_t = CniPluginArg::Install, value_name = "ACTION")]
+    pub cni_plugin: CniPluginArg,
     /// Directory of the node's network plugins.
     #[arg(long, default_value = "/opt/cni/bin", value_name = "PATH")]
     pub cni_bin_dir: PathBuf,
@@ -161,6 +173,7 @@ pub(super) fn options(args: &AgentArgs) -> agent::Options {
                     processes: args.process_root.clone(),
                 },
                 plugin: args.cni_conf_dir.clone().map(|configurations| install::Options {
+                    is_wanted: args.cni_plugin == CniPluginArg::Install,
                     configurations,
                     plugins: args.cni_bin_dir.clone(),
                     socket: args.socket.clone(),
@@ -219,5 +232,22 @@ pub(super) fn source(text: &str) -> Result<PathBuf, String> {
     match text.strip_prefix("dir:") {
         Some(path) if !path.is_empty() => Ok(path.into()),
         _ => Err("a source is written dir:PATH".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sandboxes_of_both_runtimes_are_known_by_their_paths_and_nothing_else_is() {
+        let patterns = SANDBOXES.map(|pattern| glob::Pattern::new(pattern).expect("a pattern"));
+        let is_known = |path: &str| patterns.iter().any(|pattern| pattern.matches(path));
+        // containerd's, CRI-O's.
+        assert!(is_known("/run/netns/cni-9d6f2f3c-6a0e-0d0f-4b7e-2a5e8f0b1c2d"));
+        assert!(is_known("/run/netns/3b1c2f0e-8a55-4a8b-9c0d-0f6d2e1a7b4c"));
+        for other in ["/run/netns/vpn", "/run/netns/customer-0001", "/run/docker/netns/5f2d1c0b9a8e"] {
+            assert!(!is_known(other), "{other}");
+        }
     }
 }

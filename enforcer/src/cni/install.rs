@@ -19,6 +19,8 @@ const ENDINGS: [&str; 3] = ["conf", "conflist", "json"];
 /// Where the plugin goes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
+    /// True when it belongs there; false when what an agent put there is to be taken away.
+    pub is_wanted: bool,
     /// Network configurations of this node.
     pub configurations: PathBuf,
     /// Plugins of this node.
@@ -101,6 +103,10 @@ pub fn remove(configurations: &Path, plugins: &Path) -> Result<bool, InstallErro
     let mut any = false;
     // The configuration first: one without its plugin would keep pods from starting.
     for path in [configurations.join(FILE), plugins.join(NAME)] {
+        // A directory that is read-only does not say that nothing is there.
+        if fs::symlink_metadata(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            continue;
+        }
         match fs::remove_file(&path) {
             Ok(()) => any = true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -188,7 +194,10 @@ mod tests {
             }
             fs::write(root.path().join("own"), "program").expect("written");
             let (socket, failure_policy) = ("/run/enforcer/enforcer.sock".into(), FailurePolicy::Closed);
-            Self { options: Options { configurations, plugins, socket, failure_policy }, root }
+            Self {
+                options: Options { is_wanted: true, configurations, plugins, socket, failure_policy },
+                root,
+            }
         }
 
         fn write(&self, name: &str, text: &str) {
