@@ -38,6 +38,7 @@ pub struct Station<'a> {
 pub struct Agent<'a> {
     station: Station<'a>,
     arguments: Vec<OsString>,
+    environment: Vec<(String, String)>,
     running: Option<Running>,
     log: Arc<Journal<String>>,
     records: Arc<Journal<Record>>,
@@ -62,7 +63,7 @@ impl<'a> Agent<'a> {
         let mut source = OsString::from("dir:");
         source.push(station.policies);
         let workloads = ["--workloads".into(), station.workloads.into()];
-        Self::of(station, source, &workloads, more)
+        Self::of(station, source, &workloads, more, &[])
     }
 
     /// As [`Self::start`], but it follows an API server, which `more` names; it has begun to follow when this returns.
@@ -70,10 +71,28 @@ impl<'a> Agent<'a> {
     /// # Errors
     /// As [`Self::start`].
     pub fn of_cluster(station: Station<'a>, more: &[&str]) -> Result<Self> {
-        Self::of(station, "kubernetes".into(), &[], more)
+        Self::of(station, "kubernetes".into(), &[], more, &[])
     }
 
-    fn of(station: Station<'a>, source: OsString, own: &[OsString], more: &[&str]) -> Result<Self> {
+    /// As [`Self::of_cluster`], with more in its environment.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn of_cluster_with(
+        station: Station<'a>,
+        more: &[&str],
+        environment: &[(String, String)],
+    ) -> Result<Self> {
+        Self::of(station, "kubernetes".into(), &[], more, environment)
+    }
+
+    fn of(
+        station: Station<'a>,
+        source: OsString,
+        own: &[OsString],
+        more: &[&str],
+        environment: &[(String, String)],
+    ) -> Result<Self> {
         let mut arguments: Vec<OsString> = vec!["agent".into(), "--source".into(), source];
         arguments.extend(["--node-name", station.name].map(OsString::from));
         let more = match more {
@@ -92,8 +111,8 @@ impl<'a> Agent<'a> {
             arguments.extend(["--cgroup", "none"].map(OsString::from));
         }
         arguments.extend(more.iter().map(OsString::from));
-        let mut agent =
-            Self { station, arguments, running: None, log: Arc::default(), records: Arc::default() };
+        let (environment, log, records) = (environment.to_vec(), Arc::default(), Arc::default());
+        let mut agent = Self { station, arguments, environment, running: None, log, records };
         agent.start_again()?;
         Ok(agent)
     }
@@ -104,7 +123,7 @@ impl<'a> Agent<'a> {
     /// As [`Self::start`].
     pub fn start_again(&mut self) -> Result<()> {
         let mut command = Command::new(binary()?);
-        command.args(&self.arguments).env("NO_COLOR", "1");
+        command.args(&self.arguments).env("NO_COLOR", "1").envs(self.environment.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let said_before = self.log.len();
         let begun = Instant::now();

@@ -19,6 +19,7 @@ pub mod agent;
 pub mod bench;
 pub mod certificates;
 pub mod client;
+pub mod clock;
 pub mod cluster;
 pub mod collector;
 pub mod conformance;

@@ -9,6 +9,7 @@
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -40,7 +41,7 @@ pub const METRICS: &str = "127.0.0.1:9700";
 #[derive(Debug)]
 pub struct Large {
     // Fields are dropped in this order: processes before namespaces, namespaces before files.
-    processes: Vec<Daemon>,
+    processes: Mutex<Vec<Daemon>>,
     pods: Vec<Namespace>,
     /// The node.
     pub node: Namespace,
@@ -91,7 +92,7 @@ impl Large {
         let own = ["127.0.0.1".parse()?, "10.96.0.1".parse()?, CONTROL.into()];
         pki.serving("kube-apiserver", &["kubernetes"], &own)?;
         pki.client("administrator", "administrator", Some("system:masters"))?;
-        let (processes, pods, objects) = (Vec::new(), Vec::new(), 0);
+        let (processes, pods, objects) = (Mutex::default(), Vec::new(), 0);
         let mut large = Self {
             processes,
             pods,
@@ -117,6 +118,14 @@ impl Large {
     /// # Errors
     /// As [`Agent::start`].
     pub fn agent(&self, more: &[&str]) -> Result<Agent<'_>> {
+        self.agent_with(more, &[])
+    }
+
+    /// As [`Self::agent`], with more in its environment.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn agent_with(&self, more: &[&str], environment: &[(String, String)]) -> Result<Agent<'_>> {
         let station = Station {
             node: &self.node,
             name: &self.name,
@@ -129,7 +138,23 @@ impl Large {
         let nowhere = self.directory.path().join("nowhere").display().to_string();
         let kubeconfig = self.kubeconfig().display().to_string();
         let own = ["--kubeconfig", &kubeconfig, "--cni-results", &nowhere, "--cgroup-root", &nowhere];
-        Agent::of_cluster(station, &[more, &own, &["--metrics-address", METRICS]].concat())
+        let arguments = [more, &own, &["--metrics-address", METRICS]].concat();
+        Agent::of_cluster_with(station, &arguments, environment)
+    }
+
+    /// A pod of the node.
+    pub fn pod(&self, number: usize) -> &Namespace {
+        &self.pods[number]
+    }
+
+    /// A directory for files of a story.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Ends the API server, the process that was started last.
+    pub fn stop_api_server(&self) {
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner).pop();
     }
 
     /// How clients reach the API server.
@@ -144,11 +169,21 @@ impl Large {
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(self.parts.programs.join("kubectl"));
         command.arg("--kubeconfig").arg(self.kubeconfig()).args(arguments);
-        command.env("HOME", self.directory.path());
+        command.env("HOME", self.directory.path()).stdin(Stdio::null());
         let output = self.control.enter(|| command.output()).context("failed to start kubectl")?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "kubectl {arguments:?}: {}", said.trim());
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Applies objects.
+    ///
+    /// # Errors
+    /// As [`Self::kubectl`].
+    pub fn apply(&self, objects: &str) -> Result<()> {
+        let file = self.directory.path().join("objects.json");
+        std::fs::write(&file, objects)?;
+        self.kubectl(&["apply", "-f", &file.display().to_string()]).map(drop)
     }
 
     /// Does `work` as a client beside the API server, on a thread of its own.
@@ -175,7 +210,7 @@ impl Large {
         Ok((numbers[0], numbers[8]))
     }
 
-    fn start_etcd(&mut self) -> Result<()> {
+    fn start_etcd(&self) -> Result<()> {
         let data = self.directory.path().join("etcd").display().to_string();
         let batch = etcd::BATCH.to_string();
         let arguments = [
@@ -197,7 +232,11 @@ impl Large {
         self.wait("etcd", || Ok(self.connects("127.0.0.1:2379")))
     }
 
-    fn start_api_server(&mut self) -> Result<()> {
+    /// Starts the API server, for the first time or again. Returns once it is ready and serves the product's kinds.
+    ///
+    /// # Errors
+    /// When it does not come up; with its last words.
+    pub fn start_api_server(&self) -> Result<()> {
         let file = |flag: &str, name: &str| format!("--{flag}={}", self.pki.file(name));
         let mut arguments: Vec<String> = [
             "--etcd-servers=http://127.0.0.1:2379 --bind-address=0.0.0.0 --secure-port=6443",
@@ -238,13 +277,14 @@ impl Large {
         Ok(())
     }
 
-    fn daemon(&mut self, program: PathBuf, name: &str, arguments: &[&str]) -> Result<()> {
+    fn daemon(&self, program: PathBuf, name: &str, arguments: &[&str]) -> Result<()> {
         let log = std::fs::File::create(self.log(name))?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let process = self.control.spawn(&mut command)?;
         let remnant = Remnant::new(Kind::Process, &process.id().to_string())?;
-        self.processes.push(Daemon { process, _remnant: remnant });
+        let mut processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
+        processes.push(Daemon { process, _remnant: remnant });
         Ok(())
     }
 

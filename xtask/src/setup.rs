@@ -49,7 +49,7 @@ pub(crate) const NFTABLES: Tool = Tool {
 };
 
 /// Needed by clusters only, besides [`NFTABLES`].
-const CLUSTER: [Tool; 2] = [
+const CLUSTER: [Tool; 3] = [
     Tool {
         program: "runc",
         package: "runc",
@@ -60,6 +60,12 @@ const CLUSTER: [Tool; 2] = [
         program: "iptables",
         package: "iptables",
         why: "kube-proxy and CNI plugins rely on it",
+        service: None,
+    },
+    Tool {
+        program: "faketime",
+        package: "faketime",
+        why: "gives agents under test clocks of their own",
         service: None,
     },
 ];

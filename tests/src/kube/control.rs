@@ -59,6 +59,11 @@ impl Kube {
     /// When it does not get ready; with its last words.
     pub fn start_api_server(&self) -> Result<()> {
         let node = &self.nodes[0];
+        let is_free = || {
+            let asked = node.output("kubectl", &["get", "--raw", "/livez", "--request-timeout=5s"])?;
+            Ok(String::from_utf8_lossy(&asked.stderr).contains("refused").then_some(()))
+        };
+        self.wait("the one before has ended", is_free)?;
         node.daemon("kube-apiserver", "kube-apiserver", &self.api_server())?;
         let ready =
             || Ok(node.output("kubectl", &["get", "--raw", "/readyz"])?.status.success().then_some(()));

@@ -3,12 +3,16 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
+
+/// How old certificates are when they are made.
+const VALID_BEFORE: Duration = Duration::from_secs(24 * 3600);
 
 /// The authority and where its files lie.
 #[derive(Debug)]
@@ -79,6 +83,8 @@ impl Pki {
     }
 
     fn issue(&self, name: &str, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose) -> Result<()> {
+        // A clock that is far behind is before it.
+        params.not_before = (SystemTime::now() - VALID_BEFORE).into();
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![usage];
         let key = KeyPair::generate()?;

@@ -92,9 +92,18 @@ impl Kube {
     /// # Errors
     /// When there is no such pod, or CNI has not connected it.
     pub fn network(&self, namespace: &str, pod: &str) -> Result<Namespace> {
+        let (node, path) = self.sandbox(namespace, pod)?;
+        Namespace::open(&format!("{namespace}/{pod}"), &self.nodes[node].seen(&path))
+    }
+
+    /// Where CNI has set up a pod: the number of its node, and the path of its network namespace there.
+    ///
+    /// # Errors
+    /// When CNI knows no such pod.
+    pub fn sandbox(&self, namespace: &str, pod: &str) -> Result<(usize, String)> {
         let wanted =
             [("K8S_POD_NAMESPACE", namespace), ("K8S_POD_NAME", pod)].map(|(key, value)| json!([key, value]));
-        for node in &self.nodes {
+        for (number, node) in self.nodes.iter().enumerate() {
             for entry in std::fs::read_dir(node.seen("/var/lib/cni/results"))? {
                 let result: Value = serde_json::from_str(&std::fs::read_to_string(entry?.path())?)?;
                 let is_of = |word: &Value| result["cniArgs"].as_array().is_some_and(|all| all.contains(word));
@@ -105,8 +114,7 @@ impl Kube {
                     });
                     let path = sandbox.context("a result with a sandbox")?;
                     // A link of the node's leads elsewhere when it is followed from outside.
-                    let path = node.seen(&path.replacen("/var/run/", "/run/", 1));
-                    return Namespace::open(&format!("{namespace}/{pod}"), &path);
+                    return Ok((number, path.replacen("/var/run/", "/run/", 1)));
                 }
             }
         }

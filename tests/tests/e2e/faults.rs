@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use super::Story;
 use super::install::{Pair, gone, status};
 
+/// One of the product's definitions.
+const TIERS: &str = "crd/tiers.enforcer.dev";
+
 /// In order.
 pub(crate) const STORIES: &[Story] = &[
     ("a_right_that_is_missing_is_named", a_right_that_is_missing),
@@ -93,28 +96,20 @@ fn a_right_that_is_missing(cluster: &Kube) -> Result<()> {
     gone(cluster, "rights")
 }
 
-/// A kind is no longer served in the version that this agent reads, as by definitions of another version of the product; then
-/// not at all.
+/// Nobody has installed the definition, or somebody has taken it away.
 fn a_definition_that_is_missing(cluster: &Kube) -> Result<()> {
     let words = ["does not serve tiers.enforcer.dev", "apply the definitions that come with this version"];
-    let definitions = chart::definitions()[0].display().to_string();
-    let name = "crd/tiers.enforcer.dev";
-    let other = json!([
-        {"op": "copy", "from": "/spec/versions/0", "path": "/spec/versions/1"},
-        {"op": "replace", "path": "/spec/versions/1/name", "value": "v1alpha0"},
-        {"op": "replace", "path": "/spec/versions/1/storage", "value": false},
-        {"op": "replace", "path": "/spec/versions/0/served", "value": false},
-    ]);
-    cluster.kubectl(&["patch", name, "--type=json", "-p", &other.to_string()])?;
+    cluster.kubectl(&["delete", TIERS])?;
     problem(cluster, words[0], true)?;
     event(cluster, "DefinitionMissing", &words)?;
-    cluster.kubectl(&["replace", "-f", &definitions])?;
-    problem(cluster, words[0], false)?;
-    cluster.kubectl(&["delete", name])?;
-    problem(cluster, words[0], true)?;
     ensure!(log(cluster)?.contains(words[0]), "the log does not say so:\n{}", cluster.agents_say());
-    cluster.kubectl(&["create", "-f", &definitions]).ok();
+    cluster.kubectl(&["create", "-f", &definitions()]).ok();
     problem(cluster, words[0], false)
+}
+
+/// The file of the product's own definitions.
+fn definitions() -> String {
+    chart::definitions()[0].display().to_string()
 }
 
 /// `kubectl describe` shows what is wrong with an object.

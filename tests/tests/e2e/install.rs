@@ -10,7 +10,7 @@ use enforcer_core::protocol::Protocol;
 use enforcer_tests::journal::PATIENCE;
 use enforcer_tests::kube::{Kube, chart, node_name};
 use enforcer_tests::probe::{Attempt, Greeters, probe};
-use enforcer_tests::{Namespace, Outcome};
+use enforcer_tests::{Namespace, Outcome, kube};
 use serde_json::{Value, json};
 
 use super::Story;
@@ -112,16 +112,37 @@ impl Pair {
 
     /// Waits until the policy is in force.
     fn await_policy(&self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        self.awaits([true, false])
+    }
+
+    /// Waits until connections to these ports, the first and the second one, succeed, and to the others are denied.
+    pub(crate) fn awaits(&self, open: [bool; 2]) -> Result<()> {
+        let outcome = |is_open| if is_open { Outcome::Connected } else { Outcome::TimedOut };
+        let wanted: BTreeMap<u16, Outcome> = [OPEN, CLOSED].into_iter().zip(open.map(outcome)).collect();
+        let deadline = Instant::now() + kube::PATIENCE;
         loop {
             let seen = self.ask()?;
-            if seen == in_force() {
+            if seen == wanted {
                 return Ok(());
             }
             if Instant::now() > deadline {
                 bail!("the policy is not in force: {seen:?}");
             }
         }
+    }
+
+    /// Asks again and again while `work` goes on: what is denied must stay so, what is admitted may be interrupted.
+    pub(crate) fn never_open(&self, work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+        std::thread::scope(|scope| {
+            let work = scope.spawn(work);
+            let mut rounds = 0;
+            while !work.is_finished() {
+                let seen = self.ask()?;
+                ensure!(seen[&CLOSED] != Outcome::Connected, "round {rounds}: {seen:?}");
+                rounds += 1;
+            }
+            work.join().expect("a thread of the story panicked")
+        })
     }
 
     /// Asks again and again while `work` goes on; every answer must be the policy's. Returns how many there were.
@@ -230,7 +251,7 @@ fn uninstalling(cluster: &Kube) -> Result<()> {
 
 /// What every node has in its BPF filesystem and in its directories for the product.
 fn remains(cluster: &Kube) -> Result<Vec<Vec<String>>> {
-    let of = |node: &enforcer_tests::kube::Machine| {
+    let of = |node: &kube::Machine| {
         let found =
             node.run("find", &["/sys/fs/bpf", "/opt/cni/bin", "/etc/cni/net.d", "-name", "*enforcer*"])?;
         Ok(found.lines().map(str::to_owned).collect())

@@ -1,5 +1,6 @@
 //! Stories in real clusters. A cluster is made once for all of its stories, which run one after the other in the order they
-//! are listed. Owns which story happens in which cluster; `cargo xtask e2e` runs it.
+//! are listed. Owns which story happens in which cluster; `cargo xtask e2e` runs it, `cargo xtask e2e WORD,WORD` those whose
+//! names contain one of the words.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use libtest_mimic::{Arguments, Trial};
 
 mod bare;
 mod charts;
+mod clocks;
 mod conditions;
 mod egress;
 mod faults;
@@ -22,6 +24,7 @@ mod node_local;
 mod outside;
 mod plugin;
 mod race;
+mod recreated;
 mod services;
 mod suites;
 
@@ -44,6 +47,7 @@ const CLUSTERS: &[(&str, Setup, &[&[Story]])] = &[
             race::STORIES,
             race::GUARDED,
             install::LIFE,
+            recreated::STORIES,
             faults::STORIES,
             plugin::STORIES,
             install::END,
@@ -62,6 +66,7 @@ const CLUSTERS: &[(&str, Setup, &[&[Story]])] = &[
             outside::STORIES,
             race::GUARDED,
             install::LIFE,
+            recreated::STORIES,
             many::STORIES,
             install::END,
         ],
@@ -87,7 +92,7 @@ fn main() -> ExitCode {
 fn stories() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let mut all_passed = large::run(&arguments);
+    let mut all_passed = large::run(&arguments) & clocks::run(&arguments);
     for (name, setup, stories) in CLUSTERS {
         all_passed &= run(&arguments, name, *setup, &stories.concat());
     }
@@ -112,13 +117,23 @@ fn write_manifests() -> Result<()> {
     Ok(std::fs::write(chart::manifests(), chart::plain(&Parts::ready()?)?)?)
 }
 
-/// Runs the stories of one cluster that were asked for; makes none when there are none.
+/// True when the name contains one of the words asked for, or none was.
+fn is_asked_for(arguments: &Arguments, name: &str) -> bool {
+    arguments.filter.as_ref().is_none_or(|filter| filter.split(',').any(|word| name.contains(word)))
+}
+
+/// Runs the stories of one cluster that were asked for, and before them the installation, which most of them stand on; makes
+/// no cluster when there are none.
 fn run(arguments: &Arguments, cluster: &str, setup: Setup, stories: &[Story]) -> bool {
-    let names = |(story, _): &Story| format!("{cluster}::{story}");
-    let is_wanted =
-        |name: String| arguments.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
-    if arguments.list || !stories.iter().map(names).any(is_wanted) {
-        let nothing = stories.iter().map(|story| Trial::test(names(story), || Ok(())));
+    let is_wanted = |story: &Story| is_asked_for(arguments, &format!("{cluster}::{}", story.0));
+    let any = stories.iter().any(is_wanted);
+    let is_begin = |(name, _): &Story| install::BEGIN.iter().any(|(begin, _)| begin == name);
+    let stories: Vec<Story> =
+        stories.iter().filter(|story| any && (is_wanted(story) || is_begin(story))).copied().collect();
+    // What was asked for is chosen already.
+    let arguments = &Arguments { filter: None, ..arguments.clone() };
+    if arguments.list || !any {
+        let nothing = stories.iter().map(|(story, _)| Trial::test(format!("{cluster}::{story}"), || Ok(())));
         return !libtest_mimic::run(arguments, nothing.collect()).has_failed();
     }
     let begun = std::time::Instant::now();
@@ -130,9 +145,10 @@ fn run(arguments: &Arguments, cluster: &str, setup: Setup, stories: &[Story]) ->
         }
     };
     eprintln!("\n{cluster}: up in {:.1} s", begun.elapsed().as_secs_f64());
-    let trials = stories.iter().map(|story| {
-        let (made, happens) = (Arc::clone(&made), story.1);
-        Trial::test(names(story), move || happens(&made).map_err(|error| format!("{error:#}").into()))
+    let trials = stories.iter().map(|(name, happens)| {
+        let (made, happens) = (Arc::clone(&made), *happens);
+        let story = move || happens(&made).map_err(|error| format!("{error:#}").into());
+        Trial::test(format!("{cluster}::{name}"), story)
     });
     !libtest_mimic::run(arguments, trials.collect()).has_failed()
 }
