@@ -21,9 +21,10 @@ const PREFACE: &str = "\
 Written by `cargo xtask bench flows -- --write docs/benchmarks-flows.md`. The machine has two CPUs: the agent with all its
 threads is on one, everything else on the other: the pod that begins connections, the reader of the JSON log, the client
 of the observer API, the collector. All are part of the measuring program and only count what they get: a real collector
-and Hubble's client take more than a CPU each at this rate. The log and the exporter's spool are files in memory. Two options
-are not the defaults: the agent keeps 131,072 records (`--flow-capacity`), and the kernel's ring buffer has 32 MiB
-(`--events-buffer`), so that neither is full when a thread waits a second for its turn.
+and Hubble's client take more than a CPU each at this rate. The observer's client lets HTTP/2 windows grow, as Go's do. The log
+and the exporter's spool are files in memory. Two options are not the defaults: the agent keeps 131,072 records
+(`--flow-capacity`), and the kernel's ring buffer has 32 MiB (`--events-buffer`), so that neither is full when a thread waits
+a second for its turn.
 
 A connection is a SYN and a RST, sent raw by a pod, which its policy lets pass and the node then drops: two events, two
 records. *Made* are the records of the agent's ring; each consumer must have as many, or the loss must be counted.
