@@ -10,7 +10,7 @@ use std::process::Command;
 use std::rc::Rc;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use enforcer_tests::bench::figures::{Figure, Series};
 use enforcer_tests::bench::{EmptyProgram, MEASURED, REST, pin_to};
 use enforcer_tests::journal::PATIENCE;
@@ -169,8 +169,11 @@ fn stand<'a>(guard: Guard, world: &'a Lab, group: &Group) -> Result<Standing<'a>
             if guard == Guard::Sockets {
                 await_sockets(&agent)?;
             }
-            let probe = agent.log().read(|lines| lines.join("\n"));
-            ensure!(!probe.contains("refused"), "the policy was refused:\n{probe}");
+            agent.await_status("status", PATIENCE, |status| {
+                let problems = status["policy"]["problems"].as_array().context("problems")?;
+                ensure!(problems.is_empty(), "the policy was refused: {problems:?}");
+                Ok(Some(()))
+            })?;
             Ok(Standing::Agent { _agent: Box::new(agent) })
         }
         Guard::Nftables => {
