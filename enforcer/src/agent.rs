@@ -70,7 +70,7 @@ use watch::Wake;
 use worker::Worker;
 
 /// Pause between two polls of the ring buffer while events come.
-const BUSY: Duration = Duration::from_millis(20);
+const BUSY: Duration = Duration::from_millis(40);
 /// Longest pause.
 const IDLE: Duration = Duration::from_millis(75);
 /// Events of one turn from which more are likely to wait.
@@ -311,13 +311,12 @@ async fn turn<K: Kernel, L: Links>(
             }
             next_sweep = Instant::now() + SWEEP;
         }
-        worker.borrow_mut().books.turn(&Moment::now());
         worker.borrow_mut().attach_sockets(&Moment::now());
         if Instant::now() >= next_look && worker.borrow().awaits_pods(&Moment::now()) {
             tree.watch(worker.borrow_mut().reload(&Moment::now()));
             next_look = Instant::now() + LOOK;
         }
-        worker.borrow().books.records.publish();
+        worker.borrow_mut().books.turn(&Moment::now());
         // Without a pause nobody else would be served: neither the socket nor those who wake this loop.
         if pause.is_zero() {
             tokio::task::yield_now().await;

@@ -36,11 +36,11 @@ type Misfits = BTreeMap<Watched, Trouble>;
 pub(crate) async fn follow(client: Client, index: Rc<RefCell<Index>>, news: Rc<Notify>) {
     let mut last: Option<(BTreeSet<Watched>, Instant)> = None;
     loop {
-        let (is_synced, absent) = {
+        let (is_synced, has_misfits, absent) = {
             let index = index.borrow();
-            (index.is_synced(), index.absent().collect::<BTreeSet<_>>())
+            (index.is_synced(), index.has_misfits(), index.absent().collect::<BTreeSet<_>>())
         };
-        let pause = match (index.borrow().has_misfits(), absent.is_empty()) {
+        let pause = match (has_misfits, absent.is_empty()) {
             (true, _) => SOON,
             (false, false) => SOMETIMES,
             (false, true) => SELDOM,

@@ -9,8 +9,7 @@ use jiff::Timestamp;
 use super::json::{Times, push_json, push_text};
 use super::text::direction_text;
 use super::{Count, Peer, Process, Record, RuleRef, Staged};
-use crate::protocol::Protocol;
-use crate::write::{push_address, push_number};
+use crate::write::{push_address, push_number, push_protocol};
 
 /// Writes lines. What it keeps from one to the next saves time only.
 #[derive(Clone, Default, Debug)]
@@ -152,14 +151,9 @@ fn address(address: IpAddr, line: &mut Vec<u8>) {
 }
 
 fn transport(record: &Record, line: &mut Vec<u8>) {
-    match record.protocol {
-        Protocol::TCP => push(b",\"protocol\":\"TCP\"", line),
-        Protocol::UDP => push(b",\"protocol\":\"UDP\"", line),
-        other => {
-            push(b",\"protocol\":", line);
-            push_json(&other, line);
-        }
-    }
+    push(b",\"protocol\":\"", line);
+    push_protocol(record.protocol, line);
+    line.push(b'"');
     if let Some(icmp) = record.icmp {
         push(b",\"icmp\":", line);
         push_json(&icmp, line);

@@ -19,7 +19,7 @@ use prost::Message as _;
 
 use super::wire::flow::{self as wire, DropReason, Flow, TrafficDirection};
 use crate::telemetry::records::Item;
-use parts::{Uuid, filled, text};
+use parts::{Uuid, filled};
 
 /// Cluster of a node that was not told of one, as clients write it.
 pub const CLUSTER: &str = "default";
@@ -132,12 +132,7 @@ fn of_record(record: &Record, uuid: &Uuid, out: &mut Vec<u8>) {
     filled(3, drop as u64, out);
     parts::addresses(source, destination, out);
     parts::transport(record, out);
-    parts::endpoint(8, source, out);
-    parts::endpoint(9, destination, out);
-    filled(10, wire::FlowType::L3L4 as u64, out);
-    text(11, &record.node, out);
-    parts::names(13, source, out);
-    parts::names(14, destination, out);
+    parts::ends((source, destination), wire::FlowType::L3L4, &record.node, out);
     let (kind, sub_kind) = event_type(record, drop);
     message(19, out, |out| {
         filled(1, kind.cast_unsigned().into(), out);

@@ -5,10 +5,9 @@
 use super::{Facts, Outcome, Parties, data};
 use crate::dns::message::{Answer, Message, id};
 use crate::dns::numbers::{RecordType, ResponseCode};
-use crate::protocol::Protocol;
 use crate::record::json::{Times, json, push_json, push_text};
 use crate::record::{Peer, SCHEMA};
-use crate::write::{push_address, push_number};
+use crate::write::{push_address, push_number, push_protocol};
 
 /// The parts of a line that are the same for all queries between two ends.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,7 +35,7 @@ impl Fixed {
         Self {
             node: format!("\",\"node\":{},\"event\":\"dns\",\"verdict\":\"", json(&node)),
             source: format!("\",\"source\":{head},\"port\":"),
-            destination: format!("{names}}},\"destination\":{},\"protocol\":", json(destination)),
+            destination: format!("{names}}},\"destination\":{},\"protocol\":\"", json(destination)),
         }
     }
 }
@@ -63,11 +62,8 @@ impl Lines {
         line.extend_from_slice(fixed.source.as_bytes());
         push_number(facts.local_port.into(), line);
         line.extend_from_slice(fixed.destination.as_bytes());
-        match facts.protocol {
-            Protocol::UDP => line.extend_from_slice(b"\"UDP\""),
-            Protocol::TCP => line.extend_from_slice(b"\"TCP\""),
-            other => push_json(&other, line),
-        }
+        push_protocol(facts.protocol, line);
+        line.push(b'"');
         if let Some(rule) = &facts.rule {
             line.extend_from_slice(b",\"rule\":");
             push_json(&**rule, line);

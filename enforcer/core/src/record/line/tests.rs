@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
+use crate::protocol::Protocol;
 use crate::record::{EndReason, Entity, Event, Icmp, TcpFlags};
 
 fn text() -> impl Strategy<Value = Arc<str>> {

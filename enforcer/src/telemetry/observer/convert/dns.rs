@@ -36,12 +36,7 @@ pub(super) fn of_record(record: &DnsRecord, uuid: &Uuid, out: &mut Vec<u8>) {
     parts::addresses(from, to, out);
     let transport = if record.protocol == Protocol::TCP { 1 } else { 2 };
     parts::layer(transport, [from.port, to.port], TcpFlags::default(), out);
-    parts::endpoint(8, from, out);
-    parts::endpoint(9, to, out);
-    filled(10, wire::FlowType::L7 as u64, out);
-    text(11, &record.node, out);
-    parts::names(13, from, out);
-    parts::names(14, to, out);
+    parts::ends((from, to), wire::FlowType::L7, &record.node, out);
     octets(15, &layer7.encode_to_vec(), out);
     message(19, out, |out| filled(1, event::L7.cast_unsigned().into(), out));
     filled(22, direction as u64, out);

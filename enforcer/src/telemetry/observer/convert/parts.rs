@@ -8,7 +8,7 @@ use enforcer_core::protocol::Protocol;
 use enforcer_core::record::{Entity, Icmp, Peer, Record, RuleRef, TcpFlags};
 use enforcer_core::write::{push_address, push_number};
 
-use super::super::wire::flow::{IpVersion, TrafficDirection, Verdict};
+use super::super::wire::flow::{FlowType, IpVersion, TrafficDirection, Verdict};
 use super::{CLUSTER, IDENTITY_OFFSET};
 
 /// `Flow.Summary`.
@@ -107,8 +107,19 @@ pub(super) fn layer(protocol: u32, numbers: [Option<u16>; 2], seen: TcpFlags, ou
     });
 }
 
+/// Whoever is at both ends and the names of each; between them, in the order of their numbers, what kind of flow it is and
+/// which node tells it.
+pub(super) fn ends((source, destination): (&Peer, &Peer), kind: FlowType, node: &str, out: &mut Vec<u8>) {
+    endpoint(8, source, out);
+    endpoint(9, destination, out);
+    filled(10, kind as u64, out);
+    text(11, node, out);
+    names(13, source, out);
+    names(14, destination, out);
+}
+
 /// Whoever is at one end.
-pub(super) fn endpoint(field: u32, peer: &Peer, out: &mut Vec<u8>) {
+fn endpoint(field: u32, peer: &Peer, out: &mut Vec<u8>) {
     message(field, out, |out| match (&peer.namespace, &peer.workload, peer.entity) {
         (Some(namespace), Some(name), _) => workload(peer, namespace, name, out),
         (.., Some(Entity::Host)) => reserved(HOST, b"reserved:host", out),
@@ -141,7 +152,7 @@ fn workload(peer: &Peer, namespace: &str, name: &str, out: &mut Vec<u8>) {
 }
 
 /// The names of one end.
-pub(super) fn names(field: u32, peer: &Peer, out: &mut Vec<u8>) {
+fn names(field: u32, peer: &Peer, out: &mut Vec<u8>) {
     peer.names.iter().for_each(|name| octets(field, name.as_bytes(), out));
 }
 
