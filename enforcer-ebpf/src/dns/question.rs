@@ -14,6 +14,8 @@ use enforcer_common::question::{
 
 /// Octets of a name that are copied in one go; few are longer.
 const USUAL: usize = 64;
+/// How often a place is looked for, once among the near ones, then among the others: another CPU may take it meanwhile.
+const ATTEMPTS: u32 = 3;
 /// Octets of a question behind its name: the zero at its end, type and class.
 const BEHIND_NAME: u32 = 5;
 
@@ -36,18 +38,10 @@ pub fn key_of(work: &Work, transaction: u16) -> QuestionKey {
 #[inline(always)]
 pub unsafe fn remember(message: *mut Message, key: &QuestionKey, protocol: u8, is_refused: bool) -> bool {
     let mark = key.mark();
-    // SAFETY: map elements. Whoever has exchanged the time of a place may write it and the question there.
+    // SAFETY: by contract; map elements. Whoever has exchanged the time of a place may write it and the question there.
     unsafe {
-        let mut best = best_place(message, first_near(mark), mark);
-        if best.as_ref().is_some_and(|best| best.is_others(mark)) {
-            best = best_place(message, first_far(mark), mark);
-        }
-        let Some(best) = best else { return false };
-        let Some(question) = QUESTIONS.get_ptr_mut(best.index) else { return false };
-        let (place, seen, is_others) = (best.place, best.seen, best.is_others(mark));
-        if seen == BUSY || !exchange(&raw mut (*place).time, seen, BUSY) {
-            return false;
-        }
+        let Some(Best { index, place, is_others, .. }) = claim(message, mark) else { return false };
+        let Some(question) = QUESTIONS.get_ptr_mut(index) else { return false };
         (*place).mark = mark;
         (*question).key = *key;
         (*question).hash = (*message).hash;
@@ -69,24 +63,36 @@ pub unsafe fn remember(message: *mut Message, key: &QuestionKey, protocol: u8, i
     true
 }
 
-/// A place, its index and the time it had.
+/// A place, its index, the time it had, and whether it was another question's.
 struct Best {
     index: u32,
     place: *mut Place,
     seen: u64,
+    is_others: bool,
 }
 
-impl Best {
-    /// True when another question has it than the one with this mark.
-    ///
-    /// # Safety
-    ///
-    /// The place is a map element.
-    #[inline(always)]
-    unsafe fn is_others(&self, mark: u64) -> bool {
-        // SAFETY: by contract.
-        self.seen != FREE && unsafe { (*self.place).mark } != mark
+/// Makes a place for the question with this mark busy: a near one, unless others have all those or it is lost to another
+/// CPU, then one of the others.
+///
+/// # Safety
+///
+/// As [`remember`].
+#[inline(always)]
+unsafe fn claim(message: *mut Message, mark: u64) -> Option<Best> {
+    let mut attempt = 0;
+    while attempt < ATTEMPTS {
+        let first = if attempt == 0 { first_near(mark) } else { first_far(mark) };
+        // SAFETY: by contract, and a map element.
+        unsafe {
+            let best = best_place(message, first, mark)?;
+            let is_left = attempt == 0 && best.is_others;
+            if !is_left && best.seen != BUSY && exchange(&raw mut (*best.place).time, best.seen, BUSY) {
+                return Some(best);
+            }
+        }
+        attempt += 1;
     }
+    None
 }
 
 /// The place that suits a question best, of those that begin with the first.
@@ -101,7 +107,8 @@ unsafe fn best_place(message: *mut Message, first: u32, mark: u64) -> Option<Bes
     unsafe {
         let way = best_way(message, places, mark);
         let place = places.cast::<Place>().add(way as usize);
-        Some(Best { index: first + way, place, seen: (&raw const (*place).time).read_volatile() })
+        let seen = (&raw const (*place).time).read_volatile();
+        Some(Best { index: first + way, place, seen, is_others: seen != FREE && (*place).mark != mark })
     }
 }
 

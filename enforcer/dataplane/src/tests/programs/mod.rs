@@ -4,6 +4,7 @@
 
 mod answers;
 mod bounds;
+mod concurrent;
 mod dns;
 mod fuzz;
 mod held;
