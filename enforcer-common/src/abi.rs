@@ -4,7 +4,7 @@ use crate::address::Address;
 use crate::{event, flow, name, policy, question, stream, tls};
 
 /// Version of everything in this crate that lies in a map or a ring buffer. Bump with any change of layout or meaning.
-pub const ABI_VERSION: u32 = 10;
+pub const ABI_VERSION: u32 = 11;
 
 /// Names of the maps as they are in the object file and under the pin directory.
 pub mod map {
@@ -52,6 +52,9 @@ pub mod map {
     pub const HOLDER: &str = "HOLDER";
     /// Tokens for refusal events by endpoint slot.
     pub const EVENT_BUDGETS: &str = "EVENT_BUDGETS";
+    /// Tokens for refusal events of a workload about one peer and port, by their hash modulo its length. Two that share
+    /// a place in a second take it from each other, and are bounded by their workloads' tokens only.
+    pub const PEER_BUDGETS: &str = "PEER_BUDGETS";
     /// Whether something was refused lately, by interface index modulo its length. Where it is 0 `REFUSALS` need not
     /// be asked; that 1 stays a while longer costs a look-up.
     pub const REFUSING: &str = "REFUSING";
@@ -84,6 +87,7 @@ pub mod map {
         COUNTERS,
         LEARN_EPOCHS,
         EVENT_BUDGETS,
+        PEER_BUDGETS,
         REFUSING,
         NAMESPACES,
         EVENTS,
@@ -106,6 +110,8 @@ pub mod capacity {
     pub const REFUSALS: u32 = 1 << 14;
     /// Interfaces told apart in [`super::map::REFUSING`]; a power of two.
     pub const REFUSING: u32 = 1 << 10;
+    /// Peers of workloads told apart in [`super::map::PEER_BUDGETS`]; a power of two.
+    pub const PEER_BUDGETS: u32 = 1 << 12;
     /// First fragments under way.
     pub const FRAGMENTS: u32 = 1 << 12;
     /// Trusted resolvers.
@@ -167,7 +173,8 @@ pub struct Settings {
     pub min_ttl: u32,
     /// Added to every lifetime, seconds.
     pub grace: u32,
-    /// Most refusal events per second and workload; those beyond are counted only.
+    /// Most refusal events per second and workload; those beyond are counted only, as are those beyond
+    /// [`TOLD_OF_A_PEER`].
     pub events_per_second: u32,
     /// Octets of the ring buffer that events of what passes may fill.
     pub room_of_passed: u32,
@@ -209,14 +216,32 @@ pub const ANSWER_SECONDS: u64 = 30;
 /// Longest time to live of a DNS answer that is believed, seconds: seven days.
 pub const MAX_TTL: u32 = 7 * 86_400;
 
-/// Tokens for refusal events of one workload.
+/// Most refusal events per second that a workload has for one peer and port.
+pub const TOLD_OF_A_PEER: u32 = 10;
+
+/// Tokens for refusal events.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct EventBudget {
+    /// Whose they are: a hash of workload, peer and port; 0 where the place is one workload's.
+    pub owner: u32,
     /// The second of the monotonic clock the count belongs to.
     pub second: u32,
     /// Events sent in it.
     pub sent: u32,
+}
+
+impl EventBudget {
+    /// Takes a token of `most` in `second`; false when they are used up.
+    #[inline(always)]
+    pub fn take(&mut self, owner: u32, second: u32, most: u32) -> bool {
+        if self.second != second || self.owner != owner {
+            *self = Self { owner, second, sent: 0 };
+        }
+        let has = self.sent < most;
+        self.sent += has as u32;
+        has
+    }
 }
 
 /// Counters of the kernel programs. Drops are counted by reason at `Reason as u32`; these follow.
@@ -225,7 +250,7 @@ pub struct EventBudget {
 pub enum Counter {
     /// Events that did not fit the ring buffer.
     RingFull = crate::verdict::Reason::COUNT,
-    /// Refusal events beyond a workload's budget: counted in the flow, not told one by one.
+    /// Refusal events beyond a budget of the workload: counted in the flow, not told one by one.
     EventsSuppressed,
     /// Flow table entries that could not be written.
     FlowInsertFailed,
@@ -278,7 +303,7 @@ sizes! {
     question::QuestionKey = 24,
     question::Place = 16,
     question::Question = 304,
-    EventBudget = 8,
+    EventBudget = 12,
     event::FlowEvent = 160,
     event::ProcessEvent = 40,
     event::DnsEvent = 64,

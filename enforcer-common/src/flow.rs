@@ -88,8 +88,7 @@ pub struct Flow {
     pub staged_verdict: u8,
     /// The [`crate::verdict::Reason`] of that; 0 as above.
     pub staged_reason: u8,
-    /// With [`FLAG_LISTED`], the number of the list of names it may ask for; with [`FLAG_SOCKET`], how many attempts were
-    /// told in the second of `last_seen`; 0 otherwise.
+    /// With [`FLAG_LISTED`], the number of the list of names it may ask for; 0 otherwise.
     pub list: u16,
     /// First packet, nanoseconds of the monotonic clock.
     pub started: u64,

@@ -1,11 +1,12 @@
 //! Telling userspace, and counting what is not told. Never wakes it: it polls.
 
-use crate::maps::{COUNTERS, EVENT_BUDGETS, EVENTS, SETTINGS};
+use crate::maps::{COUNTERS, EVENT_BUDGETS, EVENTS, PEER_BUDGETS, SETTINGS};
 use crate::work::work;
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP};
-use enforcer_common::abi::Counter;
+use enforcer_common::abi::{Counter, TOLD_OF_A_PEER, capacity};
 use enforcer_common::event::{FlowEvent, Kind};
 use enforcer_common::flow::{Flow, FlowKey};
+use enforcer_common::question::mix;
 
 /// Adds to a counter of this CPU.
 #[inline(always)]
@@ -77,32 +78,39 @@ pub fn is_roomy() -> bool {
     EVENTS.query(BPF_RB_AVAIL_DATA as u64) < settings.room_of_passed as u64
 }
 
-/// Takes one token for a refusal event of a workload; false when this second's are used up, which is counted.
+/// Takes a token for the event of a refusal; false when this second's are used up, which is counted.
 #[inline(always)]
-pub fn may_tell_refusal(slot: u32, now: u64) -> bool {
-    let may = is_in_budget(slot, now);
+pub fn may_tell_refusal(key: &FlowKey, flow: &Flow) -> bool {
+    let may = is_in_budget(key, flow);
     if !may {
         count(Counter::EventsSuppressed as u32, 1);
     }
     may
 }
 
-/// As [`may_tell_refusal`], without counting.
+/// As [`may_tell_refusal`], without counting: one of the peer's and port's, so that one that is tried again and again
+/// leaves the others theirs, and one of the workload's.
 #[inline(always)]
-pub fn is_in_budget(slot: u32, now: u64) -> bool {
-    let (Some(budget), Some(settings)) = (EVENT_BUDGETS.get_ptr_mut(slot), SETTINGS.get(0)) else {
+pub fn is_in_budget(key: &FlowKey, flow: &Flow) -> bool {
+    let owner = owner(key, flow);
+    let (Some(of_peer), Some(of_workload), Some(settings)) = (
+        PEER_BUDGETS.get_ptr_mut((owner >> 32) as u32 & (capacity::PEER_BUDGETS - 1)),
+        EVENT_BUDGETS.get_ptr_mut(flow.slot),
+        SETTINGS.get(0),
+    ) else {
         return false;
     };
-    let second = (now / 1_000_000_000) as u32;
-    // SAFETY: the element of an array map stays where it is; concurrent runs may lend each other a token.
-    let budget = unsafe { &mut *budget };
-    if budget.second != second {
-        budget.second = second;
-        budget.sent = 0;
-    }
-    if budget.sent >= settings.events_per_second {
-        return false;
-    }
-    budget.sent += 1;
-    true
+    let second = (flow.last_seen / 1_000_000_000) as u32;
+    // SAFETY: elements of array maps stay where they are; concurrent runs may lend each other a token.
+    let (of_peer, of_workload) = unsafe { (&mut *of_peer, &mut *of_workload) };
+    of_peer.take(owner as u32, second, TOLD_OF_A_PEER)
+        && of_workload.take(0, second, settings.events_per_second)
+}
+
+/// Hash of whose refusal it is and what of.
+#[inline(always)]
+fn owner(key: &FlowKey, flow: &Flow) -> u64 {
+    let [a, b, c, d] = key.remote.0.map(u64::from);
+    let what = (flow.port as u64) << 16 | (key.protocol as u64) << 8 | flow.direction as u64;
+    mix(mix(mix(0, a << 32 | b), c << 32 | d), (flow.slot as u64) << 32 | what)
 }

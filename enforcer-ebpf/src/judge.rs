@@ -441,7 +441,7 @@ pub extern "C" fn refuse_flow() -> i32 {
     } else {
         let entered = REFUSALS.insert(&work.key, &work.flow, 0).is_ok();
         count(if entered { Counter::RefusalEntered } else { Counter::FlowInsertFailed } as u32, 1);
-        if may_tell_refusal(work.flow.slot, work.flow.last_seen) {
+        if may_tell_refusal(&work.key, &work.flow) {
             tell(Told::Refused, work.flow.last_seen, &work.key, &work.flow);
         }
     }
@@ -472,7 +472,7 @@ pub extern "C" fn refuse_packet(skb: Context, reason: u32, from_workload: u32) -
     count(reason as u32, 1);
     note_epoch(work);
     describe(skb, from_workload as u32);
-    if may_tell_refusal(work.flow.slot, work.flow.last_seen) {
+    if may_tell_refusal(&work.key, &work.flow) {
         tell(Told::Dropped, work.flow.last_seen, &work.key, &work.flow);
     }
     if observed { PASS } else { DROP }

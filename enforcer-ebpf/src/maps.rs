@@ -61,6 +61,8 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_CO
 #[map]
 pub static EVENT_BUDGETS: Array<EventBudget> = Array::with_max_entries(capacity::ENDPOINTS, 0);
 #[map]
+pub static PEER_BUDGETS: Array<EventBudget> = Array::with_max_entries(capacity::PEER_BUDGETS, 0);
+#[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(capacity::EVENTS, 0);
 #[map]
 pub static LEARN_EPOCHS: Array<u32> = Array::with_max_entries(capacity::ENDPOINTS, 0);

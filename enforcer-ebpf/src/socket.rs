@@ -26,8 +26,6 @@ use enforcer_common::policy::{Endpoint, MAX_ADDRESSES};
 
 /// How many programs at sockets may have begun on a CPU at once; those beyond pass.
 pub const SLOTS: u32 = 4;
-/// Attempts of one workload towards one peer and port that are told in a second; all are counted.
-const TOLD_A_SECOND: u16 = 10;
 
 /// The program lets the call go on.
 const PASS: i32 = 1;
@@ -254,7 +252,7 @@ pub extern "C" fn socket_refuse(slot: u32) -> u32 {
     }
     describe(work);
     count(reason_index(work.flow.reason));
-    let (mut told, mut is_new) = (1, true);
+    let mut is_new = true;
     if let Some(before) = REFUSALS.get_ptr(&work.key) {
         // SAFETY: a map element; one that is recycled meanwhile gives wrong sums of a refusal that was forgotten.
         let before = unsafe { *before };
@@ -263,16 +261,13 @@ pub extern "C" fn socket_refuse(slot: u32) -> u32 {
         work.flow.sent.bytes += before.sent.bytes;
         work.flow.received = before.received;
         work.flow.started = before.started;
-        let is_same_second = before.last_seen / 1_000_000_000 == work.flow.last_seen / 1_000_000_000;
-        told += if is_same_second && before.flags & FLAG_SOCKET != 0 { before.list } else { 0 };
     }
-    work.flow.list = if told > TOLD_A_SECOND { TOLD_A_SECOND } else { told };
     if REFUSALS.insert(&work.key, &work.flow, 0).is_err() {
         count(Counter::FlowInsertFailed as u32);
     } else if is_new {
         count(Counter::RefusalEntered as u32);
     }
-    if told > TOLD_A_SECOND || !is_in_budget(work.flow.slot, work.flow.last_seen) {
+    if !is_in_budget(&work.key, &work.flow) {
         count(Counter::EventsSuppressed as u32);
         return 0;
     }
@@ -299,6 +294,7 @@ fn describe(work: &mut SocketWork) {
     flow.flags = FLAG_SOCKET;
     flow.tcp_flags = 0;
     flow.padding = 0;
+    flow.list = 0;
     let is_asked = work.has_staged != 0;
     flow.staged_rule = if is_asked { work.staged.rule } else { 0 };
     flow.staged_verdict = if is_asked { work.staged.verdict as u8 } else { 0 };

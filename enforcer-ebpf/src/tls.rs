@@ -231,7 +231,7 @@ pub extern "C" fn tls_refuse(skb: Context, reason: u32) -> i32 {
     note_epoch(work);
     if observed {
         count(reason as u32, 1);
-        if may_tell_refusal(work.flow.slot, work.flow.last_seen) {
+        if may_tell_refusal(&work.key, &work.flow) {
             tell(Told::Dropped, work.flow.last_seen, &work.key, &work.flow);
         }
         return PASS;

@@ -41,7 +41,7 @@ impl Layout {
 }
 
 /// The layout of every map that is pinned.
-pub(crate) fn layouts(room: &Capacities) -> [Layout; 25] {
+pub(crate) fn layouts(room: &Capacities) -> [Layout; 26] {
     use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, RingBuf};
     let halves = 2 * capacity::NAME_STATES;
     [
@@ -67,6 +67,7 @@ pub(crate) fn layouts(room: &Capacities) -> [Layout; 25] {
         Layout::of::<u32, u64>(map::COUNTERS, PerCpuArray, COUNTERS),
         Layout::of::<u32, u32>(map::LEARN_EPOCHS, Array, room.endpoints),
         Layout::of::<u32, EventBudget>(map::EVENT_BUDGETS, Array, room.endpoints),
+        Layout::of::<u32, EventBudget>(map::PEER_BUDGETS, Array, capacity::PEER_BUDGETS),
         Layout::of::<u32, u32>(map::REFUSING, Array, capacity::REFUSING),
         Layout::of::<u64, SocketPlace>(map::NAMESPACES, Hash, room.endpoints),
         Layout::of::<(), ()>(map::EVENTS, RingBuf, room.events),
