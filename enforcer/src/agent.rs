@@ -169,6 +169,14 @@ impl Origin {
             Self::Kubernetes { .. } => None,
         }
     }
+
+    /// Where this host's control groups and its processes are.
+    fn places(&self) -> (&Path, &Path) {
+        match self {
+            Self::Directory { .. } => (Path::new("/"), Path::new("/proc")),
+            Self::Kubernetes { find, .. } => (&find.cgroups, &find.processes),
+        }
+    }
 }
 
 impl fmt::Display for Origin {

@@ -31,9 +31,10 @@ const PREFIX: &str = "cgroup";
 pub enum SocketError {
     /// No hierarchy of the second version is mounted.
     #[error(
-        "no cgroup2 filesystem is mounted; mount one with `mount -t cgroup2 none /sys/fs/cgroup/unified`"
+        "no cgroup2 filesystem is mounted below {}; mount one with `mount -t cgroup2 none /sys/fs/cgroup/unified`",
+        .0.display()
     )]
-    NoHierarchy,
+    NoHierarchy(PathBuf),
     /// The control group cannot be used.
     #[error("failed to {attempt} {}", path.display())]
     Group {
@@ -70,24 +71,24 @@ pub enum SocketError {
     Dataplane(#[from] Error),
 }
 
-/// The root of the hierarchy of control groups, version 2, as it is mounted here.
+/// The root of the hierarchy of control groups, version 2, as it is mounted at this place or below it: a container's own is no
+/// root of the host's.
 ///
 /// # Errors
 ///
 /// [`SocketError::NoHierarchy`] when none is.
-pub fn group_root() -> Result<PathBuf, SocketError> {
+pub fn group_root(below: &Path) -> Result<PathBuf, SocketError> {
     let path = Path::new("/proc/self/mountinfo");
     let text = fs::read_to_string(path).map_err(|source| Error::io("read", path, source))?;
-    root_in(&text).ok_or(SocketError::NoHierarchy)
+    root_in(&text, below).ok_or_else(|| SocketError::NoHierarchy(below.to_owned()))
 }
 
-/// The first cgroup2 mount in the text of `mountinfo`, see proc_pid_mountinfo(5).
-fn root_in(text: &str) -> Option<PathBuf> {
-    let (mount, _) = text.lines().filter_map(|line| line.split_once(" - ")).find(|(_, of)| {
-        let mut fields = of.split(' ');
-        fields.next() == Some("cgroup2")
-    })?;
-    mount.split(' ').nth(4).map(PathBuf::from)
+/// The first cgroup2 mount at a place or below it in the text of `mountinfo`, see proc_pid_mountinfo(5).
+fn root_in(text: &str, below: &Path) -> Option<PathBuf> {
+    let mounts = text.lines().filter_map(|line| line.split_once(" - "));
+    let groups = mounts.filter(|(_, of)| of.split(' ').next() == Some("cgroup2"));
+    let mut places = groups.filter_map(|(mount, _)| mount.split(' ').nth(4).map(Path::new));
+    places.find(|place| place.starts_with(below)).map(PathBuf::from)
 }
 
 /// What attaches the programs at sockets. The verifier takes its time with them: whoever has other things to do leaves this
@@ -252,7 +253,7 @@ pub(crate) fn give_up(links: &Links, is_wanted: impl Fn(&str) -> bool) -> Result
 #[cfg(test)]
 mod tests {
     use super::root_in;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     #[test]
     fn the_hierarchy_is_found_where_it_is_mounted() {
@@ -260,7 +261,11 @@ mod tests {
             30 24 0:26 / /sys/fs/cgroup ro,nosuid shared:9 - tmpfs tmpfs ro,mode=755\n\
             31 30 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
             32 30 0:28 / /sys/fs/cgroup/unified rw,nosuid shared:10 - cgroup2 cgroup2 rw,nsdelegate\n";
-        assert_eq!(root_in(text), Some(PathBuf::from("/sys/fs/cgroup/unified")));
-        assert_eq!(root_in(&text.replace("cgroup2 cgroup2", "cgroup cgroup")), None);
+        assert_eq!(root_in(text, Path::new("/")), Some(PathBuf::from("/sys/fs/cgroup/unified")));
+        assert_eq!(root_in(&text.replace("cgroup2 cgroup2", "cgroup cgroup"), Path::new("/")), None);
+        assert_eq!(root_in(text, Path::new("/host/cgroup")), None);
+        let bound = format!("{text}{}", text.replace("/sys/fs/cgroup", "/host/cgroup"));
+        let below = root_in(&bound, Path::new("/host/cgroup"));
+        assert_eq!(below, Some(PathBuf::from("/host/cgroup/unified")));
     }
 }

@@ -12,7 +12,7 @@ use enforcer_core::refusal::{ObjectRef, Refusal};
 use serde_json::Value;
 
 use crate::kinds::Watched;
-use crate::pod::Pod;
+use crate::pod::{Administrator, Pod};
 use crate::shared::Shared;
 use crate::trouble::Trouble;
 
@@ -23,6 +23,8 @@ pub struct Known {
     pub workload: Arc<Workload>,
     /// UID of the pod, where it runs on this node; empty elsewhere.
     pub uid: Arc<str>,
+    /// Who in it may change its network; nobody elsewhere.
+    pub administrator: Administrator,
 }
 
 /// A pod among others, which its name tells it from.
@@ -271,11 +273,17 @@ impl Index {
             pods.insert(id.clone());
         }
         let Some(workload) = pod.workload(&self.node, &mut self.shared) else { return self.remove_pod(&id) };
-        let uid = if workload.local { pod.uid().into() } else { Arc::clone(&self.nowhere) };
-        if self.pod(&id).is_some_and(|before| *before.workload == workload && before.uid == uid) {
+        let (uid, administrator) = match workload.local {
+            true => (pod.uid().into(), pod.administrator()),
+            false => (Arc::clone(&self.nowhere), Administrator::None),
+        };
+        let is_same = |before: &Known| {
+            *before.workload == workload && before.uid == uid && before.administrator == administrator
+        };
+        if self.pod(&id).is_some_and(is_same) {
             return;
         }
-        let known = Known { workload: Arc::new(workload), uid };
+        let known = Known { workload: Arc::new(workload), uid, administrator };
         self.pods.replace(ByName(known.clone()));
         self.changes.pods.insert(id, Some(known));
     }

@@ -16,6 +16,10 @@ use crate::shared::Shared;
 /// Label that the Deployment controller gives the pods and the ReplicaSet of one template.
 const TEMPLATE_HASH: &str = "pod-template-hash";
 
+/// Capabilities, as Kubernetes names them, whose holder may change a network namespace: `SYS_ADMIN` and `SYS_MODULE`
+/// give the others.
+const ADMINISTERS: [&str; 4] = ["ALL", "NET_ADMIN", "SYS_ADMIN", "SYS_MODULE"];
+
 /// A pod without all that policy does not need.
 #[derive(Clone, PartialEq, Message)]
 pub struct Pod {
@@ -25,6 +29,17 @@ pub struct Pod {
     spec: Option<PodSpec>,
     #[prost(message, optional, tag = "3")]
     status: Option<PodStatus>,
+}
+
+/// Who in a pod may change its network: interfaces, routes and packet filter of its network namespace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Administrator {
+    /// Nobody, or nobody any more.
+    None,
+    /// Containers that prepare the others and have not all ended.
+    Preparation,
+    /// A container that goes on.
+    Container,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -65,12 +80,39 @@ struct PodSpec {
     host_network: bool,
     #[prost(message, repeated, tag = "20")]
     init_containers: Vec<Container>,
+    #[prost(message, repeated, tag = "34")]
+    ephemeral_containers: Vec<EphemeralContainer>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct EphemeralContainer {
+    /// Its fields have the numbers of a container's.
+    #[prost(message, optional, tag = "1")]
+    common: Option<Container>,
 }
 
 #[derive(Clone, PartialEq, Message)]
 struct Container {
     #[prost(message, repeated, tag = "6")]
     ports: Vec<ContainerPort>,
+    #[prost(message, optional, tag = "15")]
+    security_context: Option<SecurityContext>,
+    #[prost(string, tag = "24")]
+    restart_policy: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SecurityContext {
+    #[prost(message, optional, tag = "1")]
+    capabilities: Option<Capabilities>,
+    #[prost(bool, tag = "2")]
+    privileged: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Capabilities {
+    #[prost(string, repeated, tag = "1")]
+    add: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -87,10 +129,20 @@ struct ContainerPort {
 struct PodStatus {
     #[prost(string, tag = "1")]
     phase: String,
+    #[prost(message, repeated, tag = "2")]
+    conditions: Vec<PodCondition>,
     #[prost(string, tag = "6")]
     pod_ip: String,
     #[prost(message, repeated, tag = "12")]
     pod_ips: Vec<PodIp>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PodCondition {
+    #[prost(string, tag = "1")]
+    kind: String,
+    #[prost(string, tag = "2")]
+    status: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -138,6 +190,24 @@ impl Pod {
         })
     }
 
+    /// Who in it may change its network.
+    pub fn administrator(&self) -> Administrator {
+        let Some(spec) = &self.spec else { return Administrator::None };
+        // A first container that is restarted is a sidecar.
+        let (sidecars, first): (Vec<&Container>, Vec<&Container>) =
+            spec.init_containers.iter().partition(|container| container.restart_policy == "Always");
+        let added = spec.ephemeral_containers.iter().filter_map(|container| container.common.as_ref());
+        if spec.containers.iter().chain(sidecars).chain(added).any(Container::may_administer) {
+            return Administrator::Container;
+        }
+        let conditions = self.status.iter().flat_map(|status| &status.conditions);
+        let is_prepared = conditions.into_iter().any(|one| one.kind == "Initialized" && one.status == "True");
+        match !is_prepared && first.into_iter().any(Container::may_administer) {
+            true => Administrator::Preparation,
+            false => Administrator::None,
+        }
+    }
+
     fn labels(&self) -> &BTreeMap<String, String> {
         static NONE: BTreeMap<String, String> = BTreeMap::new();
         self.metadata.as_ref().map_or(&NONE, |metadata| &metadata.labels)
@@ -155,6 +225,16 @@ impl Pod {
             Some(name) => format!("Deployment/{name}"),
             None => format!("{}/{}", owner.kind, owner.name),
         })
+    }
+}
+
+impl Container {
+    /// True when it has a capability that lets it change the network namespace it runs in.
+    fn may_administer(&self) -> bool {
+        let Some(context) = &self.security_context else { return false };
+        let mut added = context.capabilities.iter().flat_map(|capabilities| &capabilities.add);
+        let is_one = |name: &String| ADMINISTERS.contains(&name.strip_prefix("CAP_").unwrap_or(name));
+        context.privileged || added.any(is_one)
     }
 }
 

@@ -94,7 +94,7 @@ impl Books {
             ends: Ends::default(),
             dns_tally: DnsTally::default(),
             names: Names::new(names::CAPACITY),
-            processes: Processes::of_host(),
+            processes: Processes::of_host(options.source.places().1),
             server_names: ServerNames::default(),
             view: View::default(),
             plan,

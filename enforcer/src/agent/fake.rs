@@ -124,7 +124,7 @@ impl Kernel for FakeKernel {
         let (group, at) = (group.to_owned(), Arc::clone(&self.sockets_at));
         Ok(Box::new(move || {
             if !group.is_absolute() {
-                return Err(SocketError::NoHierarchy);
+                return Err(SocketError::NoHierarchy(group));
             }
             *at.lock().expect("nobody panics with it") = Some(group);
             Ok(())
@@ -220,6 +220,10 @@ impl Links for FakeLinks {
     fn host_side(&self, namespace: &Path, name: &str) -> Result<HostSide, LinkError> {
         let side = self.sides.borrow().get(namespace).cloned();
         side.ok_or_else(|| LinkError::NotInNamespace { name: name.to_owned(), path: namespace.to_owned() })
+    }
+    fn sockets(&self, namespace: &Path, _interface: &str) -> Result<u64, String> {
+        let side = self.sides.borrow().get(namespace).cloned();
+        side.ok_or_else(|| "its network namespace cannot be opened".to_owned())?.sockets
     }
     fn by_name(&self, name: &str) -> Result<Interface, LinkError> {
         Err(LinkError::UnknownInterface(name.to_owned()))

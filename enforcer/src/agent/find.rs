@@ -56,6 +56,10 @@ pub struct Found {
     pub interface: (u32, String),
     /// Its addresses, as its namespace has them; none where only a route leads to it.
     pub addresses: Vec<IpAddr>,
+    /// Cookie of its network namespace; or why what its sockets are told to reach may not be what the interface sees.
+    pub sockets: Result<u64, String>,
+    /// Its namespace; `None` where only a route leads to it.
+    pub sandbox: Option<Sandbox>,
 }
 
 /// What leads to pods.
@@ -110,8 +114,10 @@ impl Search<'_> {
         let is_unknown = ways.is_empty() || ways.iter().any(|(_, found)| found.is_ok());
         let address = addresses.first().filter(|_| is_unknown);
         if let Some(route) = address.and_then(|address| routed(*address, links)) {
+            let sockets = Err("its network namespace is not known".to_owned());
             let interface = (route.index, route.name);
-            ways.push(("the route to its address", Ok(Found { interface, addresses: Vec::new() })));
+            let found = Found { interface, addresses: Vec::new(), sockets, sandbox: None };
+            ways.push(("the route to its address", Ok(found)));
         }
         agree(&ways)
     }
@@ -145,7 +151,8 @@ fn inside(sandbox: &Sandbox, expected: &[IpAddr], links: &impl Links) -> Result<
             text(expected)
         ));
     }
-    Ok(Found { interface: (side.interface.index, side.interface.name), addresses })
+    let interface = (side.interface.index, side.interface.name);
+    Ok(Found { interface, addresses, sockets: side.sockets, sandbox: Some(sandbox.clone()) })
 }
 
 /// The interface that the route to an address leaves by, when it is one end of a pair whose other end is in another

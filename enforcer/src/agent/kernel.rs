@@ -56,6 +56,7 @@ pub trait Kernel {
 #[expect(clippy::missing_errors_doc, reason = "documented at the link module")]
 pub trait Links {
     fn host_side(&self, namespace: &Path, interface: &str) -> Result<HostSide, LinkError>;
+    fn sockets(&self, namespace: &Path, interface: &str) -> Result<u64, String>;
     fn by_name(&self, name: &str) -> Result<Interface, LinkError>;
     fn by_index(&self, index: u32) -> Result<Option<Interface>, LinkError>;
     fn route_to(&self, address: IpAddr) -> Result<Option<u32>, LinkError>;
@@ -210,6 +211,9 @@ pub struct HostLinks;
 impl Links for HostLinks {
     fn host_side(&self, namespace: &Path, interface: &str) -> Result<HostSide, LinkError> {
         link::host_side(namespace, interface)
+    }
+    fn sockets(&self, namespace: &Path, interface: &str) -> Result<u64, String> {
+        link::sockets(namespace, interface)
     }
     fn by_name(&self, name: &str) -> Result<Interface, LinkError> {
         link::by_name(name)

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use enforcer_core::object::{Workload, WorkloadId};
 use enforcer_core::refusal::Refusal;
@@ -23,6 +24,9 @@ use super::source::{Found, Look, hosts};
 use crate::api::AttachRequest;
 use crate::cni::install;
 use crate::source::problem::Problem;
+use inside::Insides;
+
+mod inside;
 
 /// What stands for the file in problems of objects that the API server holds.
 pub const SOURCE: &str = "kubernetes";
@@ -36,8 +40,10 @@ pub struct Pods {
     problems: Option<(u64, Vec<Problem>)>,
     /// Pods of this node.
     local: BTreeMap<WorkloadId, Known>,
-    /// Those of which the network plugin told something new.
+    /// Those of which the network plugin told something new, and those that are to be found again.
     told: BTreeSet<WorkloadId>,
+    /// Whose sockets are judged.
+    insides: Insides,
     /// Where the network plugin belongs, if this agent puts it there.
     plugin: Option<Box<Plugin>>,
     /// What the cluster is told of the objects, and whoever tells it.
@@ -50,9 +56,10 @@ pub struct Pods {
 impl Pods {
     /// Those of an index.
     pub fn new(index: Rc<RefCell<Index>>, finder: Finder, plugin: Option<install::Options>) -> Self {
-        let (local, told, verdicts, telling) = Default::default();
+        let (local, told, insides, verdicts, telling) = Default::default();
         let plugin = plugin.map(|options| Box::new(Plugin::new(options)));
-        Self { index, finder, problems: None, local, told, plugin, verdicts, telling, has_news: false }
+        let (problems, has_news) = (None, false);
+        Self { index, finder, problems, local, told, insides, plugin, verdicts, telling, has_news }
     }
 
     /// What the cluster is told of the objects, and who is woken when that changes.
@@ -163,7 +170,10 @@ impl Pods {
                 }
             }
         }
-        let resolved = self.resolve(&before.resolved, &changed, links, with_links);
+        let mut resolved = self.resolve(&before.resolved, &changed, links, with_links);
+        if with_links {
+            self.told.extend(self.insides.look(&mut resolved, links, Instant::now()));
+        }
         workloads.extend(settle::workloads(&before.resolved, &resolved));
         let hosts =
             if with_links || before.hosts.is_empty() { hosts(links, before) } else { before.hosts.clone() };
@@ -183,12 +193,14 @@ impl Pods {
     ) -> Vec<Resolved> {
         let uids = self.local.values().map(|known| &*known.uid).collect();
         self.finder.retain(&uids);
+        self.insides.retain(|id| self.local.contains_key(id));
         let known: BTreeMap<_, _> = before.iter().map(|resolved| (&resolved.workload.id, resolved)).collect();
         let search = self.finder.search();
         let stays = |resolved: &Resolved| match &resolved.interface {
             Some((index, _)) => !matches!(links.by_index(*index), Ok(None)),
             None => false,
         };
+        let insides = &mut self.insides;
         let one = |(id, pod): (&WorkloadId, &Known)| match known.get(id) {
             Some(resolved)
                 if !changed.contains(id)
@@ -196,7 +208,7 @@ impl Pods {
             {
                 Resolved::clone(resolved)
             }
-            _ => find(&search, pod, links),
+            _ => find(&search, pod, links, insides),
         };
         self.local.iter().map(one).collect()
     }
@@ -221,16 +233,16 @@ impl Pods {
     }
 }
 
-/// A pod's first containers may have its packet filter translate addresses after its interface was found: only a namespace
-/// that is looked at again can be judged at its sockets.
-fn unjudged() -> Result<u64, String> {
-    Err("sockets of a cluster's pods are judged at the interface".to_owned())
-}
-
 /// A pod where it is, or why it cannot be found.
-fn find(search: &Search<'_>, pod: &Known, links: &impl Links) -> Resolved {
+fn find(search: &Search<'_>, pod: &Known, links: &impl Links, insides: &mut Insides) -> Resolved {
     let told = &pod.workload.addresses;
-    match search.find(&pod.uid, told, links) {
+    let found = search.find(&pod.uid, told, links);
+    let inside = match &found {
+        Ok(found) => (found.sockets.clone(), found.sandbox.clone()),
+        Err(_) => (Err("it is not found".to_owned()), None),
+    };
+    let sockets = insides.note(&pod.workload.id, pod.administrator, inside);
+    match found {
         Ok(found) => {
             let addresses = if told.is_empty() { found.addresses } else { told.clone() };
             let problem = addresses.is_empty().then(|| NAMELESS.to_owned());
@@ -238,11 +250,11 @@ fn find(search: &Search<'_>, pod: &Known, links: &impl Links) -> Resolved {
                 true => Arc::clone(&pod.workload),
                 false => Workload { addresses, ..Workload::clone(&pod.workload) }.into(),
             };
-            Resolved { workload, interface: Some(found.interface), sockets: unjudged(), problem }
+            Resolved { workload, interface: Some(found.interface), sockets, problem }
         }
         Err(problem) => {
             let (workload, problem) = (Arc::clone(&pod.workload), Some(problem));
-            Resolved { workload, interface: None, sockets: unjudged(), problem }
+            Resolved { workload, interface: None, sockets, problem }
         }
     }
 }

@@ -2,7 +2,7 @@
 //! before it is looked for is known by what the kernel told of it.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use enforcer_common::event::ProcessEvent;
@@ -38,11 +38,12 @@ pub struct Processes {
 type Key = (u32, u64, [u8; 16]);
 
 impl Processes {
-    /// Those of this host. Without the first PID namespace (`hostPID` of a pod) executables and containers are unknown.
-    pub fn of_host() -> Self {
-        let namespace = std::fs::read_link("/proc/self/ns/pid").ok();
+    /// Those of this host, as they are at `root` (`/proc`). Where that is not of the first PID namespace, executables and
+    /// containers are unknown: the kernel tells the numbers that processes have there.
+    pub fn of_host(root: &Path) -> Self {
+        let namespace = std::fs::read_link(root.join("1/ns/pid")).ok();
         let is_first = namespace.is_some_and(|namespace| namespace.as_os_str() == FIRST_NAMESPACE);
-        Self::below(is_first.then(|| PathBuf::from("/proc")))
+        Self::below(is_first.then(|| root.to_owned()))
     }
 
     fn below(root: Option<PathBuf>) -> Self {

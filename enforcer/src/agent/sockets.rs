@@ -82,7 +82,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
 
     fn begin_sockets(&mut self) -> Result<Receiver<Attached>, String> {
         let group = match &self.options.sockets {
-            Choice::Found => group_root().map_err(|error| chain(&error))?,
+            Choice::Found => group_root(self.options.source.places().0).map_err(|error| chain(&error))?,
             Choice::At(group) => group.clone(),
             Choice::Nowhere => {
                 self.kernel.detach_sockets().map_err(|error| chain(&error))?;

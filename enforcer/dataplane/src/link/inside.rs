@@ -28,7 +28,7 @@ const HEADERS: [usize; 2] = [16, 20];
 /// # Errors
 ///
 /// As above; also when this process may not enter the namespace (`CAP_SYS_ADMIN`).
-pub(super) fn sockets(path: &Path, name: &str) -> Result<u64, String> {
+pub fn sockets(path: &Path, name: &str) -> Result<u64, String> {
     let file =
         File::open(path).map_err(|error| format!("its network namespace cannot be opened: {error}"))?;
     let look = || {

@@ -6,6 +6,7 @@ mod query;
 mod socket;
 mod watch;
 
+pub use inside::sockets;
 pub(crate) use query::number_of;
 pub use query::{
     HostSide, Interface, by_index, by_name, host_addresses, host_side, interfaces, namespace_addresses,

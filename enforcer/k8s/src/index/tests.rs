@@ -6,7 +6,7 @@ use enforcer_core::object::Namespace;
 use serde_json::json;
 
 use super::*;
-use crate::pod::tests::{in_phase, labelled};
+use crate::pod::tests::{administered, in_phase, labelled};
 
 const PODS: Watched = Watched::Pods;
 const POLICIES: Watched = Watched::Objects(Kind::NetworkPolicy);
@@ -142,4 +142,21 @@ fn other_kinds_become_the_core_s_values() {
     let address: IpAddr = "10.0.0.1".parse().expect("an address");
     index.put_pod(&pod("a", "1", "here", "10.0.0.1"));
     assert_eq!(index.pod(&WorkloadId::new("n", "a")).expect("it is known").workload.addresses, [address]);
+}
+
+#[test]
+fn who_may_change_the_network_of_a_pod_is_told_of_this_node_s_pods() {
+    let mut index = Index::new("here");
+    let told = |index: &mut Index| {
+        let pods = index.take().pods.into_values().map(|pod| pod.expect("it is there").administrator);
+        pods.collect::<Vec<_>>()
+    };
+    for node in ["here", "there"] {
+        index.put_pod(&pod(node, "1", node, "10.0.0.1"));
+    }
+    assert_eq!(told(&mut index), [Administrator::None, Administrator::None]);
+    for node in ["here", "there"] {
+        index.put_pod(&administered(pod(node, "1", node, "10.0.0.1")));
+    }
+    assert_eq!(told(&mut index), [Administrator::Container]);
 }

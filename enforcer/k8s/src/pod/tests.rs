@@ -23,16 +23,18 @@ pub(crate) fn running(name: &str, namespace: &str) -> Pod {
         }),
         spec: Some(PodSpec {
             containers: vec![
-                Container { ports: vec![port("http", 8080, "TCP"), port("", 9, "")] },
-                Container { ports: vec![port("dns", 53, "UDP"), port("odd", 70_000, "")] },
+                container(vec![port("http", 8080, "TCP"), port("", 9, "")]),
+                container(vec![port("dns", 53, "UDP"), port("odd", 70_000, "")]),
             ],
             service_account_name: "shop".to_owned(),
             node_name: "here".to_owned(),
             host_network: false,
-            init_containers: vec![Container { ports: vec![port("side", 1, "")] }],
+            init_containers: vec![container(vec![port("side", 1, "")])],
+            ephemeral_containers: Vec::new(),
         }),
         status: Some(PodStatus {
             phase: "Running".to_owned(),
+            conditions: Vec::new(),
             pod_ip: "10.0.0.5".to_owned(),
             pod_ips: ["10.0.0.5", "fd00::5"].map(|ip| PodIp { ip: ip.to_owned() }).into(),
         }),
@@ -50,6 +52,7 @@ pub(crate) fn labelled(name: &str, app: &str, address: &str, node: &str, uid: &s
     let ips = (!address.is_empty()).then(|| PodIp { ip: address.to_owned() });
     pod.status = Some(PodStatus {
         phase: "Running".to_owned(),
+        conditions: Vec::new(),
         pod_ip: address.to_owned(),
         pod_ips: ips.into_iter().collect(),
     });
@@ -60,6 +63,17 @@ pub(crate) fn labelled(name: &str, app: &str, address: &str, node: &str, uid: &s
 pub(crate) fn in_phase(mut pod: Pod, phase: &str) -> Pod {
     phase.clone_into(&mut pod.status.as_mut().expect("a status").phase);
     pod
+}
+
+/// The same pod with a container that may change its network.
+pub(crate) fn administered(mut pod: Pod) -> Pod {
+    let spec = pod.spec.as_mut().expect("a spec");
+    spec.containers[0].security_context = Some(SecurityContext { privileged: true, capabilities: None });
+    pod
+}
+
+fn container(ports: Vec<ContainerPort>) -> Container {
+    Container { ports, ..Container::default() }
 }
 
 fn owner(kind: &str, name: &str) -> OwnerReference {
@@ -117,4 +131,42 @@ fn a_pod_of_another_node_is_not_local_and_its_controller_may_be_any() {
     assert_eq!(controller(vec![owner("StatefulSet", "db")]), Some("StatefulSet/db".to_owned()));
     assert_eq!(controller(vec![owner("ReplicaSet", "other-77")]), Some("ReplicaSet/other-77".to_owned()));
     assert_eq!(controller(Vec::new()), None);
+}
+
+/// Who may change the network of a pod whose containers have a capability: one of its containers, of its first ones or of those
+/// added later.
+fn administrator(capability: &str, of: &str, is_prepared: &str) -> Administrator {
+    let mut pod = running("web-5d4f-x2x", "shop");
+    let (Some(spec), Some(status)) = (&mut pod.spec, &mut pod.status) else { panic!("it has both") };
+    let capabilities = Some(Capabilities { add: vec!["CHOWN".to_owned(), capability.to_owned()] });
+    let one = Container {
+        security_context: Some(SecurityContext { capabilities, privileged: false }),
+        restart_policy: if of == "sidecar" { "Always".to_owned() } else { String::new() },
+        ..Container::default()
+    };
+    match of {
+        "container" => spec.containers.push(one),
+        "first" | "sidecar" => spec.init_containers.push(one),
+        _ => spec.ephemeral_containers.push(EphemeralContainer { common: Some(one) }),
+    }
+    let condition =
+        |kind: &str, status: &str| PodCondition { kind: kind.to_owned(), status: status.to_owned() };
+    status.conditions = vec![condition("Ready", "True"), condition("Initialized", is_prepared)];
+    pod.administrator()
+}
+
+#[test]
+fn whoever_has_the_capability_may_change_the_network_as_long_as_it_runs() {
+    use Administrator::{Container, None, Preparation};
+    for name in ["NET_ADMIN", "CAP_NET_ADMIN", "SYS_ADMIN", "SYS_MODULE", "ALL"] {
+        assert_eq!(administrator(name, "container", "True"), Container, "{name}");
+    }
+    assert_eq!(administrator("NET_RAW", "container", "True"), None);
+    for of in ["sidecar", "ephemeral"] {
+        assert_eq!(administrator("NET_ADMIN", of, "True"), Container, "{of}");
+    }
+    assert_eq!(administrator("NET_ADMIN", "first", "False"), Preparation);
+    assert_eq!(administrator("NET_ADMIN", "first", "True"), None);
+    assert_eq!(running("a", "b").administrator(), None);
+    assert_eq!(administered(running("a", "b")).administrator(), Container);
 }

@@ -49,7 +49,12 @@ fn a_pod_is_where_all_ways_lead() {
     let mut finder = host.finder();
     finder.tell(UID, sandbox("/run/netns/a"));
     host.links.routes.borrow_mut().insert(address("10.0.0.3"), 5);
-    let expected = Found { interface: (5, "veth5".to_owned()), addresses: vec![address("10.0.0.3")] };
+    let expected = Found {
+        interface: (5, "veth5".to_owned()),
+        addresses: vec![address("10.0.0.3")],
+        sockets: Ok(1005),
+        sandbox: Some(sandbox("/run/netns/a")),
+    };
     assert_eq!(finder.search().find(UID, &[], &host.links), Ok(expected.clone()));
     assert_eq!(finder.search().find(UID, &[address("10.0.0.3")], &host.links), Ok(expected));
 }
@@ -99,7 +104,9 @@ fn a_route_alone_leads_to_a_pair_and_nothing_leads_nowhere() {
     host.links.set("/run/netns/a", Some((5, &["10.0.0.3"])));
     host.links.routes.borrow_mut().insert(address("10.0.0.3"), 5);
     let found = finder.search().find(UID, &[address("10.0.0.3")], &host.links).expect("found");
-    assert_eq!(found, Found { interface: (5, "veth5".to_owned()), addresses: Vec::new() });
+    let (interface, sockets) =
+        ((5, "veth5".to_owned()), Err("its network namespace is not known".to_owned()));
+    assert_eq!(found, Found { interface, addresses: Vec::new(), sockets, sandbox: None });
 }
 
 /// While a pod's interface is away, the way to its address may be the node's uplink: no pod's policy belongs there.
