@@ -173,9 +173,12 @@ pub struct Settings {
     pub min_ttl: u32,
     /// Added to every lifetime, seconds.
     pub grace: u32,
-    /// Most refusal events per second and workload; those beyond are counted only, as are those beyond
-    /// [`TOLD_OF_A_PEER`].
+    /// Most refusal events per second and workload; those beyond are counted only.
     pub events_per_second: u32,
+    /// Most of them of one peer and port.
+    pub events_per_peer: u32,
+    /// Always 0.
+    pub padding: u32,
     /// Octets of the ring buffer that events of what passes may fill.
     pub room_of_passed: u32,
     /// Nanoseconds of one tick; 0 when it is not known, then the kernel's coarse clock is asked.
@@ -192,6 +195,8 @@ impl Settings {
         min_ttl: 5,
         grace: 30,
         events_per_second: 100,
+        events_per_peer: 10,
+        padding: 0,
         room_of_passed: capacity::room_of_passed(capacity::EVENTS),
         tick_ns: 0,
         first_tick: 0,
@@ -215,9 +220,6 @@ pub const ANSWER_SECONDS: u64 = 30;
 
 /// Longest time to live of a DNS answer that is believed, seconds: seven days.
 pub const MAX_TTL: u32 = 7 * 86_400;
-
-/// Most refusal events per second that a workload has for one peer and port.
-pub const TOLD_OF_A_PEER: u32 = 10;
 
 /// Tokens for refusal events.
 #[repr(C)]
@@ -298,7 +300,7 @@ macro_rules! sizes {
 
 sizes! {
     Address = 16,
-    Settings = 40,
+    Settings = 48,
     Holder = 16,
     question::QuestionKey = 24,
     question::Place = 16,

@@ -3,7 +3,7 @@
 use crate::maps::{COUNTERS, EVENT_BUDGETS, EVENTS, PEER_BUDGETS, SETTINGS};
 use crate::work::work;
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP};
-use enforcer_common::abi::{Counter, TOLD_OF_A_PEER, capacity};
+use enforcer_common::abi::{Counter, capacity};
 use enforcer_common::event::{FlowEvent, Kind};
 use enforcer_common::flow::{Flow, FlowKey};
 use enforcer_common::question::mix;
@@ -103,7 +103,7 @@ pub fn is_in_budget(key: &FlowKey, flow: &Flow) -> bool {
     let second = (flow.last_seen / 1_000_000_000) as u32;
     // SAFETY: elements of array maps stay where they are; concurrent runs may lend each other a token.
     let (of_peer, of_workload) = unsafe { (&mut *of_peer, &mut *of_workload) };
-    of_peer.take(owner as u32, second, TOLD_OF_A_PEER)
+    of_peer.take(owner as u32, second, settings.events_per_peer)
         && of_workload.take(0, second, settings.events_per_second)
 }
 

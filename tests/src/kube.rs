@@ -22,6 +22,7 @@ pub use images::{AGNHOST, FIRST};
 pub use machine::Machine;
 pub use parts::Parts;
 pub(crate) use pki::Pki;
+pub use pods::{AT_ONCE, SILENT};
 pub use role::{GEN, HOLD, play};
 
 pub mod chart;

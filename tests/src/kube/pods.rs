@@ -17,6 +17,11 @@ spec:
   containers: [{name: main, image: \"{{image}}\", imagePullPolicy: Never, args: {{arguments}}}]
 ";
 
+/// A connect that fails with EPERM.
+pub const AT_ONCE: &str = "EPERM";
+/// What agnhost says of a connection that nobody answers.
+pub const SILENT: &str = "TIMEOUT";
+
 impl Kube {
     /// Makes a namespace with labels, and waits for its service account.
     ///
@@ -78,13 +83,15 @@ impl Kube {
         Ok((output.status.success(), String::from_utf8_lossy(&said).trim().to_owned()))
     }
 
-    /// What agnhost says about a connection from a pod to an address or name with a port; nothing when it was made.
+    /// What agnhost says about a connection from a pod to an address or name with a port; nothing when it was made,
+    /// [`AT_ONCE`] when the pod's socket refused.
     ///
     /// # Errors
     /// As [`Self::exec`].
     pub fn connect(&self, namespace: &str, pod: &str, target: &str) -> Result<String> {
         let (_, said) = self.exec(namespace, pod, &["/agnhost", "connect", "--timeout=2s", target])?;
-        Ok(said.lines().next().unwrap_or_default().to_owned())
+        let said = said.lines().next().unwrap_or_default();
+        Ok(if said.ends_with("operation not permitted") { AT_ONCE } else { said }.to_owned())
     }
 
     /// The network namespace of a pod, wherever it runs, as CNI has kept it.

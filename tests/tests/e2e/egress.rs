@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use enforcer_tests::kube::{AGNHOST, Kube};
+use enforcer_tests::kube::{AGNHOST, AT_ONCE, Kube};
 use serde_json::{Value, json};
 
 use super::Story;
@@ -23,8 +23,6 @@ const TARGETS: [(&str, &[&str]); 5] = [
     ("pagerduty.com:443", &["alerts"]),
     ("events.pagerduty.com:443", &["alerts"]),
 ];
-/// What agnhost says of a connection that nobody answers.
-const SILENT: &str = "TIMEOUT";
 
 fn three_apps_reach_what_they_may_by_name(cluster: &Kube) -> Result<()> {
     for file in ["namespaces.yaml", "cluster-dns.yaml", "update-egress.yaml", "alerts-egress.yaml"] {
@@ -47,7 +45,7 @@ fn three_apps_reach_what_they_may_by_name(cluster: &Kube) -> Result<()> {
     }
     for (target, who) in TARGETS {
         for app in APPS {
-            let expected = if who.contains(&app) { "" } else { SILENT };
+            let expected = if who.contains(&app) { "" } else { AT_ONCE };
             let said = cluster.connect(app, &format!("deployment/{app}"), target)?;
             ensure!(said == expected, "{app} to {target}: {said:?}");
         }

@@ -48,7 +48,7 @@ pub(crate) fn status(cluster: &Kube, node: usize) -> Result<Value> {
 }
 
 /// Runs the command in the agent's container on a node.
-fn enforcer(cluster: &Kube, node: usize, arguments: &[&str]) -> Result<String> {
+pub(crate) fn enforcer(cluster: &Kube, node: usize, arguments: &[&str]) -> Result<String> {
     let selector = format!("--field-selector=spec.nodeName={}", node_name(node));
     let pod = ["-n", chart::NAMESPACE, "get", "pod", &selector, "-o", "jsonpath={.items[0].metadata.name}"];
     let pod = cluster.kubectl(&pod)?;

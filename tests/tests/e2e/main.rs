@@ -26,6 +26,7 @@ mod plugin;
 mod race;
 mod recreated;
 mod services;
+mod sockets;
 mod suites;
 
 /// A story: its name, and what happens.
@@ -42,6 +43,7 @@ const CLUSTERS: &[(&str, Setup, &[&[Story]])] = &[
             install::BEGIN,
             egress::STORIES,
             services::STORIES,
+            sockets::STORIES,
             outside::STORIES,
             node_local::STORIES,
             race::STORIES,

@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 use enforcer_tests::internet::NAME_SERVER;
-use enforcer_tests::kube::{AGNHOST, Kube, node_name};
+use enforcer_tests::kube::{AGNHOST, AT_ONCE, Kube, node_name};
 use serde_json::{Value, json};
 
 use super::Story;
@@ -38,7 +38,7 @@ fn names_of_a_node_local_resolver(cluster: &Kube) -> Result<()> {
     })?;
     for target in ["api.github.com:443", "pagerduty.com:443"] {
         let said = cluster.connect(NAMESPACE, "client", target)?;
-        ensure!(said == "TIMEOUT", "{target}: {said:?}");
+        ensure!(said == AT_ONCE, "{target}: {said:?}");
     }
     node.run("ip", &["address", "delete", &format!("{RESOLVER}/32"), "dev", "lo"])?;
     cluster.wait("the resolver is no longer trusted", || Ok((!trusted()?).then_some(())))?;

@@ -2,7 +2,7 @@
 //! one of two servers only; each is reached, or not, in all the ways there are.
 
 use anyhow::{Context, Result, ensure};
-use enforcer_tests::kube::{Kube, address, node_name};
+use enforcer_tests::kube::{AT_ONCE, Kube, address, node_name};
 use serde_json::{Value, json};
 
 use super::Story;
@@ -34,10 +34,10 @@ fn services_mean_their_backends(cluster: &Kube) -> Result<()> {
     }
     cluster.apply(&policy().to_string())?;
     let (way, target) = &ways[1][0];
-    let denied = || Ok((cluster.connect(NAMESPACE, "client", target)? == "TIMEOUT").then_some(()));
+    let denied = || Ok((cluster.connect(NAMESPACE, "client", target)? == AT_ONCE).then_some(()));
     cluster.wait(&format!("the policy is in force, {way}"), denied)?;
     let mut wrong = Vec::new();
-    for (ways, expected) in ways.iter().zip(["", "TIMEOUT"]) {
+    for (ways, expected) in ways.iter().zip(["", AT_ONCE]) {
         for (way, target) in ways {
             let said = cluster.connect(NAMESPACE, "client", target)?;
             if said != expected {

@@ -78,7 +78,8 @@ impl Lab {
         let world = World::enter();
         let interface = world.pair("a");
         // No event may be missing because of others.
-        let settings = Settings { events_per_second: u32::MAX, ..Settings::DEFAULT };
+        let settings =
+            Settings { events_per_second: u32::MAX, events_per_peer: u32::MAX, ..Settings::DEFAULT };
         let small = Capacities { flows: 4096, refusals: 4096, learned: 4096, ..Capacities::default() };
         let options =
             Options { pin_directory: world.pins(), capacities: small, settings, ..Options::default() };
