@@ -15,8 +15,8 @@ const SOCKETS: usize = 1 << 14;
 const PROCESSES: usize = 1 << 10;
 /// Seconds after which a process is looked for again: its number may be another's by then, or its program another.
 const FRESH_SECONDS: u32 = 1;
-/// Number of the first PID namespace's file, `PROC_PID_INIT_INO` of the kernel's `proc_ns.h`.
-const FIRST_NAMESPACE: &str = "pid:[4026531836]";
+/// The second process of the first PID namespace: the kernel's own, which begins all its threads.
+const SECOND: (&str, &str) = ("2/comm", "kthreadd");
 
 type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
 
@@ -41,8 +41,8 @@ impl Processes {
     /// Those of this host, as they are at `root` (`/proc`). Where that is not of the first PID namespace, executables and
     /// containers are unknown: the kernel tells the numbers that processes have there.
     pub fn of_host(root: &Path) -> Self {
-        let namespace = std::fs::read_link(root.join("1/ns/pid")).ok();
-        let is_first = namespace.is_some_and(|namespace| namespace.as_os_str() == FIRST_NAMESPACE);
+        let (file, name) = SECOND;
+        let is_first = std::fs::read_to_string(root.join(file)).is_ok_and(|second| second.trim_end() == name);
         Self::below(is_first.then(|| root.to_owned()))
     }
 
@@ -134,7 +134,10 @@ mod tests {
         std::fs::create_dir(&own)?;
         std::os::unix::fs::symlink("/usr/bin/curl", own.join("exe"))?;
         std::fs::write(own.join("cgroup"), format!("1:cpu:/\n0::/kubepods/pod1/{container}\n"))?;
-        let mut processes = Processes::below(Some(root.path().to_owned()));
+        assert_eq!(Processes::of_host(root.path()).root, None, "some other PID namespace's");
+        std::fs::create_dir(root.path().join("2"))?;
+        std::fs::write(root.path().join("2/comm"), "kthreadd\n")?;
+        let mut processes = Processes::of_host(root.path());
         let known = process(12, Some("/usr/bin/curl"), Some(&container));
         processes.note(&event(12, 1), 100);
         processes.note(&event(13, 2), 100);
