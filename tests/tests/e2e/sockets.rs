@@ -52,8 +52,8 @@ fn refusal(cluster: &Kube) -> Result<Value> {
     cluster.wait("a record of the refusal", || {
         let arguments = ["flows", "--namespace", NAMESPACE, "--workload", "plain", "-o", "json"];
         let told = enforcer(cluster, 0, &arguments)?;
-        let records = told.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        Ok(records.filter(|record| record["event"] == json!("refused")).last())
+        let mut records = told.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        Ok(records.rfind(|record| record["event"] == json!("refused")))
     })
 }
 
