@@ -17,6 +17,7 @@ use enforcer_core::record::Record;
 use enforcer_core::record::line::Lines;
 use serde::Serialize;
 
+use crate::telemetry::told::Told;
 use file::Output;
 pub use file::Rotation;
 
@@ -81,7 +82,7 @@ impl FlowLog {
     /// Appends a flow record, as [`Self::append`] does.
     pub fn append_record(&mut self, record: &Record) {
         let mut lines = std::mem::take(&mut self.lines);
-        self.append_line(record.verdict.passes(), |line| lines.write(record, line));
+        self.append_line(record.has_passed(), |line| lines.write(record, line));
         self.lines = lines;
     }
 
@@ -194,15 +195,16 @@ impl Shared {
             std::mem::swap(&mut queue.waiting, &mut chunk);
             queue.writing = std::mem::take(&mut queue.lines);
             drop(queue);
-            let written = output.write(&chunk);
+            let (whole, written) = output.write(&chunk);
             chunk.clear();
-            self.note(written, path);
+            self.note(whole, written, path);
         }
     }
 
-    fn note(&self, written: io::Result<()>, path: &Path) {
+    /// Notes what became of the lines: how many are there whole, and why not all.
+    fn note(&self, whole: u64, written: io::Result<()>, path: &Path) {
         let mut queue = self.lock();
-        let lines = std::mem::take(&mut queue.writing);
+        let lines = std::mem::take(&mut queue.writing).saturating_sub(whole);
         if let Err(error) = written {
             if queue.failed == 0 {
                 tracing::error!(path = %path.display(), %error, "failed to write the flow log; records are lost there");

@@ -15,9 +15,9 @@ use tempfile::TempDir;
 use crate::policies::{egress, rule};
 
 /// Where flows go; nobody answers there.
-const TARGET: &str = "203.0.113.77";
+pub(crate) const TARGET: &str = "203.0.113.77";
 
-fn lab() -> Result<Lab> {
+pub(crate) fn lab() -> Result<Lab> {
     let lab = Lab::builder().pod("app").mode("app", "enforce").start()?;
     let rules = [rule("out", "Allow", "cidr: 203.0.113.0/24", "UDP", 9_000)];
     lab.policy("app.yaml", &egress("app", &rules))?;
@@ -25,7 +25,7 @@ fn lab() -> Result<Lab> {
 }
 
 /// Begins flows from these ports of the pod, one datagram each.
-fn begin(lab: &Lab, ports: std::ops::Range<u16>) -> Result<()> {
+pub(crate) fn begin(lab: &Lab, ports: std::ops::Range<u16>) -> Result<()> {
     let target: SocketAddr = format!("{TARGET}:9000").parse()?;
     lab.pod("app").namespace.enter(|| {
         for port in ports {
@@ -36,32 +36,32 @@ fn begin(lab: &Lab, ports: std::ops::Range<u16>) -> Result<()> {
 }
 
 /// Source ports of the flows that were admitted towards [`TARGET`].
-fn ports(records: &[LogRecord]) -> BTreeSet<u16> {
+pub(crate) fn ports(records: &[LogRecord]) -> BTreeSet<u16> {
     let ours = records.iter().filter(|record| is_ours(record));
     ours.filter_map(|record| record.attributes.get("source.port")?.parse().ok()).collect()
 }
 
-fn is_ours(record: &LogRecord) -> bool {
+pub(crate) fn is_ours(record: &LogRecord) -> bool {
     record.event == "enforcer.flow.admitted"
         && record.attributes.get("destination.address").is_some_and(|address| address == TARGET)
 }
 
 /// What the agent's status says of its exporter.
 #[derive(Debug)]
-struct Exporter {
+pub(crate) struct Exporter {
     places: BTreeMap<String, u64>,
-    waiting: u64,
-    spooled_octets: u64,
-    is_away: bool,
+    pub(crate) waiting: u64,
+    pub(crate) spooled_octets: u64,
+    pub(crate) is_away: bool,
 }
 
 impl Exporter {
-    fn at(&self, place: &str) -> u64 {
+    pub(crate) fn at(&self, place: &str) -> u64 {
         self.places.get(place).copied().unwrap_or(0)
     }
 
     /// Records with a known end, or waiting.
-    fn accounted(&self) -> u64 {
+    pub(crate) fn accounted(&self) -> u64 {
         let arrived = ["read", "found"];
         self.places
             .iter()
@@ -72,7 +72,7 @@ impl Exporter {
     }
 }
 
-fn exporter(status: &Value) -> Result<Exporter> {
+pub(crate) fn exporter(status: &Value) -> Result<Exporter> {
     let export = &status["exports"][0];
     let places = export["records"].as_object().context("an exporter")?;
     Ok(Exporter {
@@ -84,12 +84,12 @@ fn exporter(status: &Value) -> Result<Exporter> {
 }
 
 /// Waits until the exporter is as it is wanted.
-fn await_exporter(agent: &Agent, wanted: impl Fn(&Exporter) -> bool) -> Result<Exporter> {
+pub(crate) fn await_exporter(agent: &Agent, wanted: impl Fn(&Exporter) -> bool) -> Result<Exporter> {
     agent.await_status("the exporter", PATIENCE, |status| Ok(Some(exporter(status)?).filter(&wanted)))
 }
 
 /// Records that the agent made: its ring numbers them.
-fn made(status: &Value) -> u64 {
+pub(crate) fn made(status: &Value) -> u64 {
     ["flows", "dns"].iter().filter_map(|kind| status[kind]["seen"].as_u64()).sum()
 }
 

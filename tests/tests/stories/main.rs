@@ -10,6 +10,7 @@ mod errors;
 mod export;
 mod first_syn;
 mod flood;
+mod flow_log;
 mod forged;
 mod harness;
 mod held;
