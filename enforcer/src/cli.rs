@@ -77,7 +77,7 @@ pub enum Command {
     /// Print what a shell needs to complete this program's commands and flags.
     Completion(help::CompletionArgs),
     /// Print the CustomResourceDefinitions of the kinds of `enforcer.dev`.
-    Crds,
+    Crds(crds::CrdsArgs),
     /// Write the manual pages, one a command.
     Man(help::ManArgs),
 }
@@ -359,7 +359,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Top(args) => top::run(args, Timestamp::now()).map(|()| exit::SUCCESS),
         Command::Uninstall(args) => uninstall::run(args).map(|()| exit::SUCCESS),
         Command::Completion(args) => help::completion(args).map(|()| exit::SUCCESS),
-        Command::Crds => crds::run().map(|()| exit::SUCCESS),
+        Command::Crds(args) => crds::run(args).map(|()| exit::SUCCESS),
         Command::Man(args) => help::man(args).map(|()| exit::SUCCESS),
     }
 }
@@ -384,6 +384,31 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Every command that does something, as `policy explain`.
+    fn commands(above: &clap::Command, path: &str) -> Vec<(String, clap::Command)> {
+        let below = above.get_subcommands().map(|one| (format!("{path} {}", one.get_name()), one.clone()));
+        below
+            .flat_map(|(path, one)| match one.has_subcommands() {
+                true => commands(&one, &path),
+                false => vec![(path, one)],
+            })
+            .collect()
+    }
+
+    #[test]
+    fn whatever_prints_data_prints_it_as_json() {
+        // Their output is a shell's, files, and log lines (`--log-format json`).
+        let others = [" completion", " man", " agent"];
+        for (path, command) in commands(&Cli::command(), "") {
+            let output = command.get_arguments().find(|argument| argument.get_id() == "output");
+            let takes = |name: &str| {
+                let values = output.map(clap::Arg::get_possible_values).unwrap_or_default();
+                values.iter().any(|value| value.get_name() == name)
+            };
+            assert_eq!(takes("json"), !others.contains(&path.as_str()), "{path}");
+        }
     }
 
     #[test]

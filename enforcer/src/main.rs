@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli::run(&cli) {
         Ok(code) => ExitCode::from(code),
+        Err(error) if exit::is_unread(&error) => ExitCode::from(exit::SUCCESS),
         Err(error) => {
             eprintln!("enforcer: {error:#}");
             ExitCode::from(exit::of(&error))

@@ -4,13 +4,40 @@
 use std::io::Write as _;
 
 use anyhow::Context;
+use clap::{Args, ValueEnum};
+use serde_json::json;
 
-/// Prints the definitions, one YAML document each.
+/// Flags of `enforcer crds`.
+#[derive(Args, Debug)]
+pub struct CrdsArgs {
+    /// How the definitions look.
+    #[arg(long, short, value_enum, default_value_t = CrdsOutput::Yaml)]
+    pub output: CrdsOutput,
+}
+
+/// Forms of definitions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum CrdsOutput {
+    /// One YAML document each.
+    Yaml,
+    /// One JSON document: a `List`.
+    Json,
+}
+
+/// Prints the definitions.
 ///
 /// # Errors
 /// When standard output breaks.
-pub fn run() -> anyhow::Result<()> {
-    Ok(std::io::stdout().write_all(text()?.as_bytes())?)
+pub fn run(args: &CrdsArgs) -> anyhow::Result<()> {
+    let text = match args.output {
+        CrdsOutput::Yaml => text()?,
+        CrdsOutput::Json => {
+            let items = enforcer_k8s::crd::definitions();
+            let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+            serde_json::to_string_pretty(&list)? + "\n"
+        }
+    };
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
 /// The definitions.

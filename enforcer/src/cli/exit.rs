@@ -22,6 +22,11 @@ Exit codes:
   3  found what it was to look for: errors (policy check), changes named by --fail-on (policy simulate)
   4  the agent cannot be reached";
 
+/// True when whoever read the output wants no more of it: no failure, and nobody to tell.
+pub fn is_unread(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
 /// The code of a failure.
 pub fn of(error: &anyhow::Error) -> u8 {
     match error.downcast_ref() {

@@ -3,6 +3,7 @@
 
 mod aggregation;
 mod bounds;
+mod commands;
 mod dns;
 mod dns_answers;
 mod egress;
