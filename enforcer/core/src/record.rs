@@ -9,6 +9,8 @@ pub mod flags;
 mod json;
 pub mod line;
 pub mod process;
+#[cfg(test)]
+mod reference;
 pub mod text;
 
 use std::collections::BTreeMap;
