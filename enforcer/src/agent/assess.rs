@@ -42,7 +42,7 @@ pub fn tell_workloads(before: &[Resolved], after: &[Resolved]) {
     }
 }
 
-/// Everything that was lost between two readings, by kind; kinds without loss are left out.
+/// Everything that was lost between two readings, by kind; kinds without loss too.
 pub fn losses(before: &Counters, after: &Counters) -> BTreeMap<&'static str, u64> {
     [
         ("events-ring-full", before.ring_full, after.ring_full),
@@ -59,13 +59,12 @@ pub fn losses(before: &Counters, after: &Counters) -> BTreeMap<&'static str, u64
     ]
     .into_iter()
     .map(|(kind, before, after)| (kind, after.saturating_sub(before)))
-    .filter(|(_, lost)| *lost > 0)
     .collect()
 }
 
 /// Logs what was lost since the last reading.
 pub fn tell_losses(before: &Counters, after: &Counters) {
-    for (kind, lost) in losses(before, after) {
+    for (kind, lost) in losses(before, after).into_iter().filter(|(_, lost)| *lost > 0) {
         // Suppressed refusals are counted in their flows: a limit at work, nothing to act on.
         if kind == "refusal-events-suppressed" {
             tracing::debug!(kind, lost, "losses");
@@ -119,10 +118,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn losses_are_differences_and_only_what_was_lost() {
+    fn losses_are_differences() {
         let before = Counters { ring_full: 5, learn_failed: 1, ..Counters::default() };
         let after = Counters { ring_full: 9, learn_failed: 1, ..Counters::default() };
-        assert_eq!(losses(&before, &after), BTreeMap::from([("events-ring-full", 4)]));
+        let lost: Vec<_> = losses(&before, &after).into_iter().filter(|(_, lost)| *lost > 0).collect();
+        assert_eq!(lost, [("events-ring-full", 4)]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use enforcer_common::verdict::Reason;
 use enforcer_core::object::WorkloadId;
 use enforcer_core::record::Record;
 use enforcer_dataplane::Attachment;
@@ -74,15 +75,25 @@ impl<K: Kernel, L: Links> Backend for Worker<K, L> {
 }
 
 impl<K: Kernel, L: Links> Worker<K, L> {
-    /// The agent's state as of now.
+    /// The agent's state as of now; what never occurred is left out.
     pub(in crate::agent) fn status(&self) -> Status {
+        let mut status = self.whole_status();
+        status.losses.retain(|_, count| *count > 0);
+        status.drops.retain(|_, count| *count > 0);
+        status
+    }
+
+    /// The agent's state as of now, with every kind of loss and every reason for a drop: what counts from its first time on
+    /// must have been there before.
+    pub(in crate::agent) fn whole_status(&self) -> Status {
         let counters = self.kernel.counters().unwrap_or_else(|_| self.latest.clone());
         let fill = self.kernel.fill().unwrap_or_else(|_| self.fill.clone());
         let losses = self.losses(&counters);
         let workloads = self.workloads();
         let mut alarms: Vec<String> = assess::full(&fill).into_values().collect();
         let kernel_losses = assess::losses(&self.baseline, &counters);
-        let serious = kernel_losses.iter().filter(|(kind, _)| **kind != "refusal-events-suppressed");
+        let serious =
+            kernel_losses.iter().filter(|(kind, lost)| **kind != "refusal-events-suppressed" && **lost > 0);
         alarms.extend(serious.map(|(kind, lost)| format!("{kind}: {lost} since the agent began")));
         let problems = self.found.problems.len() + self.force.refused.len();
         if problems > 0 {
@@ -110,7 +121,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
                 .iter()
                 .map(|f| MapStatus { name: f.map.to_owned(), used: f.entries, capacity: f.capacity })
                 .collect(),
-            drops: counters.drops.iter().map(|(reason, count)| (reason.text().to_owned(), *count)).collect(),
+            drops: drops(&counters),
             dns_answers: counters
                 .dns_answers
                 .iter()
@@ -155,7 +166,6 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         kernel
             .chain(own)
             .chain(missed)
-            .filter(|(_, count)| *count > 0)
             .map(|(kind, count)| (kind.to_owned(), count))
             .chain(self.exports.iter().flat_map(Exporter::losses))
             .collect()
@@ -298,6 +308,13 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             })
             .collect()
     }
+}
+
+/// Packets dropped, by every reason for which one can be.
+fn drops(counters: &enforcer_dataplane::Counters) -> BTreeMap<String, u64> {
+    let reasons = Reason::ALL.iter().filter(|reason| **reason != Reason::FromHost);
+    let count = |reason: &Reason| counters.drops.get(reason).copied().unwrap_or(0);
+    reasons.map(|reason| (reason.text().to_owned(), count(reason))).collect()
 }
 
 /// At most `limit` records from `cursor` on, those that are wanted as response lines, and the cursor behind.

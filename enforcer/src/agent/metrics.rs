@@ -4,6 +4,7 @@
 //! `GET /metrics`: OpenMetrics text, or the older text format for who does not ask for it. `GET /healthz`: the loop turns. `GET /readyz`: the policy found last is in force.
 
 mod encode;
+mod steady;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -24,6 +25,7 @@ use tokio::task::spawn_local;
 use super::kernel::{Kernel, Links};
 use super::worker::Worker;
 use encode::Snapshot;
+use steady::Steady;
 
 /// Workloads that are told apart unless the agent is told otherwise: more than a node has.
 pub const WORKLOADS: usize = 512;
@@ -32,6 +34,13 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// Prometheus' text format before that.
 const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
+
+/// What counters of workloads had at the scrape before.
+#[derive(Debug, Default)]
+struct Counters {
+    flows: Steady<3>,
+    queries: Steady<4>,
+}
 
 /// Listens for scrapes and probes.
 #[derive(Debug)]
@@ -52,10 +61,11 @@ impl Server {
 
     /// Serves until it is dropped.
     pub async fn serve<K: Kernel + 'static, L: Links + 'static>(self, worker: Rc<RefCell<Worker<K, L>>>) {
+        let counters = Rc::<RefCell<Counters>>::default();
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    spawn_local(connection(stream, Rc::clone(&worker)));
+                    spawn_local(connection(stream, Rc::clone(&worker), Rc::clone(&counters)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "failed to accept a connection for metrics");
@@ -66,9 +76,13 @@ impl Server {
     }
 }
 
-async fn connection<K: Kernel, L: Links>(stream: TcpStream, worker: Rc<RefCell<Worker<K, L>>>) {
+async fn connection<K: Kernel, L: Links>(
+    stream: TcpStream,
+    worker: Rc<RefCell<Worker<K, L>>>,
+    counters: Rc<RefCell<Counters>>,
+) {
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = answer(&request, &worker);
+        let answer = answer(&request, &worker, &counters);
         async move { Ok::<_, Infallible>(answer) }
     });
     let served =
@@ -82,12 +96,13 @@ async fn connection<K: Kernel, L: Links>(stream: TcpStream, worker: Rc<RefCell<W
 fn answer<K: Kernel, L: Links>(
     request: &Request<Incoming>,
     worker: &RefCell<Worker<K, L>>,
+    counters: &RefCell<Counters>,
 ) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered\n".to_owned());
     }
     match request.uri().path() {
-        "/metrics" => match worker.borrow().metrics().text() {
+        "/metrics" => match worker.borrow().metrics(&mut counters.borrow_mut()).text() {
             Ok(metrics) if takes_open_metrics(request) => page(StatusCode::OK, OPEN_METRICS, metrics),
             Ok(metrics) => page(StatusCode::OK, CLASSIC, encode::classic(&metrics)),
             Err(error) => {
@@ -123,12 +138,13 @@ fn page(status: StatusCode, kind: &'static str, text: String) -> Response<Full<B
 
 impl<K: Kernel, L: Links> Worker<K, L> {
     /// Everything that is told as a metric, as of now.
-    fn metrics(&self) -> Snapshot {
+    fn metrics(&self, counters: &mut Counters) -> Snapshot {
         let fates = self.books.tally.fates().into_iter().map(|(fate, total)| {
             let workload = self.books.view.workload_of(fate.endpoint).map(ToString::to_string);
             (workload.unwrap_or_default(), fate, total)
         });
-        Snapshot::new(self.status(), fates.collect(), self.options.metrics_workloads)
+        let snapshot = Snapshot::new(self.whole_status(), fates.collect(), self.options.metrics_workloads);
+        snapshot.steadied(&mut counters.flows, &mut counters.queries)
     }
 
     /// Why the policy found last is not in force; `None` when it is.

@@ -167,13 +167,11 @@ impl Exporter {
         self.name
     }
 
-    /// Records lost at each place where any were, by the name of the loss.
+    /// Records lost at each place, by the name of the loss.
     pub fn losses(&self) -> impl Iterator<Item = (String, u64)> {
         // Those that the ring overwrote are counted there, for all exporters.
         let places = Place::ALL.into_iter().filter(|place| place.is_loss());
-        places
-            .map(|place| (format!("{}-{}", self.name, place.text()), self.counts.at(place)))
-            .filter(|(_, count)| *count > 0)
+        places.map(|place| (format!("{}-{}", self.name, place.text()), self.counts.at(place)))
     }
 
     /// How it stands.

@@ -1,5 +1,6 @@
 //! Metrics as a real Prometheus sees them, and the alert rules that are shipped.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -72,6 +73,55 @@ fn prometheus_sees_what_happens() -> Result<()> {
     Ok(())
 }
 
+/// The kinds of loss that the operator's guide lists.
+fn documented_losses() -> BTreeSet<String> {
+    let guide = include_str!("../../../docs/operate.md");
+    let section = guide.split("\n## Losses\n").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let rows = section.unwrap_or_default().lines().filter_map(|row| row.strip_prefix("| `"));
+    let names = rows.filter_map(|row| Some(row.split_once(" |")?.0));
+    names.flat_map(|names| names.split(", ")).map(|name| name.trim_matches('`').to_owned()).collect()
+}
+
+/// The values of a label of one metric.
+fn values(page: &str, metric: &str, label: &str) -> BTreeSet<String> {
+    let samples = page.lines().filter_map(|line| line.strip_prefix(metric)?.strip_prefix('{'));
+    let value = |sample: &str| {
+        let (_, rest) = sample.split_once(&format!("{label}=\""))?;
+        Some(rest.split_once('"')?.0.to_owned())
+    };
+    samples.filter_map(value).collect()
+}
+
+#[test]
+fn what_may_be_lost_is_told_before_anything_is() -> Result<()> {
+    let lab = Lab::builder().pod("app").start()?;
+    let to = ["--otlp", "http://127.0.0.1:4317", "--syslog", "tcp://127.0.0.1:5514"];
+    let _agent = lab.agent_with(&[&["--metrics-address", ADDRESS], &to[..]].concat())?;
+    let page = get(&lab, "/metrics", "text/plain")?;
+    assert_eq!(values(&page, "enforcer_losses_total", "kind"), documented_losses());
+    let reasons = values(&page, "enforcer_dropped_packets_total", "reason");
+    ensure!(reasons.contains("tier-default") && reasons.len() > 20, "{reasons:?}");
+    Ok(())
+}
+
+#[test]
+fn workloads_beyond_the_bound_are_one_series() -> Result<()> {
+    let lab = Lab::builder().pod("one").pod("two").pod("three").start()?;
+    let _agent = lab.agent_with(&["--metrics-address", ADDRESS, "--metrics-workloads", "2"])?;
+    let prometheus = Prometheus::start(&lab.node, ADDRESS.parse()?, &deployed("prometheus/rules.yaml"))?;
+    for pod in ["one", "two", "three"] {
+        assert_eq!(lab.pod(pod).visit("github.com", 443, Family::V4), Outcome::Connected);
+    }
+    // Theirs and the resolver's: two have names, two are one.
+    for metric in ["enforcer_flows_total", "enforcer_workload_dns_queries_total"] {
+        prometheus.await_value(&format!("{metric}{{namespace=\"\",workload=\"\"}}"))?;
+    }
+    prometheus.await_value("count(count by (workload) (enforcer_flows_total)) == 3")?;
+    let page = get(&lab, "/metrics", "text/plain")?;
+    assert_eq!(values(&page, "enforcer_flows_total", "workload").len(), 3);
+    Ok(())
+}
+
 #[test]
 fn every_query_of_the_dashboard_has_data() -> Result<()> {
     let text = std::fs::read_to_string(deployed("grafana/enforcer.json"))?;
@@ -95,6 +145,7 @@ fn every_query_of_the_dashboard_has_data() -> Result<()> {
     // Rates need a scrape before and one after.
     prometheus.await_value("enforcer_dns_latency_seconds_count")?;
     assert_eq!(lab.pod("app").visit("n1.fresh.example", 443, Family::V4), Outcome::Connected);
+    assert_eq!(lab.pod("app").visit("n1.fresh.example", 22, Family::V4), Outcome::TimedOut);
     for query in queries {
         let query = query.replace("$__rate_interval", "10m").replace("$instance", ".*");
         prometheus.await_number(&query)?;

@@ -11,20 +11,25 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet}
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::steady::Steady;
 use crate::agent::tally::Fate;
 use crate::api::Status;
 use crate::api::dns::{DnsStatus, LearnedStatus};
 use crate::api::export::ExportStatus;
 use crate::api::rules::Total;
+use crate::telemetry::export::counts::Place;
 
 /// Labels of one value.
-type Labels = Vec<(&'static str, String)>;
+pub(super) type Labels = Vec<(&'static str, String)>;
 
 /// Everything that is told, as of one moment.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     status: Status,
-    flows: BTreeMap<Labels, Total>,
+    /// Flows, their packets and their octets.
+    flows: BTreeMap<Labels, [u64; 3]>,
+    /// DNS queries: all, refused, unanswered, for names that are not there.
+    queries: BTreeMap<Labels, [u64; 4]>,
     /// Workloads that are told apart.
     told_apart: BTreeSet<String>,
 }
@@ -34,14 +39,32 @@ impl Snapshot {
     pub(super) fn new(status: Status, fates: Vec<(String, Fate, Total)>, workloads: usize) -> Self {
         let told_apart: BTreeSet<String> =
             status.workloads.iter().map(|workload| workload.workload.clone()).take(workloads).collect();
-        let mut flows: BTreeMap<Labels, Total> = BTreeMap::new();
+        let mut flows: BTreeMap<Labels, [u64; 3]> = BTreeMap::new();
         for (workload, fate, total) in fates {
             let mut labels = named(&told_apart, &workload);
             labels.push(("direction", direction(fate.direction).to_owned()));
             labels.push(("verdict", verdict(fate.verdict).to_owned()));
-            flows.entry(labels).or_default().add(&total);
+            let (sent, received) = (total.sent, total.received);
+            let own = [total.flows, sent.packets + received.packets, sent.bytes + received.bytes];
+            add(flows.entry(labels).or_default(), own);
         }
-        Self { status, flows, told_apart }
+        let mut queries: BTreeMap<Labels, [u64; 4]> = BTreeMap::new();
+        for one in &status.dns.workloads {
+            let own = [one.queries, one.refused, one.timeouts, one.missing];
+            add(queries.entry(named(&told_apart, &one.workload)).or_default(), own);
+        }
+        Self { status, flows, queries, told_apart }
+    }
+
+    /// Lets no counter fall.
+    pub(super) fn steadied(mut self, flows: &mut Steady<3>, queries: &mut Steady<4>) -> Self {
+        let is_there = |labels: &Labels| {
+            let [(_, namespace), (_, name), ..] = &labels[..] else { return true };
+            name.is_empty() || self.told_apart.contains(&format!("{namespace}/{name}"))
+        };
+        self.flows = flows.pass(self.flows, is_there);
+        self.queries = queries.pass(self.queries, is_there);
+        self
     }
 
     /// OpenMetrics text.
@@ -77,6 +100,10 @@ fn named(told_apart: &BTreeSet<String>, workload: &str) -> Labels {
     let told = if told_apart.contains(workload) { workload } else { "/" };
     let (namespace, name) = told.split_once('/').unwrap_or(("", told));
     vec![("namespace", namespace.to_owned()), ("workload", name.to_owned())]
+}
+
+fn add<const N: usize>(sums: &mut [u64; N], more: [u64; N]) {
+    sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
 }
 
 fn direction(number: u8) -> &'static str {
@@ -206,14 +233,18 @@ impl Snapshot {
     }
 
     fn flows(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        let values = |value: fn(&Total) -> u64| {
-            self.flows.iter().map(move |(labels, total)| (labels.clone(), value(total))).collect::<Vec<_>>()
-        };
-        writer.counters("flows", "Flows by workload, direction and verdict.", values(|total| total.flows))?;
-        let packets = values(|total| total.sent.packets + total.received.packets);
-        writer.counters("flow_packets", "Packets of those flows, in both directions.", packets)?;
-        let bytes = values(|total| total.sent.bytes + total.received.bytes);
-        writer.counters("flow_bytes", "Octets of those packets.", bytes)?;
+        let told = [
+            ("flows", "Flows by workload, direction and verdict."),
+            ("flow_packets", "Packets of those flows, in both directions."),
+            ("flow_bytes", "Octets of those packets."),
+        ];
+        for (at, (name, help)) in told.into_iter().enumerate() {
+            writer.counters(
+                name,
+                help,
+                self.flows.iter().map(|(labels, sums)| (labels.clone(), sums[at])),
+            )?;
+        }
         let ring = &self.status.flows;
         writer.counter("flow_records", "Flow records made.", ring.seen)?;
         let help = "Flow records that made room for others before anybody could ask for them again.";
@@ -227,18 +258,14 @@ impl Snapshot {
     }
 
     fn dns_workloads(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        let mut sums: BTreeMap<Labels, [u64; 4]> = BTreeMap::new();
-        let mut hints: Vec<(Labels, [f64; 2])> = Vec::new();
-        for one in &self.status.dns.workloads {
-            let labels = named(&self.told_apart, &one.workload);
-            if self.told_apart.contains(&one.workload) {
+        let told_apart =
+            self.status.dns.workloads.iter().filter(|one| self.told_apart.contains(&one.workload));
+        let hints: Vec<(Labels, [f64; 2])> = told_apart
+            .map(|one| {
                 let entropy = one.label_millibits as f64 / 1_000.0;
-                hints.push((labels.clone(), [one.names_per_minute as f64, entropy]));
-            }
-            let sum = sums.entry(labels).or_default();
-            let own = [one.queries, one.refused, one.timeouts, one.missing];
-            sum.iter_mut().zip(own).for_each(|(sum, more)| *sum += more);
-        }
+                (named(&self.told_apart, &one.workload), [one.names_per_minute as f64, entropy])
+            })
+            .collect();
         let counted = [
             ("workload_dns_queries", "DNS queries of a workload."),
             ("workload_dns_refused", "DNS queries that policy refused."),
@@ -246,7 +273,11 @@ impl Snapshot {
             ("workload_dns_missing", "DNS queries for names that are not there."),
         ];
         for (at, (name, help)) in counted.into_iter().enumerate() {
-            writer.counters(name, help, sums.iter().map(|(labels, sums)| (labels.clone(), sums[at])))?;
+            writer.counters(
+                name,
+                help,
+                self.queries.iter().map(|(labels, sums)| (labels.clone(), sums[at])),
+            )?;
         }
         let told = [
             ("workload_dns_names", "Different names asked for within the last whole minute."),
@@ -266,8 +297,9 @@ impl Snapshot {
 fn exports(exports: &[ExportStatus], writer: &mut Writer<'_>) -> fmt::Result {
     let of = |export: &ExportStatus| vec![("exporter", export.name.clone())];
     let records = exports.iter().flat_map(|export| {
-        let labels = |place: &String| vec![("exporter", export.name.clone()), ("place", place.clone())];
-        export.records.iter().map(move |(place, count)| (labels(place), *count))
+        let labels = |place: &str| vec![("exporter", export.name.clone()), ("place", place.to_owned())];
+        let count = |place: &str| export.records.get(place).copied().unwrap_or(0);
+        Place::ALL.map(|place| (labels(place.text()), count(place.text())))
     });
     writer.counters("export_records", "What became of records to be exported, by place.", records)?;
     let retries = exports.iter().map(|export| (of(export), export.retries));
@@ -312,35 +344,4 @@ fn dns(dns: &DnsStatus, learned: &LearnedStatus, writer: &mut Writer<'_>) -> fmt
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_older_format_names_counters_by_their_suffix() {
-        let text = "# HELP a_b Words. More.\n# TYPE a_b counter\n# UNIT a_b seconds\na_b_total{c=\"d\"} 1\n\
-                    # HELP a Words.\n# TYPE a gauge\na 2\n# EOF\n";
-        let expected = "# HELP a_b_total Words. More.\n# TYPE a_b_total counter\na_b_total{c=\"d\"} 1\n\
-                        # HELP a Words.\n# TYPE a gauge\na 2\n";
-        assert_eq!(classic(text), expected);
-    }
-
-    #[test]
-    fn workloads_beyond_the_bound_are_summed() {
-        let workload =
-            |name: &str| crate::api::WorkloadStatus { workload: name.to_owned(), ..Default::default() };
-        let status = Status { workloads: ["a/x", "a/y", "b/z"].map(workload).into(), ..Status::default() };
-        let total = |flows| Total { flows, ..Total::default() };
-        let fate = Fate { endpoint: 1, direction: Direction::Egress as u8, verdict: Verdict::Denied as u8 };
-        let fates = [("a/x", 1), ("a/y", 2), ("b/z", 4), ("gone/w", 8)];
-        let fates = fates.map(|(name, flows)| (name.to_owned(), fate, total(flows)));
-        let text = Snapshot::new(status, fates.into(), 2).text().expect("text");
-        let lines: Vec<_> = text.lines().filter(|line| line.starts_with("enforcer_flows_total")).collect();
-        let line = |namespace: &str, workload: &str, flows: u64| {
-            format!(
-                "enforcer_flows_total{{namespace=\"{namespace}\",workload=\"{workload}\",\
-                 direction=\"egress\",verdict=\"DENIED\"}} {flows}"
-            )
-        };
-        assert_eq!(lines, [line("", "", 12), line("a", "x", 1), line("a", "y", 2)]);
-    }
-}
+mod tests;

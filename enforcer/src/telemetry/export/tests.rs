@@ -1,7 +1,7 @@
 //! An exporter from the ring to a server and back: what arrives, and that every record is accounted for.
 
 use std::collections::BTreeMap;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 
@@ -50,6 +50,11 @@ fn counted(exporter: &Exporter) -> (BTreeMap<String, u64>, u64) {
     (status.records, status.waiting)
 }
 
+/// What was lost, where anything was.
+fn lost(exporter: &Exporter) -> Vec<(String, u64)> {
+    exporter.losses().filter(|(_, count)| *count > 0).collect()
+}
+
 fn places(places: &[(&str, u64)]) -> BTreeMap<String, u64> {
     places.iter().map(|(place, count)| ((*place).to_owned(), *count)).collect()
 }
@@ -91,7 +96,7 @@ fn what_nobody_takes_waits_in_the_spool_for_the_next_agent() {
     assert!(exporter.wait(PATIENCE));
     assert_eq!(counted(&exporter), (places(&[("read", 30)]), 30));
     assert!(exporter.status().away.is_some() && exporter.status().spooled_octets > Some(0));
-    assert_eq!(exporter.losses().count(), 0);
+    assert_eq!(lost(&exporter), []);
 
     let listener = TcpListener::bind(address).expect("the port again");
     let mut writer = records(100);
@@ -115,8 +120,53 @@ fn without_a_spool_what_nobody_takes_is_counted_at_the_end() {
     assert!(exporter.wait(PATIENCE));
     let (records, waiting) = counted(&exporter);
     assert_eq!((records, waiting), (places(&[("missed", 22), ("read", 8), ("unsent", 8)]), 0));
-    assert_eq!(exporter.losses().collect::<Vec<_>>(), [("syslog-unsent".to_owned(), 8)]);
+    assert_eq!(lost(&exporter), [("syslog-unsent".to_owned(), 8)]);
     assert_eq!(writer.records().missed(Consumer::Export), 22);
+}
+
+/// Takes one request over HTTP, answers it, and returns its payload.
+fn answer_one(listener: &TcpListener, answer: &str) -> Vec<u8> {
+    let (stream, _) = listener.accept().expect("a connection");
+    let mut reader = BufReader::new(&stream);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).expect("a head");
+        let (name, value) = line.split_once(':').unwrap_or_default();
+        if name.eq_ignore_ascii_case("content-length") {
+            length = value.trim().parse().expect("a number");
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+    }
+    let mut payload = vec![0; length];
+    reader.read_exact(&mut payload).expect("a payload");
+    write!(&stream, "HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n").expect("it is heard");
+    payload
+}
+
+#[test]
+fn what_a_collector_has_no_room_for_now_is_sent_again_as_it_was() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let target = Target::Otlp {
+        collector: url.parse().expect("a collector"),
+        protocol: Protocol::Http,
+        headers: Vec::new(),
+        is_compressed: false,
+    };
+    let mut writer = records(100);
+    write(&writer, 0..30);
+    let options = Options { target, tls: Files::default(), spool: None };
+    let exporter = Exporter::start(&options, writer.records(), "n").expect("it starts");
+    let answers = ["429 Too Many Requests\r\nRetry-After: 0", "503 Service Unavailable", "200 OK"];
+    let payloads = answers.map(|answer| answer_one(&listener, answer));
+    assert!(!payloads[0].is_empty() && payloads[1..].iter().all(|payload| *payload == payloads[0]));
+    writer.close();
+    assert!(exporter.wait(PATIENCE));
+    assert_eq!(counted(&exporter), (places(&[("read", 30), ("delivered", 30)]), 0));
+    assert_eq!((exporter.status().retries, exporter.status().away), (2, None));
 }
 
 #[test]
