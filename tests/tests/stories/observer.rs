@@ -113,6 +113,80 @@ fn the_hubble_client_reads_every_field() -> Result<()> {
     Ok(())
 }
 
+/// A flag of the client's for each filter of the API: a value that means flows of [`happen`], and one that means none.
+const FILTERS: [[&str; 3]; 37] = [
+    ["--from-ip", "10.0.0.0/8", "192.0.2.77"],
+    ["--to-ip", "0.0.0.0/0", "192.0.2.77"],
+    ["--from-pod", "update/up", "update/down"],
+    ["--to-pod", "kube-system/core", "kube-system/dns"],
+    ["--from-fqdn", "", "github.com"],
+    ["--to-fqdn", "*hub.com", "pagerduty.com"],
+    ["--from-label", "app=update", "app=payment"],
+    ["--to-label", "k8s-app in (kube-dns)", "k8s-app notin (kube-dns),k8s-app"],
+    ["--from-namespace", "update", "alerts"],
+    ["--to-namespace", "kube-system", "alerts"],
+    ["--from-service", "", "kube-system/kube-dns"],
+    ["--to-service", "", "kube-system/kube-dns"],
+    ["--from-workload", "update", "Deployment/update"],
+    ["--to-workload", "coredns", "DaemonSet/coredns"],
+    ["--from-identity", "", "77"],
+    ["--to-identity", "world", "77"],
+    ["--from-port", "", "77"],
+    ["--to-port", "443", "77"],
+    ["--from-cluster", "default", "other"],
+    ["--to-cluster", "default", "other"],
+    ["--protocol", "dns", "sctp"],
+    ["--ip-version", "v4", "v6"],
+    ["--tcp-flags", "syn", "urg"],
+    ["--verdict", "DROPPED", "AUDIT"],
+    ["--drop-reason-desc", "POLICY_DENIED", "INVALID_SOURCE_IP"],
+    ["--traffic-direction", "egress", ""],
+    ["--type", "trace:from-endpoint", "capture"],
+    ["--node-name", "no*", "other/node"],
+    ["--node-label", "", "zone=a"],
+    ["--uuid", "", "77"],
+    ["--interface", "", "eth0"],
+    ["--snat-ip", "", "10.0.0.0/8"],
+    ["--http-status", "", "200"],
+    ["--http-method", "", "get"],
+    ["--http-path", "", "/.*"],
+    ["--http-url", "", ".*"],
+    ["--trace-id", "", "77"],
+];
+
+#[test]
+fn every_filter_of_the_hubble_client_means_what_it_says() -> Result<()> {
+    let lab = lab()?;
+    let _agent = lab.agent()?;
+    let hubble = hubble(&lab)?;
+    happen(&lab, &hubble)?;
+    let count =
+        |flags: &[&str]| hubble.flows(&[&["--last", "1000"], flags].concat()).map(|flows| flows.len());
+    for [flag, some, none] in FILTERS {
+        if !some.is_empty() {
+            ensure!(count(&[flag, some])? > 0, "{flag} {some} means none");
+        }
+        if !none.is_empty() {
+            assert_eq!(count(&[flag, none])?, 0, "{flag} {none}");
+        }
+    }
+    let all = count(&[])?;
+    assert_eq!(count(&["--unencrypted"])?, all);
+    assert_eq!(count(&["--encrypted"])?, 0);
+    assert_eq!(count(&["--reply"])? + count(&["--not-reply"])?, all);
+    assert_eq!((count(&["--ip-trace-id", "7"])?, count(&["--http-header", "a:b"])?), (0, 0));
+    let said = hubble.complains(&["observe", "--cel-expression", "true"])?;
+    ensure!(said.contains("experimental.cel_expression: CEL is not spoken here"), "{said}");
+
+    let earliest = hubble.flows(&["--first", "2"])?;
+    assert_eq!(earliest, hubble.flows(&["--all"])?[..2]);
+    assert_eq!(hubble.flows(&["--since", "1h", "--until", "30m"])?.len(), 0);
+    let time = earliest[1]["time"].as_str().context("a time")?;
+    let until = hubble.flows(&["--since", "1h", "--until", time])?;
+    ensure!(until.len() < all && until.contains(&earliest[1]), "{} of {all} until {time}", until.len());
+    Ok(())
+}
+
 #[test]
 fn the_hubble_client_learns_of_the_node_and_follows_until_the_agent_ends() -> Result<()> {
     let lab = lab()?;

@@ -10,13 +10,21 @@ mod tests;
 
 use std::fmt::Display;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use prost::Message as _;
+use prost::encoding::{DecodeContext, decode_key, skip_field};
 use regex::Regex;
 
 use super::wire::flow::{self as wire, Endpoint, Flow, FlowFilter, Service, layer4, layer7};
 use labels::Labels;
+
+/// Fields of a filter that are known here, by the numbers of `proto/flow/flow.proto`: these and [`EXPERIMENTAL`].
+const KNOWN: RangeInclusive<u32> = 1..=40;
+/// The field of a filter that holds what is not settled yet.
+const EXPERIMENTAL: u32 = 999;
 
 /// A filter that cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -59,6 +67,18 @@ impl Filters {
         Ok(Self { wanted: compile(whitelist, "whitelist")?, unwanted: compile(blacklist, "blacklist")? })
     }
 
+    /// Reads the filters of a request from the wire and compiles them.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and when one has a field that is not known here: more would be sent than is asked for.
+    pub fn read(whitelist: &[Vec<u8>], blacklist: &[Vec<u8>]) -> Result<Self, Refused> {
+        let read = |list: &[Vec<u8>], name: &str| -> Result<Vec<FlowFilter>, Refused> {
+            let numbered = list.iter().enumerate();
+            numbered.map(|(index, octets)| decode(octets, &format!("{name}[{index}]"))).collect()
+        };
+        Self::new(&read(whitelist, "whitelist")?, &read(blacklist, "blacklist")?)
+    }
+
     /// True when every flow is wanted.
     pub fn is_empty(&self) -> bool {
         self.wanted.is_empty() && self.unwanted.is_empty()
@@ -75,6 +95,23 @@ impl Filter {
     fn matches(&self, flow: &Flow) -> bool {
         self.0.iter().all(|test| test(flow))
     }
+}
+
+/// Reads one filter; refuses fields that are not known.
+fn decode(octets: &[u8], place: &str) -> Result<FlowFilter, Refused> {
+    let refused = |reason: String| Refused { field: place.to_owned(), reason };
+    let unread = |error: prost::DecodeError| refused(error.to_string());
+    let mut rest = octets;
+    while !rest.is_empty() {
+        let (field, wire_type) = decode_key(&mut rest).map_err(unread)?;
+        if !KNOWN.contains(&field) && field != EXPERIMENTAL {
+            return Err(refused(format!(
+                "field {field} of a flow filter is not known here; this agent is older than the client"
+            )));
+        }
+        skip_field(wire_type, field, &mut rest, DecodeContext::default()).map_err(unread)?;
+    }
+    FlowFilter::decode(octets).map_err(unread)
 }
 
 fn compile(filter: &FlowFilter, place: &str) -> Result<Filter, Refused> {

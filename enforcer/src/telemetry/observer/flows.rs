@@ -79,7 +79,8 @@ impl Request {
             follow: request.follow,
             since: time("since", request.since.as_ref())?,
             until: time("until", request.until.as_ref())?,
-            filters: Filters::new(&request.whitelist, &request.blacklist).map_err(|error| refused(&error))?,
+            filters: Filters::read(&request.whitelist, &request.blacklist)
+                .map_err(|error| refused(&error))?,
             mask: Mask::new(paths).map_err(|error| refused(&error))?,
         })
     }
@@ -168,9 +169,11 @@ impl Flows {
     }
 
     fn tell(&mut self, mut place: Numbers) {
-        let Self { request, origin, written, left, .. } = self;
+        let Self { request, origin, written, left, is_over, .. } = self;
         for item in self.batch.drain(..) {
             let number = place.pass(&item);
+            // Whoever follows until a time waits for nothing that comes after it.
+            *is_over |= request.follow && request.until.is_some_and(|until| item.time() > until);
             if *left == Some(0) || !request.is_in_time(&item) {
                 continue;
             }
