@@ -13,7 +13,7 @@ use super::log::FlowLog;
 use super::moment::Moment;
 use crate::api::AggregationStatus;
 use crate::telemetry::records::{Records, Writer, records};
-use crate::telemetry::told::Summary;
+use crate::telemetry::told::{Summary, Told};
 
 /// Room of the exporters' ring: all groups of an interval that ended, and those of the next.
 const ROOM: usize = 2 * GROUPS;
@@ -134,10 +134,11 @@ impl Aggregation {
         self.open = 0;
         let told = &self.told;
         self.aggregator.finish(now.wall, |aggregate: Aggregate| {
-            if let Some(log) = &mut log {
-                log.append(aggregate.verdict().passes(), &aggregate);
+            let summary = Summary::Many(Box::new(aggregate));
+            if let (Some(log), Summary::Many(aggregate)) = (&mut log, &summary) {
+                log.append(summary.has_passed(), aggregate);
             }
-            told.flow(Summary::Many(Box::new(aggregate)));
+            told.flow(summary);
         });
         if let Some(log) = log {
             log.flush();

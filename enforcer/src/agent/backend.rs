@@ -53,7 +53,7 @@ impl<K: Kernel, L: Links> Backend for Worker<K, L> {
         }
     }
 
-    fn begin(&mut self, request: &Stream) -> (u64, u64) {
+    fn begin(&mut self, request: &Stream) -> (Numbers, Numbers) {
         self.catch_up(&Moment::now());
         let records = self.books.records.records();
         let (start, end, kinds) = (records.start(), records.end(), kinds(request));
@@ -62,10 +62,10 @@ impl<K: Kernel, L: Links> Backend for Worker<K, L> {
         };
         let is_wanted = |item: &Item| response(request, item).is_some();
         let from = last.map_or(start, |last| records.latest(end, kinds, last, is_wanted));
-        (number(kinds, from), number(kinds, end))
+        (from.of(kinds), end.of(kinds))
     }
 
-    fn read(&self, request: &Stream, cursor: u64, limit: usize) -> (Vec<Response>, u64) {
+    fn read(&self, request: &Stream, cursor: Numbers, limit: usize) -> (Vec<Response>, Numbers) {
         read(self.books.records.records(), request, cursor, limit)
     }
 
@@ -251,12 +251,12 @@ impl<K: Kernel, L: Links> Worker<K, L> {
 
     fn flows(&self) -> FlowsStatus {
         let records = self.books.records.records();
-        let (start, end) = (records.start(), records.end());
+        let (start, end) = (records.start().flows.sum(), records.end().flows.sum());
         FlowsStatus {
-            seen: end.flows,
-            stored: end.flows - start.flows,
-            capacity: records.capacity().flows,
-            overwritten: start.flows,
+            seen: end,
+            stored: end - start,
+            capacity: records.capacity().flows.sum(),
+            overwritten: start,
             names: self.books.names.len() as u64,
             log: self.books.log.as_ref().map(|log| log.path().to_owned()),
             aggregation: self.books.aggregation.as_ref().map(Aggregation::status),
@@ -318,14 +318,13 @@ fn drops(counters: &enforcer_dataplane::Counters) -> BTreeMap<String, u64> {
 }
 
 /// At most `limit` records from `cursor` on, those that are wanted as response lines, and the cursor behind.
-fn read(records: &Records, request: &Stream, cursor: u64, limit: usize) -> (Vec<Response>, u64) {
-    let (kinds, mut batch) = (kinds(request), Vec::new());
-    let place = Numbers { flows: cursor, dns: cursor };
-    let mut reader = records.reader(Consumer::Socket, kinds, place);
+fn read(records: &Records, request: &Stream, cursor: Numbers, limit: usize) -> (Vec<Response>, Numbers) {
+    let mut batch = Vec::new();
+    let mut reader = records.reader(Consumer::Socket, kinds(request), cursor);
     let lost = reader.read(limit, &mut batch).sum();
     let told = (lost > 0).then_some(Response::Lost(Lost { records: lost, by: LostBy::Reader }));
     let wanted = batch.iter().filter_map(|item| response(request, item));
-    (told.into_iter().chain(wanted).collect(), number(kinds, reader.place()))
+    (told.into_iter().chain(wanted).collect(), reader.place())
 }
 
 /// The kind of record that a request is for.
@@ -334,11 +333,6 @@ fn kinds(request: &Stream) -> Kinds {
         Stream::Flows(_) => Kinds::FLOWS,
         Stream::Dns(_) => Kinds::DNS,
     }
-}
-
-/// The number of that kind.
-fn number(kinds: Kinds, place: Numbers) -> u64 {
-    if kinds.flows { place.flows } else { place.dns }
 }
 
 /// The line of a record, if it is wanted.

@@ -47,7 +47,7 @@ impl Ends {
 /// What is kept and counted of DNS.
 pub fn status(books: &Books, held: u64, now: &Moment) -> DnsStatus {
     let (records, tally) = (books.records.records(), &books.dns_tally);
-    let (start, end) = (records.start().dns, records.end().dns);
+    let (start, end) = (records.start().dns.sum(), records.end().dns.sum());
     let bounds = BOUNDS.into_iter().map(Some).chain([None]);
     let buckets = bounds.zip(tally.latencies().buckets);
     let mut workloads: Vec<_> = workloads(books, tally, now.seconds()).collect();
@@ -55,7 +55,7 @@ pub fn status(books: &Books, held: u64, now: &Moment) -> DnsStatus {
     DnsStatus {
         seen: end,
         stored: end - start,
-        capacity: records.capacity().dns,
+        capacity: records.capacity().dns.sum(),
         overwritten: start,
         outcomes: tally.outcomes().into_iter().map(|(outcome, count)| (outcome.to_string(), count)).collect(),
         rcodes: tally.codes().into_iter().map(|(code, count)| (code.to_string(), count)).collect(),

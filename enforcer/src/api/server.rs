@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::dns::DnsRequest;
 use super::{FlowsRequest, Lost, LostBy, Request, Response, failure, read_request};
 use crate::socket::{self, SocketFile};
+use crate::telemetry::records::Numbers;
 
 /// Longest request line, bytes.
 const MAX_REQUEST: u64 = 64 << 10;
@@ -43,11 +44,11 @@ impl Stream {
 pub trait Backend {
     /// Answers a request that is no stream.
     fn answer(&mut self, request: &Request) -> Vec<Response>;
-    /// Numbers of the first record that is wanted and of the one behind the last that is stored; what happened
-    /// before the request is stored then.
-    fn begin(&mut self, request: &Stream) -> (u64, u64);
+    /// Places of the first record that is wanted and behind the last that is stored; what happened before the request is
+    /// stored then.
+    fn begin(&mut self, request: &Stream) -> (Numbers, Numbers);
     /// At most `limit` records from `cursor` on as response lines, and the cursor behind them.
-    fn read(&self, request: &Stream, cursor: u64, limit: usize) -> (Vec<Response>, u64);
+    fn read(&self, request: &Stream, cursor: Numbers, limit: usize) -> (Vec<Response>, Numbers);
     /// Records that the kernel could not tell, so far.
     fn lost_by_kernel(&self) -> u64;
 }
@@ -156,10 +157,10 @@ async fn stored<B: Backend>(
     request: &Stream,
     writer: &mut OwnedWriteHalf,
     backend: &Rc<RefCell<B>>,
-) -> io::Result<u64> {
+) -> io::Result<Numbers> {
     let (mut cursor, end) = backend.borrow_mut().begin(request);
-    while cursor < end {
-        let limit = usize::try_from(end - cursor).unwrap_or(BATCH).min(BATCH);
+    while cursor.until(end) > 0 {
+        let limit = usize::try_from(cursor.until(end)).unwrap_or(BATCH).min(BATCH);
         let (responses, next) = backend.borrow().read(request, cursor, limit);
         send(writer, &responses).await?;
         tokio::task::yield_now().await;

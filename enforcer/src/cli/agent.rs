@@ -142,7 +142,7 @@ pub struct AgentArgs {
     /// Node name in records; the host name when not given.
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
-    /// Flow records kept for `enforcer flows`.
+    /// Flow records kept for `enforcer flows`: so many of what passed, and as many of what did not.
     #[arg(long, default_value_t = crate::telemetry::ring::CAPACITY, value_name = "RECORDS")]
     pub flow_capacity: usize,
     /// MiB of the kernel's ring buffer, in which events wait for the agent: a power of two. Each holds 6,000 events, and is

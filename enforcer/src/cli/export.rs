@@ -82,11 +82,11 @@ pub struct ExportArgs {
     /// Its key.
     #[arg(long, value_name = "FILE", requires = "syslog_certificate")]
     pub syslog_key: Option<PathBuf>,
-    /// Directory where records wait that cannot be delivered; without it they wait in 8 MiB of memory. It outlives the
+    /// Directory where records wait that cannot be delivered; without it they wait in 16 MiB of memory. It outlives the
     /// agent.
     #[arg(long, value_name = "DIRECTORY")]
     pub spool: Option<PathBuf>,
-    /// Octets of the spool, for each exporter; the oldest records make room.
+    /// Octets of the spool, for each exporter; the oldest records make room, those of what passed before any other.
     #[arg(long, default_value_t = 256 << 20, value_name = "OCTETS")]
     pub spool_size: u64,
     /// Seconds after which records are dropped from the spool.

@@ -24,7 +24,7 @@ use super::records::{Consumer, Kinds, Numbers, Records};
 use super::told::Told;
 use crate::api::export::ExportStatus;
 use backlog::{Backlog, MEMORY};
-use batch::Encoder;
+use batch::{Encoder, Sorter};
 use counts::{Counts, Place};
 use pump::Pump;
 use retry::Backoff;
@@ -135,7 +135,7 @@ impl Exporter {
             name,
             records: records.clone(),
             reader: records.reader(Consumer::Export, Kinds::ALL, Numbers::default()),
-            encoder: options.encoder(node),
+            sorter: Sorter::new(|| options.encoder(node)),
             backlog: Backlog::new(MEMORY, spool.transpose()?, Arc::clone(&counts)),
             sender: Some(options.sender()),
             counts: Arc::clone(&counts),

@@ -2,14 +2,15 @@
 //! order, the bounds on what is kept and the counts of what readers missed; never waits for a reader, and never holds its
 //! lock longer than it takes to copy one batch.
 //!
-//! The agent has the one [`Writer`]; everybody else has a clone of [`Records`]. Flows and DNS are kept in a ring each, so
-//! that neither pushes the other out, and read as one stream in the order in which they came:
+//! The agent has the one [`Writer`]; everybody else has a clone of [`Records`]. Flows and DNS are kept in rings of their own, and of
+//! each kind what passed and what did not: none pushes another out, and refusals outlast a flood of what passes. They are
+//! read as one stream in the order in which they came:
 //!
 //! ```text
 //! let mut reader = records.reader(Consumer::Export, Kinds::ALL, records.end());
 //! let mut batch = Vec::new();
 //! while let Some(missed) = reader.next(256, &mut batch).await {
-//!     // `missed.flows` and `missed.dns` were overwritten before they could be read: exactly so many, at this place.
+//!     // `missed` were overwritten before they could be read: exactly so many, at this place.
 //!     for record in batch.drain(..) { match record { Item::Flow(record) => .., Item::Dns(query) => .. } }
 //! }
 //! // The agent ended, and everything it wrote was read.
@@ -22,6 +23,8 @@
 #[cfg(test)]
 mod tests;
 
+mod merge;
+mod numbers;
 mod queries;
 
 use std::iter;
@@ -35,6 +38,9 @@ use tokio::sync::watch;
 
 use super::query::Query;
 use super::ring::{CAPACITY, Ring};
+use super::told::Told;
+use merge::Heads;
+pub use numbers::{Count, Numbers};
 use queries::Queries;
 
 /// Octets of DNS messages that are kept: an answer of the usual size for each query.
@@ -59,29 +65,13 @@ impl Item {
     }
 }
 
-/// A number for each kind: a place in the stream (the records that come next there), or how many.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Numbers {
-    /// Of flow records.
-    pub flows: u64,
-    /// Of DNS records.
-    pub dns: u64,
-}
-
-impl Numbers {
-    /// The number of a record that is next at this place, which moves behind it.
-    pub fn pass<F>(&mut self, item: &Item<F>) -> u64 {
-        let number = match item {
-            Item::Flow(_) => &mut self.flows,
-            Item::Dns(_) => &mut self.dns,
-        };
-        *number += 1;
-        *number - 1
-    }
-
-    /// Of both kinds together.
-    pub fn sum(self) -> u64 {
-        self.flows + self.dns
+impl<F: Told> Item<F> {
+    /// True when what it tells of passed: refusals are worth more.
+    pub fn has_passed(&self) -> bool {
+        match self {
+            Self::Flow(record) => record.has_passed(),
+            Self::Dns(query) => has_passed(&query.facts),
+        }
     }
 }
 
@@ -150,11 +140,21 @@ struct Shared<F> {
     lost_by_kernel: AtomicU64,
 }
 
-/// Each record has its place in the common order with it.
+/// A flow record and its place in the common order.
+type Placed<F> = (u64, Arc<F>);
+
+/// Each record has its place in the common order with it. Of each kind, what passed and what did not.
 #[derive(Debug)]
 struct Rings<F> {
-    flows: Ring<(u64, Arc<F>)>,
-    dns: Queries,
+    flows: Sides<Ring<Placed<F>>>,
+    dns: Sides<Queries>,
+}
+
+/// One of something for what passed, one for what did not.
+#[derive(Debug)]
+struct Sides<T> {
+    passed: T,
+    refused: T,
 }
 
 /// Somebody's place in the stream.
@@ -166,34 +166,47 @@ pub struct Reader<F = Record> {
     place: Numbers,
 }
 
-/// The latest records: as many flow records as said, and DNS queries up to a number and a size.
-pub fn records<F>(flow_capacity: usize) -> Writer<F> {
+/// The latest records: as many flow records of what passed, and of what did not, as said; and DNS queries up to a number and
+/// a size.
+pub fn records<F: Told>(flow_capacity: usize) -> Writer<F> {
     bounded(flow_capacity, CAPACITY, OCTETS)
 }
 
-fn bounded<F>(flow_capacity: usize, dns_capacity: usize, most_octets: usize) -> Writer<F> {
+fn bounded<F: Told>(flow_capacity: usize, dns_capacity: usize, most_octets: usize) -> Writer<F> {
     let (news, receiver) = watch::channel(0);
-    let (flows, dns) = (Ring::new(flow_capacity), Queries::new(dns_capacity, most_octets));
+    let flows = Sides { passed: Ring::new(flow_capacity), refused: Ring::new(flow_capacity) };
+    let queries = || Queries::new(dns_capacity, most_octets);
     let shared = Shared {
-        rings: Mutex::new(Rings { flows, dns }),
+        rings: Mutex::new(Rings { flows, dns: Sides { passed: queries(), refused: queries() } }),
         missed: Default::default(),
         lost_by_kernel: AtomicU64::new(0),
     };
     Writer { records: Records { shared: Arc::new(shared), news: receiver }, news: Some(news) }
 }
 
-impl<F> Writer<F> {
+/// The flows before number `end`, the latest first, where they are wanted.
+fn flows_before<T>(ring: &Ring<T>, end: u64, are_wanted: bool) -> impl Iterator<Item = &T> {
+    ring.backwards(end).take_while(move |_| are_wanted).map(|(_, flow)| flow)
+}
+
+/// True when a query was not refused.
+fn has_passed(facts: &Facts) -> bool {
+    facts.outcome.verdict().passes()
+}
+
+impl<F: Told> Writer<F> {
     /// The reading end.
     pub fn records(&self) -> &Records<F> {
         &self.records
     }
 
-    /// Adds a flow record; the oldest makes room.
+    /// Adds a flow record; the oldest one of what passed, or of what did not, makes room.
     pub fn flow(&self, record: impl Into<Arc<F>>) {
         let record = record.into();
         let mut rings = self.records.lock();
         let order = rings.order();
-        let gone = rings.flows.push((order, record));
+        let has_passed = record.has_passed();
+        let gone = rings.flows.of(has_passed).push((order, record));
         drop(rings);
         drop(gone);
     }
@@ -202,7 +215,7 @@ impl<F> Writer<F> {
     pub fn dns(&self, facts: Facts, message: &[u8]) {
         let mut rings = self.records.lock();
         let order = rings.order();
-        rings.dns.push(order, facts, message);
+        rings.dns.of(has_passed(&facts)).push(order, facts, message);
     }
 
     /// Tells how many events the kernel could not tell since the agent began.
@@ -224,7 +237,7 @@ impl<F> Writer<F> {
     }
 }
 
-impl<F> Records<F> {
+impl<F: Told> Records<F> {
     /// Changes whenever there are new records; closed at the end of the stream.
     pub fn news(&self) -> watch::Receiver<u64> {
         self.news.clone()
@@ -238,58 +251,56 @@ impl<F> Records<F> {
 
     /// Place of the oldest records that are kept; as many were overwritten.
     pub fn start(&self) -> Numbers {
-        let rings = self.lock();
-        Numbers { flows: rings.flows.first(), dns: rings.dns.first() }
+        self.lock().numbers(Ring::first, Queries::first)
     }
 
     /// Place behind the latest records; as many came since the agent began.
     pub fn end(&self) -> Numbers {
-        let rings = self.lock();
-        Numbers { flows: rings.flows.next(), dns: rings.dns.next() }
+        self.lock().end()
     }
 
-    /// Most records of each kind that are kept.
+    /// Most records that are kept.
     pub fn capacity(&self) -> Numbers {
-        let rings = self.lock();
-        Numbers { flows: rings.flows.capacity() as u64, dns: rings.dns.capacity() as u64 }
+        self.lock().numbers(|ring| ring.capacity() as u64, |queries| queries.capacity() as u64)
     }
 
     /// Appends at most `limit` records from `place` on, moves `place` behind them, and returns how many from there are
     /// gone. They are counted as missed by nobody: [`Reader::read`] does that.
     pub fn copy(&self, place: &mut Numbers, kinds: Kinds, limit: usize, batch: &mut Vec<Item<F>>) -> Numbers {
-        let rings = self.lock();
-        let (lost_flows, flows) = rings.flows.read(place.flows);
-        let (lost_dns, dns) = rings.dns.read(place.dns);
-        let missed =
-            Numbers { flows: lost_flows * u64::from(kinds.flows), dns: lost_dns * u64::from(kinds.dns) };
-        *place = Numbers { flows: place.flows + missed.flows, dns: place.dns + missed.dns };
-        let mut flows = flows.take_while(|_| kinds.flows).map(|(_, flow)| flow).peekable();
-        let mut dns = dns.take_while(|_| kinds.dns).peekable();
-        batch.extend(
-            iter::from_fn(|| merged(&mut flows, &mut dns, |flow, query| flow < query)).take(limit).inspect(
-                |item| match item {
-                    Item::Flow(_) => place.flows += 1,
-                    Item::Dns(_) => place.dns += 1,
-                },
-            ),
-        );
+        let Rings { flows, dns } = &*self.lock();
+        let (lost_passed, passed) = flows.passed.read(place.flows.passed);
+        let (lost_refused, refused) = flows.refused.read(place.flows.refused);
+        let (lost_answered, answered) = dns.passed.read(place.dns.passed);
+        let (lost_turned, turned) = dns.refused.read(place.dns.refused);
+        let missed = Numbers {
+            flows: Count { passed: lost_passed, refused: lost_refused },
+            dns: Count { passed: lost_answered, refused: lost_turned },
+        };
+        let missed = missed.of(kinds);
+        *place = place.plus(missed);
+        let mut heads = Heads {
+            passed: passed.take_while(|_| kinds.flows).map(|(_, flow)| flow).peekable(),
+            refused: refused.take_while(|_| kinds.flows).map(|(_, flow)| flow).peekable(),
+            answered: answered.take_while(|_| kinds.dns).peekable(),
+            turned: turned.take_while(|_| kinds.dns).peekable(),
+        };
+        let next = iter::from_fn(|| heads.next(|one, other| one < other));
+        batch.extend(next.take(limit).inspect(|item| *place.number(item) += 1));
         missed
     }
 
     /// Appends at most `limit` records before `place`, the latest first, and moves `place` in front of them.
     pub fn copy_backwards(&self, place: &mut Numbers, kinds: Kinds, limit: usize, batch: &mut Vec<Item<F>>) {
-        let rings = self.lock();
-        let mut flows =
-            rings.flows.backwards(place.flows).take_while(|_| kinds.flows).map(|(_, flow)| flow).peekable();
-        let mut dns = rings.dns.backwards(place.dns).take_while(|_| kinds.dns).peekable();
-        batch.extend(
-            iter::from_fn(|| merged(&mut flows, &mut dns, |flow, query| flow > query)).take(limit).inspect(
-                |item| match item {
-                    Item::Flow(_) => place.flows -= 1,
-                    Item::Dns(_) => place.dns -= 1,
-                },
-            ),
-        );
+        let Rings { flows, dns } = &*self.lock();
+        let (of_flows, of_dns) = (place.flows, place.dns);
+        let mut heads = Heads {
+            passed: flows_before(&flows.passed, of_flows.passed, kinds.flows).peekable(),
+            refused: flows_before(&flows.refused, of_flows.refused, kinds.flows).peekable(),
+            answered: dns.passed.backwards(of_dns.passed).take_while(|_| kinds.dns).peekable(),
+            turned: dns.refused.backwards(of_dns.refused).take_while(|_| kinds.dns).peekable(),
+        };
+        let next = iter::from_fn(|| heads.next(|one, other| one > other));
+        batch.extend(next.take(limit).inspect(|item| *place.number(item) -= 1));
     }
 
     /// Place of the first of the `last` records before `end` that are wanted; of the oldest one when there are fewer.
@@ -316,10 +327,7 @@ impl<F> Records<F> {
             }
             // Those behind the last one found are before the place that is sought.
             for item in batch.drain(..).skip(passed) {
-                match item {
-                    Item::Flow(_) => place.flows += 1,
-                    Item::Dns(_) => place.dns += 1,
-                }
+                *place.number(&item) += 1;
             }
         }
         place
@@ -346,7 +354,7 @@ impl<F> Records<F> {
     }
 }
 
-impl<F> Reader<F> {
+impl<F: Told> Reader<F> {
     /// Where it is.
     pub fn place(&self) -> Numbers {
         self.place
@@ -380,25 +388,26 @@ impl<F> Reader<F> {
 }
 
 impl<F> Rings<F> {
+    fn numbers(&self, ring: fn(&Ring<Placed<F>>) -> u64, queries: fn(&Queries) -> u64) -> Numbers {
+        let Self { flows, dns } = self;
+        Numbers {
+            flows: Count { passed: ring(&flows.passed), refused: ring(&flows.refused) },
+            dns: Count { passed: queries(&dns.passed), refused: queries(&dns.refused) },
+        }
+    }
+
+    fn end(&self) -> Numbers {
+        self.numbers(Ring::next, Queries::next)
+    }
+
     /// The place in the common order of the record that comes.
     fn order(&self) -> u64 {
-        self.flows.next() + self.dns.next()
+        self.end().sum()
     }
 }
 
-/// The next record of two sequences.
-fn merged<'a, F: 'a>(
-    flows: &mut iter::Peekable<impl Iterator<Item = &'a (u64, Arc<F>)>>,
-    dns: &mut iter::Peekable<impl Iterator<Item = queries::Kept<'a>>>,
-    is_flow_next: impl Fn(u64, u64) -> bool,
-) -> Option<Item<F>> {
-    let is_flow = match (flows.peek(), dns.peek()) {
-        (Some((flow, _)), Some(query)) => is_flow_next(*flow, query.order()),
-        (flow, _) => flow.is_some(),
-    };
-    if is_flow {
-        flows.next().map(|(_, record)| Item::Flow(Arc::clone(record)))
-    } else {
-        dns.next().map(|query| Item::Dns(Arc::new(query.query())))
+impl<T> Sides<T> {
+    fn of(&mut self, has_passed: bool) -> &mut T {
+        if has_passed { &mut self.passed } else { &mut self.refused }
     }
 }

@@ -9,6 +9,7 @@ mod dns_answers;
 mod egress;
 mod errors;
 mod export;
+mod export_bounds;
 mod first_syn;
 mod flood;
 mod flow_log;

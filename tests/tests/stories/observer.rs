@@ -194,7 +194,7 @@ fn the_hubble_client_learns_of_the_node_and_follows_until_the_agent_ends() -> Re
     let hubble = hubble(&lab)?;
     happen(&lab, &hubble)?;
     let nodes = hubble.says(&["list", "nodes"])?;
-    ensure!(nodes.contains("Connected") && nodes.contains("/16384"), "{nodes}");
+    ensure!(nodes.contains("Connected") && nodes.contains("/32768"), "{nodes}");
     let namespaces = hubble.says(&["list", "namespaces"])?;
     assert_eq!(namespaces.split_whitespace().collect::<Vec<_>>(), ["NAMESPACE", "kube-system", "update"]);
     let mut peers = hubble.listen(&["watch", "peers"])?;

@@ -11,6 +11,7 @@ use tokio::task::{LocalSet, spawn_blocking};
 use super::{Backend, Listener, Stream};
 use crate::api::client::{self, Answer, Error};
 use crate::api::{FlowsRequest, Lost, LostBy, NamesRequest, Request, Response, failure};
+use crate::telemetry::records::{Count, Numbers};
 use crate::telemetry::ring;
 use crate::testing::record;
 
@@ -23,10 +24,11 @@ impl Backend for Ring {
             _ => vec![failure("not here")],
         }
     }
-    fn begin(&mut self, _: &Stream) -> (u64, u64) {
-        (0, self.0.next())
+    fn begin(&mut self, _: &Stream) -> (Numbers, Numbers) {
+        (Numbers::default(), place(self.0.next()))
     }
-    fn read(&self, _: &Stream, cursor: u64, limit: usize) -> (Vec<Response>, u64) {
+    fn read(&self, _: &Stream, cursor: Numbers, limit: usize) -> (Vec<Response>, Numbers) {
+        let cursor = cursor.flows.refused;
         let (lost, records) = self.0.read(cursor);
         let mut responses = Vec::new();
         if lost > 0 {
@@ -37,11 +39,16 @@ impl Backend for Ring {
             responses.push(Response::Flow(Box::new(record.clone())));
             next = number + 1;
         }
-        (responses, next)
+        (responses, place(next))
     }
     fn lost_by_kernel(&self) -> u64 {
         0
     }
+}
+
+/// A place among records of refusals.
+fn place(number: u64) -> Numbers {
+    Numbers { flows: Count { refused: number, ..Count::default() }, ..Numbers::default() }
 }
 
 struct Served {

@@ -1,5 +1,5 @@
 //! Batches that wait for the other side: in memory while it takes them, on disk when it does not. Owns their order and
-//! the bounds, and counts what finds no room; never sends.
+//! the bounds, that what passed makes room before anything else does, and counts what finds no room; never sends.
 
 use std::collections::VecDeque;
 use std::io;
@@ -46,15 +46,24 @@ impl Backlog {
                 self.write_to_spool(&batch, now);
             }
             Some(_) if is_spooling => self.write_to_spool(&batch, now),
-            _ => {
-                while self.octets + batch.payload.len() > self.room {
-                    let Some(gone) = self.pop() else { break };
-                    self.counts.add(Place::QueueDropped, gone.records.into());
-                }
-                self.octets += batch.payload.len();
-                self.memory.push_back(batch);
+            _ => self.keep_in_memory(batch),
+        }
+    }
+
+    /// Adds a batch to those in memory. The oldest of what passed makes room; of refusals, for refusals only.
+    fn keep_in_memory(&mut self, batch: Batch) {
+        while self.octets + batch.payload.len() > self.room && !self.memory.is_empty() {
+            let oldest = self.memory.iter().position(|one| one.has_passed);
+            let Some(oldest) = oldest.or_else(|| (!batch.has_passed).then_some(0)) else {
+                return self.counts.add(Place::QueueDropped, batch.records.into());
+            };
+            if let Some(gone) = self.memory.remove(oldest) {
+                self.octets -= gone.payload.len();
+                self.counts.add(Place::QueueDropped, gone.records.into());
             }
         }
+        self.octets += batch.payload.len();
+        self.memory.push_back(batch);
     }
 
     /// Takes the oldest batch out; [`Self::delivered`] or [`Self::put_back`] says what became of it.
@@ -164,7 +173,11 @@ mod tests {
     use super::*;
 
     fn batch(records: u32) -> Batch {
-        Batch { payload: vec![records as u8; 100].into(), records }
+        Batch { payload: vec![records as u8; 100].into(), records, has_passed: true }
+    }
+
+    fn refused(records: u32) -> Batch {
+        Batch { has_passed: false, ..batch(records) }
     }
 
     fn spool(directory: &TempDir) -> Spool {
@@ -199,6 +212,18 @@ mod tests {
     }
 
     #[test]
+    fn what_passed_makes_room_before_refusals_do() {
+        let counts = Arc::<Counts>::default();
+        let mut backlog = Backlog::new(300, None, Arc::clone(&counts));
+        for one in [refused(1), batch(2), refused(3), refused(4), batch(5)] {
+            backlog.push(one, now());
+        }
+        assert_eq!(counts.at(Place::QueueDropped), 2 + 5, "the last finds nothing but refusals");
+        backlog.push(refused(6), now());
+        assert_eq!((counts.at(Place::QueueDropped), drain(&mut backlog)), (2 + 5 + 1, vec![3, 4, 6]));
+    }
+
+    #[test]
     fn a_batch_under_way_that_makes_room_in_the_spool_is_the_sender_s() {
         for is_delivered in [true, false] {
             let (directory, counts) = (tempfile::tempdir().expect("a directory"), Arc::<Counts>::default());
@@ -209,7 +234,7 @@ mod tests {
             };
             let spool = Spool::open(&options).expect("a spool");
             let mut backlog = Backlog::new(0, Some(spool), Arc::clone(&counts));
-            let large = |records: u32| Batch { payload: vec![0; 50 << 10].into(), records };
+            let large = |records: u32| Batch { payload: vec![0; 50 << 10].into(), ..batch(records) };
             backlog.push(large(1), now());
             let under_way = backlog.take(now()).expect("a batch");
             assert!(backlog.is_taken_from_spool());

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tokio::time::{Duration, Instant};
 
 use super::backlog::Backlog;
-use super::batch::{Batch, DELAY, Encoder};
+use super::batch::{Batch, DELAY, Sorter};
 use super::counts::{Counts, Place};
 use super::retry::Backoff;
 use super::send::{Failure, Sender, Taken};
@@ -33,12 +33,12 @@ pub(super) struct Pump<F> {
     pub(super) name: &'static str,
     pub(super) records: Records<F>,
     pub(super) reader: Reader<F>,
-    pub(super) encoder: Encoder,
+    pub(super) sorter: Sorter,
     pub(super) backlog: Backlog,
     pub(super) sender: Option<Sender>,
     pub(super) counts: Arc<Counts>,
     pub(super) backoff: Backoff,
-    /// When the first record of the unfinished batch came.
+    /// When the first record of the unfinished batches came.
     pub(super) begun: Option<Instant>,
     /// Until when nothing is sent.
     pub(super) paused: Option<Instant>,
@@ -66,7 +66,7 @@ impl<F: Told> Pump<F> {
                 read = self.reader.next(READ, &mut items), if farewell.is_none() => match read {
                     Some(missed) => self.encode(missed, &mut items),
                     None => {
-                        self.finish_batch();
+                        self.finish_batches();
                         farewell = Some(Instant::now() + FAREWELL);
                     }
                 },
@@ -86,7 +86,7 @@ impl<F: Told> Pump<F> {
     fn encode(&mut self, missed: Numbers, items: &mut Vec<Item<F>>) {
         self.counts.add(Place::Missed, missed.sum());
         let (place, end, room) = (self.reader.place(), self.records.end(), self.records.capacity());
-        let is_behind = (end.flows - place.flows) * 4 > room.flows * 3;
+        let is_behind = (end.flows.passed - place.flows.passed) * 4 > room.flows.passed * 3;
         let mut shed = 0;
         self.counts.add(Place::Read, items.len() as u64);
         for item in items.drain(..) {
@@ -94,20 +94,20 @@ impl<F: Told> Pump<F> {
                 shed += 1;
                 continue;
             }
-            self.encoder.push(&item);
-            if self.encoder.is_full() {
-                self.finish_batch();
+            if let Some(batch) = self.sorter.push(&item) {
+                self.backlog.push(batch, Timestamp::now());
             }
         }
         self.counts.add(Place::Shed, shed);
-        if self.encoder.records() > 0 {
-            self.begun.get_or_insert_with(Instant::now);
+        match self.sorter.records() {
+            0 => self.begun = None,
+            _ => drop(self.begun.get_or_insert_with(Instant::now)),
         }
     }
 
-    fn finish_batch(&mut self) {
+    fn finish_batches(&mut self) {
         self.begun = None;
-        if let Some(batch) = self.encoder.finish() {
+        for batch in self.sorter.finish() {
             self.backlog.push(batch, Timestamp::now());
         }
     }
@@ -116,7 +116,7 @@ impl<F: Told> Pump<F> {
     fn wake(&mut self) {
         let now = Instant::now();
         if self.begun.is_some_and(|begun| now >= begun + DELAY) {
-            self.finish_batch();
+            self.finish_batches();
         }
         self.paused = self.paused.filter(|until| now < *until);
     }
@@ -196,7 +196,7 @@ impl<F: Told> Pump<F> {
         // The spool still counts what it lends.
         let in_flight = self.in_flight.as_ref().filter(|_| !self.backlog.is_taken_from_spool());
         let in_flight = in_flight.map_or(0, |batch| batch.records);
-        let waiting = u64::from(self.encoder.records() + in_flight) + self.backlog.records();
+        let waiting = u64::from(self.sorter.records() + in_flight) + self.backlog.records();
         self.counts.set_waiting(waiting, self.backlog.spooled_octets());
     }
 }

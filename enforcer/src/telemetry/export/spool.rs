@@ -1,10 +1,11 @@
 //! Batches on disk while the other side is away. Owns a directory of segments, bounded in octets and in age: the oldest
-//! make room, and their records are counted. What is here outlives the agent; what a crash tore is left out and counted.
+//! make room, those of what passed before any other, and their records are counted. What is here outlives the agent; what a crash tore is left out and counted.
 //!
 //! A segment is written once, from front to back, and removed as a whole; a new agent begins a new one. Which entries were
 //! delivered already is written down after each, so that at most one is delivered twice. Nothing is flushed to the disk
 //! itself: the spool is for an agent or a collector that ends, not for a node that loses power.
 
+mod room;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -102,7 +103,7 @@ impl Spool {
         Ok(spool)
     }
 
-    /// Appends a batch at a time; the oldest make room.
+    /// Appends a batch at a time; the oldest make room, as [`room`] says.
     ///
     /// # Errors
     /// When it cannot be written; nothing of it remains.
@@ -112,8 +113,9 @@ impl Spool {
             self.gone.dropped += u64::from(batch.records);
             return Ok(());
         }
-        while self.octets + length > self.options.octets && !self.segments.is_empty() {
-            self.gone.dropped += self.remove_first()?;
+        if !self.make_room(length, batch.has_passed)? {
+            self.gone.dropped += u64::from(batch.records);
+            return Ok(());
         }
         let full = (self.options.octets / SEGMENTS).max(SMALLEST);
         if self.segments.back().is_none_or(|last| last.octets + length > full) {
@@ -173,10 +175,10 @@ impl Spool {
         let Some(entry) = first.entries.pop_front() else { return Ok(()) };
         self.records -= u64::from(entry.records);
         if first.entries.is_empty() {
-            return self.remove_first().map(drop);
+            return self.remove(0).map(drop);
         }
-        let place = segment::cursor(first.number, entry.end());
-        self.cursor.write_all_at(&place, 0)
+        let number = first.number;
+        self.cursor_at(number, entry.end())
     }
 
     /// The batch that was lent stays.
@@ -227,25 +229,14 @@ impl Spool {
         Ok(self.reading.as_ref().map(|(_, file)| file))
     }
 
-    /// Removes the first segment; returns how many records were still in it, and nobody else has.
-    fn remove_first(&mut self) -> io::Result<u64> {
-        let Some(first) = self.segments.pop_front() else { return Ok(0) };
-        if self.segments.is_empty() {
-            self.writing = None;
-        }
-        let left: u64 = first.entries.iter().map(|entry| u64::from(entry.records)).sum();
-        let lent = first.entries.front().filter(|_| std::mem::take(&mut self.is_lent));
-        let lost = left - lent.map_or(0, |entry| u64::from(entry.records));
-        self.octets -= first.octets;
-        self.records -= left;
-        match fs::remove_file(segment::path(&self.options.directory, first.number)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(lost),
-        }
+    /// Writes down what comes first.
+    fn cursor_at(&self, number: u64, offset: u64) -> io::Result<()> {
+        self.cursor.write_all_at(&segment::cursor(number, offset), 0)
     }
 
     /// Finds the segments of an earlier agent.
     fn recover(&mut self) -> io::Result<()> {
+        segment::remove_unfinished(&self.options.directory)?;
         let mut place = [0; segment::CURSOR];
         let read = self.cursor.read_at(&mut place, 0)?;
         let (number, offset) = segment::read_cursor(&place[..read]).unwrap_or_default();

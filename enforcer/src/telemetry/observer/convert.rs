@@ -55,11 +55,11 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Appends the flow of a record, by its number among those of its kind.
+    /// Appends the flow of a record, by its number among those of its kind, passed or not.
     pub fn write(&self, item: &Item, number: u64, out: &mut Vec<u8>) {
         match item {
-            Item::Flow(record) => of_record(record, &self.uuid(false, number), out),
-            Item::Dns(query) => dns::of_record(&query.record(), &self.uuid(true, number), out),
+            Item::Flow(record) => of_record(record, &self.uuid(item, number), out),
+            Item::Dns(query) => dns::of_record(&query.record(), &self.uuid(item, number), out),
         }
     }
 
@@ -71,8 +71,9 @@ impl Origin {
     }
 
     /// Version 8 of RFC 9562: numbers of this agent, unique among its flows and, by the agent's beginning, among agents.
-    fn uuid(&self, is_dns: bool, number: u64) -> Uuid {
-        let kind = 0x8000 | u64::from(is_dns);
+    fn uuid(&self, item: &Item, number: u64) -> Uuid {
+        let is_dns = matches!(item, Item::Dns(_));
+        let kind = 0x8000 | u64::from(!item.has_passed()) << 1 | u64::from(is_dns);
         let high = (self.began & 0xffff_ffff_ffff) << 16 | kind;
         Uuid::new(high, 0x8000 << 48 | (number & 0x3fff_ffff_ffff_ffff))
     }

@@ -145,8 +145,7 @@ impl Flows {
     }
 
     fn is_behind_end(&self) -> bool {
-        let place = self.reader.place();
-        self.end.is_some_and(|end| place.flows >= end.flows && place.dns >= end.dns)
+        self.end.is_some_and(|end| self.reader.place().until(end) == 0)
     }
 
     /// Makes the answers of the next batch.
@@ -157,7 +156,7 @@ impl Flows {
             false => Some(self.reader.read(BATCH, &mut self.batch)),
         };
         let Some(missed) = missed else { return self.is_over = true };
-        let place = Numbers { flows: before.flows + missed.flows, dns: before.dns + missed.dns };
+        let place = before.plus(missed);
         self.tell_lost(LostEventSource::HubbleRingBuffer, missed.sum());
         if self.request.follow {
             let lost = self.records.lost_by_kernel();

@@ -257,7 +257,7 @@ fn a_node_speaks_for_itself() {
         let service = &scene.service;
         let status =
             service.server_status(Request::new(ServerStatusRequest {})).await.expect("status").into_inner();
-        assert_eq!((status.num_flows, status.max_flows, status.seen_flows), (5, 4 + 8192, 7));
+        assert_eq!((status.num_flows, status.max_flows, status.seen_flows), (5, 2 * (4 + 8192), 7));
         assert_eq!(status.version, concat!("enforcer v", env!("CARGO_PKG_VERSION")));
         let nodes =
             service.get_nodes(Request::new(GetNodesRequest {})).await.expect("nodes").into_inner().nodes;

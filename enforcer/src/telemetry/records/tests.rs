@@ -1,4 +1,7 @@
-//! One stream of two rings, over bounds, gaps and ends.
+//! One stream of several rings, over bounds, gaps and ends.
+
+use enforcer_common::verdict::Verdict;
+use enforcer_core::record::dns::Outcome;
 
 use super::*;
 use crate::testing::{query, record};
@@ -15,9 +18,15 @@ fn names(batch: &[Item]) -> Vec<String> {
 fn write(writer: &Writer, names: &[&str]) {
     for name in names {
         match name.split_once(' ').expect("kind and number") {
-            ("flow", number) => writer.flow(record(|r| r.revision = number.parse().expect("a number"))),
-            (_, number) => {
-                let query = query(|q| q.facts.learned = number.parse().expect("a number"));
+            (kind @ ("flow" | "passed"), number) => writer.flow(record(|r| {
+                r.revision = number.parse().expect("a number");
+                r.verdict = if kind == "passed" { Verdict::Forwarded } else { Verdict::Denied };
+            })),
+            (kind, number) => {
+                let query = query(|q| {
+                    q.facts.learned = number.parse().expect("a number");
+                    q.facts.outcome = if kind == "refused" { Outcome::Refused } else { Outcome::Learned };
+                });
                 writer.dns(query.facts, &query.message);
             }
         }
@@ -30,7 +39,12 @@ fn read(reader: &mut Reader, limit: usize) -> (Vec<String>, Numbers) {
     (names(&batch), missed)
 }
 
-const NONE: Numbers = Numbers { flows: 0, dns: 0 };
+const NONE: Numbers = numbers(0, 0);
+
+/// Flows are refused in these tests unless they say that they passed, queries answered.
+const fn numbers(refused: u64, answered: u64) -> Numbers {
+    Numbers { flows: Count { passed: 0, refused }, dns: Count { passed: answered, refused: 0 } }
+}
 
 #[test]
 fn both_kinds_come_in_the_order_in_which_they_were_written() {
@@ -52,11 +66,35 @@ fn what_was_overwritten_is_told_to_the_last_and_counted_for_its_consumer() {
     let mut slow = writer.records().reader(Consumer::Export, Kinds::ALL, NONE);
     let mut flows = writer.records().reader(Consumer::Socket, Kinds::FLOWS, NONE);
     write(&writer, &["flow 1", "dns 1", "dns 2", "flow 2", "flow 3", "dns 3", "flow 4", "flow 5"]);
-    let missed = Numbers { flows: 3, dns: 2 };
+    let missed = numbers(3, 2);
     assert_eq!(read(&mut slow, 9), (["dns 3", "flow 4", "flow 5"].map(String::from).to_vec(), missed));
-    assert_eq!(read(&mut flows, 1), (vec!["flow 4".to_owned()], Numbers { flows: 3, dns: 0 }));
+    assert_eq!(read(&mut flows, 1), (vec!["flow 4".to_owned()], numbers(3, 0)));
     assert_eq!(Consumer::ALL.map(|consumer| writer.records().missed(consumer)), [3, 0, 5]);
-    assert_eq!(writer.records().start(), Numbers { flows: 3, dns: 2 });
+    assert_eq!(writer.records().start(), numbers(3, 2));
+}
+
+#[test]
+fn no_flood_of_what_passes_pushes_a_refusal_out() {
+    let writer = bounded(2, 2, 1000);
+    let mut slow = writer.records().reader(Consumer::Export, Kinds::ALL, NONE);
+    write(&writer, &["flow 1", "refused 1", "passed 2", "dns 2", "flow 3"]);
+    for number in 4..100 {
+        write(&writer, &[&format!("passed {number}"), &format!("dns {number}")]);
+    }
+    let kept = ["flow 1", "dns 1", "flow 3", "flow 98", "dns 98", "flow 99", "dns 99"];
+    let missed = Numbers { flows: Count { passed: 95, refused: 0 }, dns: Count { passed: 95, refused: 0 } };
+    assert_eq!(read(&mut slow, 9), (kept.map(String::from).to_vec(), missed));
+    assert_eq!(slow.place(), writer.records().end());
+    let latest = writer.records().latest(slow.place(), Kinds::FLOWS, 3, |_| true);
+    assert_eq!(latest.flows, Count { passed: 95, refused: 1 }, "the one before the two that passed");
+    write(&writer, &["flow 100", "flow 101", "refused 100"]);
+    let passed_too = ["dns 1", "flow 98", "dns 98", "flow 99", "dns 99", "flow 100", "flow 101", "dns 100"];
+    let mut others = writer.records().reader(Consumer::Export, Kinds::ALL, writer.records().start());
+    assert_eq!(
+        read(&mut others, 9),
+        (passed_too.map(String::from).to_vec(), NONE),
+        "refusals push refusals out"
+    );
 }
 
 #[test]
@@ -69,7 +107,7 @@ fn the_oldest_queries_make_room_for_octets_and_for_numbers() {
             Item::Dns(query) => query.message.len(),
             Item::Flow(_) => panic!("no flow was written"),
         };
-        (batch.iter().map(length).collect::<Vec<_>>(), writer.records().lock().dns.octets())
+        (batch.iter().map(length).collect::<Vec<_>>(), writer.records().lock().dns.passed.octets())
     };
     let push = |length| writer.dns(query(|_| ()).facts, &vec![0; length]);
     [10, 20, 30, 40].into_iter().for_each(push);
@@ -78,7 +116,7 @@ fn the_oldest_queries_make_room_for_octets_and_for_numbers() {
     assert_eq!(lengths(), (vec![40, 60], 100));
     push(4096);
     assert_eq!(lengths(), (vec![], 0), "larger than all there is room for");
-    assert_eq!(writer.records().end(), Numbers { flows: 0, dns: 6 });
+    assert_eq!(writer.records().end(), numbers(0, 6));
 }
 
 #[test]
@@ -90,10 +128,10 @@ fn the_latest_that_are_wanted_are_found_from_behind() {
     let (records, end) = (writer.records(), writer.records().end());
     let latest = |kinds, last, wanted: fn(&Item) -> bool| records.latest(end, kinds, last, wanted);
     assert_eq!(latest(Kinds::ALL, 0, |_| true), end);
-    assert_eq!(latest(Kinds::ALL, 4, |_| true), Numbers { flows: 99, dns: 197 });
-    assert_eq!(latest(Kinds::FLOWS, 7, |_| true), Numbers { flows: 93, dns: 200 });
+    assert_eq!(latest(Kinds::ALL, 4, |_| true), numbers(99, 197));
+    assert_eq!(latest(Kinds::FLOWS, 7, |_| true), numbers(93, 200));
     let is_tenth = |item: &Item| matches!(item, Item::Flow(record) if record.revision % 10 == 0);
-    assert_eq!(latest(Kinds::ALL, 3, is_tenth), Numbers { flows: 70, dns: 140 });
+    assert_eq!(latest(Kinds::ALL, 3, is_tenth), numbers(70, 140));
     assert_eq!(latest(Kinds::ALL, 99, is_tenth), NONE);
 }
 

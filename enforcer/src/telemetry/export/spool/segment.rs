@@ -29,6 +29,8 @@ pub(super) struct Entry {
     pub(super) records: u32,
     /// When it came.
     pub(super) time: Timestamp,
+    /// True when all of them tell of what passed.
+    pub(super) has_passed: bool,
     /// Checksum of its payload.
     checksum: u32,
 }
@@ -57,6 +59,7 @@ impl Entry {
         head[8..12].copy_from_slice(&self.records.to_le_bytes());
         head[12..16].copy_from_slice(&self.checksum.to_le_bytes());
         head[16..24].copy_from_slice(&self.time.as_millisecond().to_le_bytes());
+        head[24] = u8::from(!self.has_passed);
         let checksum = crc32fast::hash(&head[..HEAD - 4]);
         head[HEAD - 4..].copy_from_slice(&checksum.to_le_bytes());
         head
@@ -72,6 +75,7 @@ impl Entry {
             records: number(8),
             time: Timestamp::from_millisecond(millisecond.cast_signed()).ok()?,
             checksum: number(12),
+            has_passed: head[24] == 0,
         })
     }
 }
@@ -86,7 +90,8 @@ impl Segment {
     pub(super) fn append(&mut self, file: &File, batch: &Batch, now: Timestamp) -> io::Result<()> {
         let length = u32::try_from(batch.payload.len()).map_err(io::Error::other)?;
         let checksum = crc32fast::hash(&batch.payload);
-        let entry = Entry { offset: self.octets, length, records: batch.records, time: now, checksum };
+        let Batch { records, has_passed, .. } = *batch;
+        let entry = Entry { offset: self.octets, length, records, time: now, checksum, has_passed };
         let written = file
             .write_all_at(&entry.head(), entry.offset)
             .and_then(|()| file.write_all_at(&batch.payload, entry.offset + HEAD as u64));
@@ -94,6 +99,18 @@ impl Segment {
             file.set_len(self.octets)?;
             return Err(error);
         }
+        self.octets = entry.end();
+        self.entries.push_back(entry);
+        Ok(())
+    }
+
+    /// Appends an entry of another segment's file as it is.
+    pub(super) fn copy(&mut self, file: &File, entry: &Entry, from: &File) -> io::Result<()> {
+        let mut payload = vec![0; entry.length as usize];
+        from.read_exact_at(&mut payload, entry.offset + HEAD as u64)?;
+        let entry = Entry { offset: self.octets, ..*entry };
+        file.write_all_at(&entry.head(), entry.offset)?;
+        file.write_all_at(&payload, entry.offset + HEAD as u64)?;
         self.octets = entry.end();
         self.entries.push_back(entry);
         Ok(())
@@ -135,12 +152,28 @@ pub(super) fn read(file: &File, entry: &Entry) -> Option<Batch> {
     let mut payload = vec![0; entry.length as usize];
     file.read_exact_at(&mut payload, entry.offset + HEAD as u64).ok()?;
     let is_whole = crc32fast::hash(&payload) == entry.checksum;
-    is_whole.then(|| Batch { payload: payload.into(), records: entry.records })
+    is_whole.then(|| Batch { payload: payload.into(), records: entry.records, has_passed: entry.has_passed })
 }
 
 /// The file of a segment.
 pub(super) fn path(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("{number:020}.spool"))
+}
+
+/// The file in which a segment is written anew.
+pub(super) fn unfinished(directory: &Path, number: u64) -> PathBuf {
+    directory.join(format!("{number:020}.part"))
+}
+
+/// Removes what an earlier process did not finish to write anew.
+pub(super) fn remove_unfinished(directory: &Path) -> io::Result<()> {
+    for file in fs::read_dir(directory)? {
+        let path = file?.path();
+        if path.extension().is_some_and(|extension| extension == "part") {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Numbers of the segments in a directory, ascending.

@@ -13,9 +13,14 @@ fn directory() -> TempDir {
     tempfile::tempdir().expect("a directory")
 }
 
-/// A batch of so many records that take so many octets.
+/// A batch of so many records of what passed that take so many octets.
 fn batch(records: u32, octets: usize) -> Batch {
-    Batch { payload: vec![records as u8; octets].into(), records }
+    Batch { payload: vec![records as u8; octets].into(), records, has_passed: true }
+}
+
+/// The same of refusals.
+fn refused(records: u32, octets: usize) -> Batch {
+    Batch { has_passed: false, ..batch(records, octets) }
 }
 
 fn at(second: i64) -> Timestamp {
@@ -77,6 +82,58 @@ fn the_oldest_make_room_and_are_counted() {
     );
     let left: u64 = drain(&mut spool, at(0)).iter().map(|batch| u64::from(batch.records)).sum();
     assert_eq!(left, 5 + 6 + 7 + 8 + 9);
+}
+
+#[test]
+fn what_passed_makes_room_before_any_refusal() {
+    let directory = directory();
+    let options = options(&directory, 200_000);
+    let mut spool = Spool::open(&options).expect("a spool");
+    let append = |spool: &mut Spool, batch: Batch| {
+        spool.append(&batch, at(0)).expect("it is written");
+        assert!(spool.octets() <= options.octets);
+        let there: u64 = spool.segments.iter().map(|segment| segment.octets).sum();
+        assert_eq!(spool.octets(), there);
+    };
+    // Two to a segment: the first gives up its passed one, the second goes whole, then the third's.
+    for one in [refused(1, 30_000), batch(2, 30_000), batch(4, 30_000), batch(8, 30_000), batch(16, 30_000)] {
+        append(&mut spool, one);
+    }
+    assert_eq!(spool.first(at(0)).expect("it is read"), Some(refused(1, 30_000)), "it is under way");
+    append(&mut spool, refused(32, 30_000));
+    append(&mut spool, refused(64, 30_000));
+    assert_eq!(spool.take_gone(), Gone { dropped: 2, ..Gone::default() });
+    assert!(spool.is_lent(), "it is still under way");
+    spool.keep();
+    append(&mut spool, refused(128, 30_000));
+    assert_eq!(spool.take_gone(), Gone { dropped: 4 + 8, ..Gone::default() });
+    append(&mut spool, batch(3, 30_000));
+    append(&mut spool, refused(5, 60_000));
+    assert_eq!(spool.take_gone(), Gone { dropped: 16 + 3, ..Gone::default() });
+    append(&mut spool, batch(7, 60_000));
+    assert_eq!(spool.take_gone(), Gone { dropped: 7, ..Gone::default() }, "there are only refusals");
+    // Another agent finds the same.
+    drop(spool);
+    fs::write(segment::unfinished(&options.directory, 9), "half").expect("it is written");
+    let mut spool = Spool::open(&options).expect("a spool");
+    assert!(!segment::unfinished(&options.directory, 9).exists());
+    spool.append(&refused(9, 60_000), at(0)).expect("it is written");
+    assert_eq!(spool.take_gone(), Gone { dropped: 1 + 32, ..Gone::default() }, "refusals for refusals");
+    let left: Vec<u32> = drain(&mut spool, at(0)).iter().map(|batch| batch.records).collect();
+    assert_eq!(left, [64, 128, 5, 9]);
+}
+
+#[test]
+fn a_batch_under_way_that_passed_is_the_borrower_s_when_it_makes_room() {
+    let directory = directory();
+    let options = options(&directory, 100_000);
+    let mut spool = Spool::open(&options).expect("a spool");
+    spool.append(&batch(1, 30_000), at(0)).expect("it is written");
+    spool.append(&refused(2, 30_000), at(0)).expect("it is written");
+    assert_eq!(spool.first(at(0)).expect("it is read"), Some(batch(1, 30_000)));
+    spool.append(&refused(4, 60_000), at(0)).expect("it is written");
+    assert_eq!((spool.is_lent(), spool.take_gone(), spool.records()), (false, Gone::default(), 6));
+    assert_eq!(drain(&mut spool, at(0)), [refused(2, 30_000), refused(4, 60_000)]);
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn a_refused_flow_is_a_policy_verdict_with_the_rule_that_denied_it() {
         traffic_direction: TrafficDirection::Egress.into(),
         policy_match_type: 2,
         is_reply: Some(false),
-        uuid: "456789ab-cdef-8000-8000-000000000007".to_owned(),
+        uuid: "456789ab-cdef-8002-8000-000000000007".to_owned(),
         egress_denied_by: vec![tier],
         summary: "TCP refused: tier-default".to_owned(),
         ..Flow::default()
@@ -178,10 +178,17 @@ fn a_refused_query_is_a_flow_to_the_resolver() {
 fn no_two_flows_have_one_number() {
     let later = Origin { began: origin().began + (1 << 16), ..origin() };
     let mut seen = BTreeSet::new();
-    for (origin, is_dns, number) in
-        [(&origin(), false, 7), (&origin(), true, 7), (&origin(), false, 8), (&later, false, 7)]
-    {
-        assert!(seen.insert(origin.uuid(is_dns, number).text().to_vec()));
+    let [refused, passed] = [Verdict::Denied, Verdict::Forwarded]
+        .map(|verdict| Item::Flow(Arc::new(record(|r| r.verdict = verdict))));
+    let dns = Item::Dns(Arc::new(query(|_| ())));
+    for (origin, item, number) in [
+        (&origin(), &refused, 7),
+        (&origin(), &passed, 7),
+        (&origin(), &dns, 7),
+        (&origin(), &refused, 8),
+        (&later, &refused, 7),
+    ] {
+        assert!(seen.insert(origin.uuid(item, number).text().to_vec()));
     }
     assert!(seen.iter().all(|uuid| uuid.len() == 36 && uuid[14] == b'8'), "{seen:?}");
 }
