@@ -38,6 +38,7 @@ pub mod prometheus;
 pub mod reaper;
 pub mod record;
 pub mod resolver;
+pub mod rsyslog;
 pub mod scale;
 pub mod status;
 pub mod syslog;

@@ -108,6 +108,12 @@ const TOOLS: &[Tool] = &[
         service: None,
     },
     Tool { program: "openssl", package: "openssl", why: "speaks TLS in the tests", service: None },
+    Tool {
+        program: "rsyslogd",
+        package: "rsyslog",
+        why: "takes the agent's syslog messages in the tests",
+        service: Some("rsyslog.service"),
+    },
 ];
 
 const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";

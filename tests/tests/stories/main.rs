@@ -33,6 +33,7 @@ mod services;
 mod shapes;
 mod sockets;
 mod spoofed;
+mod syslog;
 mod top;
 mod trust;
 mod updates;
