@@ -69,13 +69,18 @@ pub(crate) fn namespace_cookie() -> io::Result<u64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }
 
-/// Gives memory that was freed back to the system, where the allocator keeps it.
+/// Has the agent's allocator give pages back to the system as soon as nothing is in them, for the whole process.
+pub fn keep_no_spare_memory() {
+    /// `mi_option_purge_delay`, milliseconds.
+    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+    // SAFETY: takes two numbers, and may be called at any time.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, 0) };
+}
+
+/// Gives memory that was freed back to the system, where the agent's allocator keeps it.
 pub fn give_back_memory() {
-    // SAFETY: takes no pointer, and may be called at any time.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0)
-    };
+    // SAFETY: takes no pointer, and may be called at any time by any thread.
+    unsafe { libmimalloc_sys::mi_collect(true) };
 }
 
 /// Waits until no kernel program still runs that began before this call.

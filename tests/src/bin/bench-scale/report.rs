@@ -88,9 +88,13 @@ fn targets(Figures { size, starts, changes, most, objects, filled, .. }: &Figure
     );
     let rate = per_second(changes.0.pods as f64, &changes.1);
     let rows = [
-        ("memory of the agent after all changes, its own".to_owned(), "120 MiB", mib(after.own)),
-        ("the same with pages of the program's file".to_owned(), "-", mib(after.all)),
-        ("the most of that at any moment".to_owned(), "-", mib(*most)),
+        (
+            "memory of the agent after all changes, with pages of the program's file".to_owned(),
+            "120 MiB",
+            mib(after.all),
+        ),
+        ("the same without them, its own".to_owned(), "-", mib(after.own)),
+        ("the most that was resident at any moment".to_owned(), "-", mib(*most)),
         (
             format!("processor at {rate:.0} changes of pods a second"),
             "0.1",
