@@ -334,6 +334,10 @@ pub struct PolicyStatus {
     pub apply_microseconds: u64,
     /// Objects in force by kind.
     pub objects: BTreeMap<String, usize>,
+    /// How often all objects of each kind were listed by the API server: more than once where it no longer knew what was
+    /// followed; empty where objects are files.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lists: BTreeMap<String, u64>,
     /// Tables, rows, prefixes and name patterns of the plan.
     pub size: BTreeMap<String, usize>,
     /// What is wrong, file by file.

@@ -126,6 +126,19 @@ impl Large {
     /// # Errors
     /// As [`Agent::start`].
     pub fn agent_with(&self, more: &[&str], environment: &[(String, String)]) -> Result<Agent<'_>> {
+        self.agent_as(&self.kubeconfig(), more, environment)
+    }
+
+    /// As [`Self::agent_with`], as whom this kubeconfig says.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn agent_as(
+        &self,
+        kubeconfig: &Path,
+        more: &[&str],
+        environment: &[(String, String)],
+    ) -> Result<Agent<'_>> {
         let station = Station {
             node: &self.node,
             name: &self.name,
@@ -136,7 +149,7 @@ impl Large {
         };
         // Nothing of this machine's own pods: the route to each address is the way.
         let nowhere = self.directory.path().join("nowhere").display().to_string();
-        let kubeconfig = self.kubeconfig().display().to_string();
+        let kubeconfig = kubeconfig.display().to_string();
         let own = ["--kubeconfig", &kubeconfig, "--cni-results", &nowhere, "--cgroup-root", &nowhere];
         let arguments = [more, &own, &["--metrics-address", METRICS]].concat();
         Agent::of_cluster_with(station, &arguments, environment)
@@ -160,6 +173,24 @@ impl Large {
     /// How clients reach the API server.
     pub fn kubeconfig(&self) -> PathBuf {
         self.pki.file("administrator.kubeconfig").into()
+    }
+
+    /// Installs the product's manifests, and returns how its account reaches the API server by the token in a file.
+    ///
+    /// # Errors
+    /// As [`Self::kubectl`].
+    pub fn account(&self, token: &Path) -> Result<PathBuf> {
+        let manifests = chart::manifests().display().to_string();
+        self.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &manifests])?;
+        Ok(self.pki.account("account", token, chart::NAMESPACE)?.into())
+    }
+
+    /// Changes objects while no API server runs, by their keys and values in etcd, which forgets everything that was before.
+    ///
+    /// # Errors
+    /// When etcd refuses it.
+    pub fn change(&self, written: Vec<objects::Kept>, gone: &[String]) -> Result<()> {
+        self.on_control(async |_| etcd::change(ETCD, written, gone).await)
     }
 
     /// Runs `kubectl` as the cluster's administrator and returns what it wrote.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use kube::core::Request;
+use hyper::Request;
 use kube::{Client, Error};
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -15,39 +15,52 @@ use tokio::time::{Instant, sleep};
 
 use crate::crd;
 use crate::index::Index;
-use crate::kinds::Watched;
+use crate::kinds::{Absence, Watched};
 use crate::trouble::Trouble;
 
 /// Between two looks at what was told by watches.
 const ROUND: Duration = Duration::from_secs(5);
-/// Between two questions while something is wrong.
+/// Between two questions while something is wrong, and for how long after watches began anew: what the API server says of a
+/// definition follows the definition by some seconds.
 const SOON: Duration = Duration::from_secs(30);
-/// Between two questions while a kind is not served: it may come in a version that is not read.
+/// Between two questions while a kind of ours is not served: it may come in a version that is not read.
+const OFTEN: Duration = Duration::from_secs(60);
+/// As [`OFTEN`], while a kind is not served that a cluster may do without.
 const SOMETIMES: Duration = Duration::from_secs(300);
-/// Between two questions otherwise.
+/// Between two questions otherwise: whenever a definition changes, the watch of its kind ends.
 const SELDOM: Duration = Duration::from_secs(3600);
 /// Most fields that are named.
 const NAMED: usize = 5;
+/// Where the API server tells what it says of which kinds, each place with a digest of it.
+const PLACES: &str = "/openapi/v3";
 
 /// What does not fit, by kind.
 type Misfits = BTreeMap<Watched, Trouble>;
 
+/// What watches have told of the definitions: while it is the same, they most likely are.
+#[derive(Clone, PartialEq, Eq, Default)]
+struct Signs {
+    absent: BTreeSet<Watched>,
+    /// Watches of our own kinds that began.
+    watches: u64,
+}
+
 /// Looks from now on. `news` is told when something else is wrong than before.
 pub(crate) async fn follow(client: Client, index: Rc<RefCell<Index>>, news: Rc<Notify>) {
-    let mut last: Option<(BTreeSet<Watched>, Instant)> = None;
+    let (mut signs, mut changed, mut last) = (Signs::default(), Instant::now(), None::<Instant>);
+    let mut lacking = Lacking::default();
     loop {
-        let (is_synced, has_misfits, absent) = {
+        let (is_synced, has_misfits, now) = {
             let index = index.borrow();
-            (index.is_synced(), index.has_misfits(), index.absent().collect::<BTreeSet<_>>())
+            (index.is_synced(), index.has_misfits(), signs_of(&index))
         };
-        let pause = match (has_misfits, absent.is_empty()) {
-            (true, _) => SOON,
-            (false, false) => SOMETIMES,
-            (false, true) => SELDOM,
-        };
-        let is_known = last.as_ref().is_some_and(|(before, at)| *before == absent && at.elapsed() < pause);
-        if is_synced && !is_known {
-            match look(&client, &absent).await {
+        if now != signs {
+            (signs, changed, last) = (now, Instant::now(), None);
+        }
+        let is_fresh = has_misfits || last.is_some_and(|last| last < changed + SOON);
+        let is_due = last.is_none_or(|last| last.elapsed() >= pause(is_fresh, &signs.absent));
+        if is_synced && is_due {
+            match look(&client, &signs.absent, &mut lacking).await {
                 Ok(misfits) => {
                     if index.borrow_mut().fit(misfits) {
                         news.notify_one();
@@ -56,13 +69,28 @@ pub(crate) async fn follow(client: Client, index: Rc<RefCell<Index>>, news: Rc<N
                 // The watches say it when the server is away.
                 Err(error) => tracing::debug!(%error, "failed to look at the definitions"),
             }
-            last = Some((absent, Instant::now()));
+            last = Some(Instant::now());
         }
         sleep(ROUND).await;
     }
 }
 
-async fn look(client: &Client, absent: &BTreeSet<Watched>) -> kube::Result<Misfits> {
+fn signs_of(index: &Index) -> Signs {
+    let is_own = |kind: Watched| kind.absence() == Absence::NotInstalled;
+    Signs { absent: index.absent().collect(), watches: index.watches(is_own) }
+}
+
+/// How long an answer is taken for true.
+fn pause(is_fresh: bool, absent: &BTreeSet<Watched>) -> Duration {
+    match (is_fresh, absent.is_empty()) {
+        (true, _) => SOON,
+        (false, true) => SELDOM,
+        (false, false) if absent.iter().all(|kind| kind.absence() == Absence::Fine) => SOMETIMES,
+        (false, false) => OFTEN,
+    }
+}
+
+async fn look(client: &Client, absent: &BTreeSet<Watched>, lacking: &mut Lacking) -> kube::Result<Misfits> {
     let mut misfits = Misfits::new();
     for kind in absent {
         let versions = other_versions(client, *kind).await?;
@@ -70,15 +98,17 @@ async fn look(client: &Client, absent: &BTreeSet<Watched>) -> kube::Result<Misfi
             misfits.insert(*kind, Trouble::OtherVersion(versions));
         }
     }
-    for (kind, fields) in missing_fields(client, absent).await? {
+    for (kind, fields) in lacking.ask(client, absent).await? {
         misfits.insert(kind, Trouble::Older(fields));
     }
     Ok(misfits)
 }
 
-/// Versions in which a kind is served that is not in the one that this agent reads.
+/// Versions in which a kind is served that is not in the one that this agent reads; none where it is served in that one too, which
+/// its watch has not noticed yet.
 async fn other_versions(client: &Client, kind: Watched) -> kube::Result<Vec<String>> {
     let group = kind.group();
+    let is_own = |version: &str| kind.api_version().strip_prefix(group) == Some(&format!("/{version}"));
     let Some(told) = get(client, &format!("/apis/{group}")).await? else { return Ok(Vec::new()) };
     let names = told["versions"].as_array().into_iter().flatten();
     let mut versions = Vec::new();
@@ -86,40 +116,56 @@ async fn other_versions(client: &Client, kind: Watched) -> kube::Result<Vec<Stri
         let Some(told) = get(client, &format!("/apis/{group}/{name}")).await? else { continue };
         let mut resources = told["resources"].as_array().into_iter().flatten();
         if resources.any(|resource| resource["name"] == kind.plural()) {
+            if is_own(name) {
+                return Ok(Vec::new());
+            }
             versions.push(name.to_owned());
         }
     }
     Ok(versions)
 }
 
-/// Fields of our own kinds that the definitions lack, by kind.
-async fn missing_fields(
-    client: &Client,
-    absent: &BTreeSet<Watched>,
-) -> kube::Result<BTreeMap<Watched, Vec<String>>> {
-    let mut missing = BTreeMap::new();
-    let mut documents: BTreeMap<String, Option<Value>> = BTreeMap::new();
-    for (kind, schema) in crd::schemas().into_iter().filter(|(kind, _)| !absent.contains(kind)) {
-        let place = format!("/openapi/v3/apis/{}", kind.api_version());
-        let document = match documents.get(&place) {
-            Some(document) => document,
-            None => {
-                let document = get(client, &place).await?;
-                documents.entry(place).or_insert(document)
+/// Fields of our own kinds that the definitions lack, as they were found last.
+#[derive(Default)]
+struct Lacking {
+    /// Where it was read, by version of the API: the place has a digest of what is there.
+    read: BTreeMap<&'static str, String>,
+    fields: BTreeMap<Watched, Vec<String>>,
+}
+
+impl Lacking {
+    /// The fields, by kind; what the API server says is read where it is something else than before.
+    async fn ask(
+        &mut self,
+        client: &Client,
+        absent: &BTreeSet<Watched>,
+    ) -> kube::Result<BTreeMap<Watched, Vec<String>>> {
+        let schemas = crd::schemas();
+        let versions: BTreeSet<_> = schemas.iter().map(|(kind, _)| kind.api_version()).collect();
+        let places = get(client, PLACES).await?.unwrap_or_default();
+        for version in versions {
+            let told =
+                places.pointer(&format!("/paths/apis~1{}/serverRelativeURL", version.replace('/', "~1")));
+            let place = told.and_then(Value::as_str).unwrap_or_default();
+            if self.read.get(version).is_some_and(|read| read == place && !place.is_empty()) {
+                continue;
             }
-        };
-        let served = document.as_ref().and_then(|document| served(document, kind));
-        let fields = served.map(|served| lacking(&schema, served)).unwrap_or_default();
-        if !fields.is_empty() {
-            missing.insert(kind, fields);
+            let document = if place.is_empty() { None } else { get(client, place).await? };
+            for (kind, schema) in schemas.iter().filter(|(kind, _)| kind.api_version() == version) {
+                let served = document.as_ref().and_then(|document| served(document, *kind));
+                let fields = served.map(|served| lacking(schema, served)).unwrap_or_default();
+                self.fields.insert(*kind, fields);
+            }
+            self.read.insert(version, place.to_owned());
         }
+        let there = self.fields.iter().filter(|(kind, fields)| !fields.is_empty() && !absent.contains(kind));
+        Ok(there.map(|(kind, fields)| (*kind, fields.clone())).collect())
     }
-    Ok(missing)
 }
 
 /// A document of the API server; nothing where there is none.
 async fn get(client: &Client, path: &str) -> kube::Result<Option<Value>> {
-    let request = Request::new(path).get("", &Default::default()).map_err(Error::BuildRequest)?;
+    let request = Request::get(path).body(Vec::new()).map_err(|error| Error::Service(error.into()))?;
     match client.request::<Value>(request).await {
         Ok(value) => Ok(Some(value)),
         Err(Error::Api(status)) if status.code == 404 => Ok(None),
@@ -191,6 +237,16 @@ mod tests {
         assert_eq!(lacking(&own, served(&document(&older), TIER).expect("served")), ["spec.order"]);
         // A newer one has more fields: objects that use them are refused by name.
         assert_eq!(lacking(&older, &own), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_may_change_is_looked_at_sooner() {
+        let clusterwide = Watched::Objects(Kind::ClusterNetworkPolicy);
+        let of = |is_fresh, absent: &[Watched]| pause(is_fresh, &absent.iter().copied().collect());
+        assert_eq!(of(true, &[]), SOON);
+        assert_eq!(of(false, &[]), SELDOM);
+        assert_eq!(of(false, &[clusterwide]), SOMETIMES);
+        assert_eq!(of(false, &[clusterwide, TIER]), OFTEN);
     }
 
     #[test]

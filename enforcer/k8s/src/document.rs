@@ -72,6 +72,11 @@ impl Resource for Document {
 }
 
 impl Document {
+    /// Which state of the cluster it is of; empty where the server did not say.
+    pub(crate) fn resource_version(&self) -> String {
+        self.metadata.resource_version.clone().unwrap_or_default()
+    }
+
     /// The object as its author would have written it: items of a list do not say what they are.
     pub(crate) fn written(self, kind: Kind) -> Value {
         let (api_version, name) = kind.written();

@@ -26,6 +26,8 @@ const CONTROLLER: &str = "enforcer.dev/agent";
 const STANDING: Duration = Duration::from_secs(5);
 /// Time between two Events of the same report.
 const AGAIN: Duration = Duration::from_secs(3600);
+/// Time between two attempts to write one.
+const RETRY: Duration = Duration::from_secs(60);
 /// Most Events of one round; a round is a second at least. What is left comes with the next ones.
 const AT_ONCE: usize = 5;
 /// Most octets of a note that the API takes.
@@ -44,10 +46,10 @@ pub struct Report {
     pub note: String,
 }
 
-/// Since when a report stands, and when it was told.
+/// When a report that stands is to be told, and whether it was told before.
 struct Standing {
-    since: Instant,
-    told: Option<Instant>,
+    due: Instant,
+    is_told: bool,
 }
 
 /// Tells reports.
@@ -71,16 +73,17 @@ impl Events {
         let now = Instant::now();
         self.standing.retain(|report, _| wrong.contains(report));
         for report in wrong {
-            self.standing.entry(report).or_insert(Standing { since: now, told: None });
+            self.standing.entry(report).or_insert(Standing { due: now + STANDING, is_told: false });
         }
         let due: Vec<Report> = due(&self.standing, now).take(AT_ONCE).cloned().collect();
         for report in due {
-            if let Err(error) = self.tell(&report).await {
+            let told = self.tell(&report).await;
+            if let Err(error) = &told {
                 tracing::warn!(%error, reason = report.reason, "failed to write an Event");
             }
-            // One that cannot be written is not tried every second either.
             if let Some(standing) = self.standing.get_mut(&report) {
-                standing.told = Some(now);
+                standing.due = now + if told.is_ok() { AGAIN } else { RETRY };
+                standing.is_told |= told.is_ok();
             }
         }
     }
@@ -167,12 +170,8 @@ fn refused(object: &ObjectRef, refusals: &[Refusal]) -> Report {
 
 /// Reports that are to be told, those that were never told first.
 fn due(standing: &BTreeMap<Report, Standing>, now: Instant) -> impl Iterator<Item = &Report> {
-    let is_due = move |of: &&Standing| match of.told {
-        None => now - of.since >= STANDING,
-        Some(told) => now - told >= AGAIN,
-    };
     let of = move |is_new: bool| {
-        let those = standing.iter().filter(move |(_, of)| of.told.is_none() == is_new && is_due(of));
+        let those = standing.iter().filter(move |(_, of)| of.is_told != is_new && of.due <= now);
         those.map(|(report, _)| report)
     };
     of(true).chain(of(false))
@@ -204,13 +203,13 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_is_told_once_an_hour_and_what_is_new_comes_first() {
-        let now = Instant::now() + AGAIN * 2;
+    fn what_is_due_is_told_and_what_is_new_comes_first() {
+        let (now, later) = (Instant::now(), Instant::now() + RETRY);
         let standing = BTreeMap::from([
-            (report("brief"), Standing { since: now - STANDING / 2, told: None }),
-            (report("a: told"), Standing { since: now - AGAIN, told: Some(now - AGAIN / 2) }),
-            (report("b: again"), Standing { since: now - AGAIN * 2, told: Some(now - AGAIN) }),
-            (report("c: new"), Standing { since: now - STANDING, told: None }),
+            (report("brief"), Standing { due: later, is_told: false }),
+            (report("a: told"), Standing { due: later, is_told: true }),
+            (report("b: again"), Standing { due: now, is_told: true }),
+            (report("c: new"), Standing { due: now, is_told: false }),
         ]);
         let notes: Vec<&str> = due(&standing, now).map(|report| report.note.as_str()).collect();
         assert_eq!(notes, ["c: new", "b: again"]);

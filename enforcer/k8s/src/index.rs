@@ -98,6 +98,9 @@ struct Following {
     trouble: Option<Trouble>,
     /// True while the server does not serve it.
     is_absent: bool,
+    /// How often all of it was listed, and how often a watch of it began.
+    lists: u64,
+    watches: u64,
 }
 
 #[derive(Default, Debug)]
@@ -167,6 +170,17 @@ impl Index {
         self.troubles().any(|(_, trouble)| trouble.is_behind())
     }
 
+    /// How often all objects of each kind were listed: more than once where the server no longer knew what was followed.
+    pub fn lists(&self) -> impl Iterator<Item = (Watched, u64)> {
+        self.following.iter().map(|(kind, following)| (*kind, following.lists))
+    }
+
+    /// How often watches of these kinds began.
+    pub(crate) fn watches(&self, wanted: impl Fn(Watched) -> bool) -> u64 {
+        let those = self.following.iter().filter(|(kind, _)| wanted(**kind));
+        those.map(|(_, following)| following.watches).sum()
+    }
+
     /// Kinds that the server does not serve.
     pub(crate) fn absent(&self) -> impl Iterator<Item = Watched> {
         self.following.iter().filter(|(_, following)| following.is_absent).map(|(kind, _)| *kind)
@@ -224,6 +238,21 @@ impl Index {
 
     /// The listing is whole: what it did not name is gone.
     pub fn end(&mut self, kind: Watched) {
+        self.state(kind).lists += 1;
+        self.settle(kind);
+    }
+
+    /// The kind is followed, from where it was listed or left off; true when something was wrong with it.
+    pub fn followed(&mut self, kind: Watched) -> bool {
+        let state = self.state(kind);
+        state.watches += 1;
+        let had = state.trouble.is_some();
+        self.clear(kind);
+        had
+    }
+
+    /// Forgets what the listing did not name.
+    fn settle(&mut self, kind: Watched) {
         let state = self.state(kind);
         state.is_synced = true;
         let Some(listed) = state.listing.take() else { return };
@@ -252,7 +281,7 @@ impl Index {
     pub fn fail(&mut self, kind: Watched, trouble: Trouble) {
         if trouble.is_empty_kind(kind) {
             self.begin(kind);
-            self.end(kind);
+            self.settle(kind);
         }
         let state = self.state(kind);
         state.is_absent = trouble == Trouble::Absent;

@@ -23,3 +23,4 @@ pub mod shared;
 pub mod status;
 pub mod trouble;
 pub mod watch;
+mod written;

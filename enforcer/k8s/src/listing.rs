@@ -1,7 +1,7 @@
 //! A kind as the API server has it and then as it changes, in the binary form: listed, followed, and listed anew when the server
 //! no longer knows the place in its history. Owns these steps; what an object means is said elsewhere.
 //!
-//! Told are the events of kube-runtime's watcher, so that both are followed and mended alike. Each object is read while the
+//! Told are the events of kube-runtime's watcher, and when the kind is followed again. Each object is read while the
 //! rest of the list is still on its way. A list is asked for as a whole, which servers answer from memory (Kubernetes 1.31);
 //! pages behind the first they read from their store where nothing changed of late, at ten times the cost. One that did not arrive is tried again by pages: each
 //! is a request of its own, with the server's time for one.
@@ -23,9 +23,17 @@ use crate::client::SILENCE;
 /// Objects of a page.
 const PAGE: u32 = 500;
 /// How long a watch lasts, seconds: what kube-runtime asks for.
-const LASTING: u32 = 290;
+pub(crate) const LASTING: u32 = 290;
 /// The place in history is gone.
-const GONE: u16 = 410;
+pub(crate) const GONE: u16 = 410;
+
+/// What is told of a kind.
+pub(crate) enum News<K> {
+    /// What happened to its objects.
+    Event(Event<K>),
+    /// From here on it is told as it changes.
+    Followed,
+}
 
 /// An object that is read in the binary form.
 pub(crate) trait Record: Message + Default {
@@ -61,23 +69,23 @@ struct Page {
     meta: ListMeta,
 }
 
-/// What a step comes to: an event, if any, and where the watch is then.
-type Step<K> = (Option<Result<Event<K>>>, State);
+/// What a step comes to: news, if any, and where the watch is then.
+type Step<K> = (Option<Result<News<K>>>, State);
 
 /// All objects of a path: first as they are, then as they change.
-pub(crate) fn watch<K: Record>(client: Client, path: String) -> impl Stream<Item = Result<Event<K>>> {
+pub(crate) fn watch<K: Record>(client: Client, path: String) -> impl Stream<Item = Result<News<K>>> {
     let place = Place { client, path, of: PhantomData };
     let begin = (EMPTY, true);
     stream::unfold((place, begin), |(place, (mut state, is_new))| async move {
         if is_new {
-            return Some((Ok(Event::Init), (place, (state, false))));
+            return Some((Ok(News::Event(Event::Init)), (place, (state, false))));
         }
         loop {
-            let (event, next) = place.step(state).await;
+            let (news, next) = place.step(state).await;
             state = next;
-            if let Some(event) = event {
+            if let Some(news) = news {
                 let is_new = matches!(state, State::Empty { .. });
-                return Some((event, (place, (state, is_new))));
+                return Some((news, (place, (state, is_new))));
             }
         }
     })
@@ -89,7 +97,9 @@ impl<K: Record> Place<K> {
             State::Empty { by_pages } => self.list(by_pages.then(String::new)).await,
             State::Page(page) => self.turn(page).await,
             State::Listed(version) => match self.follow(&version).await {
-                Ok(frames) => (None, State::Watching { version, frames: Box::new(frames) }),
+                Ok(frames) => {
+                    (Some(Ok(News::Followed)), State::Watching { version, frames: Box::new(frames) })
+                }
                 // Told at once instead of in the first event.
                 Err(kube::Error::Api(status)) if status.code == GONE => failed(status, version),
                 Err(error) => (Some(Err(Error::WatchStartFailed(error))), State::Listed(version)),
@@ -125,7 +135,7 @@ impl<K: Record> Place<K> {
     async fn turn(&self, mut page: Box<Page>) -> Step<K> {
         match page.items.next().await {
             Some(Ok(Part::Item(octets))) => match K::decode(&octets[..]) {
-                Ok(object) => (Some(Ok(Event::InitApply(object))), State::Page(page)),
+                Ok(object) => (event(Event::InitApply(object)), State::Page(page)),
                 Err(error) => unlisted(kube::Error::Service(error.into())),
             },
             Some(Ok(Part::Meta(meta))) => {
@@ -157,16 +167,20 @@ fn end<K>(ListMeta { resource_version, .. }: ListMeta) -> Step<K> {
     if resource_version.is_empty() {
         return (Some(Err(Error::NoResourceVersion)), EMPTY);
     }
-    (Some(Ok(Event::InitDone)), State::Listed(resource_version))
+    (event(Event::InitDone), State::Listed(resource_version))
+}
+
+fn event<K>(event: Event<K>) -> Option<Result<News<K>>> {
+    Some(Ok(News::Event(event)))
 }
 
 /// Reads one event of a watch.
 fn read<K: Record>(frame: Bytes, version: String, frames: Box<Frames>) -> Step<K> {
-    let event = match binary::event(frame) {
-        Ok(event) => event,
+    let told = match binary::event(frame) {
+        Ok(told) => told,
         Err(error) => return (Some(Err(Error::WatchFailed(error))), State::Listed(version)),
     };
-    let (object, is_there): (kube::Result<K>, bool) = match event {
+    let (object, is_there): (kube::Result<K>, bool) = match told {
         binary::Event::Failed(status) => return failed(status, version),
         binary::Event::Added(raw) | binary::Event::Modified(raw) => (binary::object(raw), true),
         binary::Event::Deleted(raw) => (binary::object(raw), false),
@@ -186,8 +200,8 @@ fn read<K: Record>(frame: Bytes, version: String, frames: Box<Frames>) -> Step<K
     if version.is_empty() {
         return (Some(Err(Error::NoResourceVersion)), EMPTY);
     }
-    let event = if is_there { Event::Apply(object) } else { Event::Delete(object) };
-    (Some(Ok(event)), State::Watching { version, frames })
+    let what = if is_there { Event::Apply(object) } else { Event::Delete(object) };
+    (event(what), State::Watching { version, frames })
 }
 
 /// The server says that it cannot go on.
@@ -206,7 +220,7 @@ mod tests {
         let after = |version: &str| {
             let meta = ListMeta { resource_version: version.to_owned(), next: String::new() };
             match end::<Pod>(meta) {
-                (Some(Ok(Event::InitDone)), State::Listed(version)) => Some(version),
+                (Some(Ok(News::Event(Event::InitDone))), State::Listed(version)) => Some(version),
                 (Some(Err(Error::NoResourceVersion)), State::Empty { by_pages: false }) => None,
                 _ => panic!("neither"),
             }

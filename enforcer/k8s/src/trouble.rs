@@ -5,6 +5,7 @@ use kube::core::Status;
 use kube::runtime::watcher;
 
 use crate::kinds::{Absence, Watched};
+use crate::listing::GONE;
 
 /// What the end of a connection says that was silent for too long.
 const SILENCE: &str = "timed out";
@@ -111,13 +112,18 @@ impl Trouble {
     }
 }
 
+/// True when the server no longer has the part of its history that a watch goes on from.
+pub(crate) fn is_expired(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchError(status) if status.code == GONE)
+}
+
 fn of_status(status: &Status) -> Option<Trouble> {
     match status.code {
         404 => Some(Trouble::Absent),
         401 => Some(Trouble::Unauthenticated(status.message.clone())),
         403 => Some(Trouble::Forbidden(status.message.clone())),
         // The version is gone: the watch lists anew.
-        410 => None,
+        GONE => None,
         _ => Some(Trouble::Away(status.message.clone())),
     }
 }
@@ -142,6 +148,9 @@ mod tests {
         assert_eq!(Trouble::of(&api(403, "no")), Some(Trouble::Forbidden("no".to_owned())));
         assert_eq!(Trouble::of(&api(401, "who")), Some(Trouble::Unauthenticated("who".to_owned())));
         assert_eq!(Trouble::of(&api(410, "too old")), None);
+        let expired = Status { code: GONE, ..Status::default() };
+        assert!(is_expired(&watcher::Error::WatchError(expired.boxed())));
+        assert!(!is_expired(&api(500, "etcd")));
         assert_eq!(Trouble::of(&api(500, "etcd")), Some(Trouble::Away("etcd".to_owned())));
     }
 

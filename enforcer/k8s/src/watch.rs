@@ -7,8 +7,8 @@ use std::rc::Rc;
 use enforcer_core::manifest::Kind;
 use futures_util::{Stream, StreamExt, pin_mut};
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Config, Event, watcher};
-use kube::{Api, Client, Resource};
+use kube::runtime::watcher::{self, Event};
+use kube::{Client, Resource};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
@@ -16,10 +16,11 @@ use crate::definitions;
 use crate::document::Document;
 use crate::index::Index;
 use crate::kinds::{Watched, resource};
-use crate::listing::{self, Record};
+use crate::listing::{self, News, Record};
 use crate::pod::Pod;
 use crate::served::{EndpointSlice, Node, Served, Service};
-use crate::trouble::Trouble;
+use crate::trouble::{self, Trouble};
+use crate::written;
 
 /// Where pods are.
 const PODS: &str = "/api/v1/pods";
@@ -35,9 +36,7 @@ pub fn start(client: &Client, index: &Rc<RefCell<Index>>, news: &Rc<Notify>) {
             Watched::Objects(of @ Kind::Service) => begin::<Service>(client, path(of), to),
             Watched::Objects(of @ Kind::EndpointSlice) => begin::<EndpointSlice>(client, path(of), to),
             Watched::Objects(of) => {
-                let api = Api::<Document>::all_with(client.clone(), &resource(of));
-                let events = watcher(api, Config { page_size: None, ..Config::default() }).default_backoff();
-                spawn_local(follow(to, events));
+                spawn_local(follow(to, written::watch(client.clone(), of).default_backoff()));
             }
         }
     }
@@ -61,26 +60,33 @@ trait Told {
     fn remove(self, kind: Watched, index: &mut Index);
 }
 
-async fn follow<K: Told>((kind, index, news): To, events: impl Stream<Item = watcher::Result<Event<K>>>) {
-    pin_mut!(events);
-    while let Some(event) = events.next().await {
-        enter(kind, event, &mut index.borrow_mut());
-        news.notify_one();
+async fn follow<K: Told>((kind, index, news): To, told: impl Stream<Item = watcher::Result<News<K>>>) {
+    pin_mut!(told);
+    while let Some(next) = told.next().await {
+        if enter(kind, next, &mut index.borrow_mut()) {
+            news.notify_one();
+        }
     }
 }
 
-fn enter<K: Told>(kind: Watched, event: watcher::Result<Event<K>>, index: &mut Index) {
-    match event {
-        Ok(Event::Init) => index.begin(kind),
-        Ok(Event::Apply(object) | Event::InitApply(object)) => object.put(kind, index),
-        Ok(Event::Delete(object)) => object.remove(kind, index),
-        Ok(Event::InitDone) => index.end(kind),
-        Err(error) => {
-            if let Some(trouble) = Trouble::of(&error) {
-                index.fail(kind, trouble);
+/// True when the index may be another than it was.
+fn enter<K: Told>(kind: Watched, told: watcher::Result<News<K>>, index: &mut Index) -> bool {
+    match told {
+        Ok(News::Followed) => return index.followed(kind),
+        Ok(News::Event(Event::Init)) => index.begin(kind),
+        Ok(News::Event(Event::Apply(object) | Event::InitApply(object))) => object.put(kind, index),
+        Ok(News::Event(Event::Delete(object))) => object.remove(kind, index),
+        Ok(News::Event(Event::InitDone)) => index.end(kind),
+        Err(error) => match Trouble::of(&error) {
+            Some(trouble) => index.fail(kind, trouble),
+            None if trouble::is_expired(&error) => {
+                let kind = kind.plural();
+                tracing::info!(%kind, "the API server no longer knows what was followed; all is listed anew");
             }
-        }
+            None => {}
+        },
     }
+    true
 }
 
 impl Told for Pod {

@@ -191,6 +191,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             apply_microseconds: applied
                 .map_or(0, |(_, applied)| u64::try_from(applied.in_force.as_micros()).unwrap_or(u64::MAX)),
             objects: self.source.counts(&self.found),
+            lists: self.source.lists(),
             size: size.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
             problems: self.found.problems.iter().chain(&self.force.refused).cloned().collect(),
             problems_seen: self.problems_seen,

@@ -129,6 +129,11 @@ impl Pods {
         self.is_synced() && !self.index.borrow().is_behind()
     }
 
+    /// How often each kind was listed.
+    pub fn lists(&self) -> BTreeMap<String, u64> {
+        self.index.borrow().lists().map(|(kind, lists)| (kind.plural().to_owned(), lists)).collect()
+    }
+
     /// Objects by kind.
     pub fn count(&self, mut count: impl FnMut(&str, usize)) {
         let index = self.index.borrow();

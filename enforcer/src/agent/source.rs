@@ -137,6 +137,14 @@ impl Source {
         }
     }
 
+    /// How often each kind was listed, where objects come from the API server.
+    pub(super) fn lists(&self) -> BTreeMap<String, u64> {
+        match self {
+            Self::Directory(_) => BTreeMap::new(),
+            Self::Cluster(pods) => pods.lists(),
+        }
+    }
+
     /// Objects in force by kind.
     pub(super) fn counts(&self, found: &Found) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();

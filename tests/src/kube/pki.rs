@@ -70,16 +70,30 @@ impl Pki {
             params.distinguished_name.push(DnType::OrganizationName, group);
         }
         self.issue(name, params, ExtendedKeyUsagePurpose::ClientAuth)?;
-        let [authority, certificate, key] =
-            ["ca.crt", &format!("{name}.crt"), &format!("{name}.key")].map(|file| self.file(file));
-        let server = &self.server;
+        let [certificate, key] = [format!("{name}.crt"), format!("{name}.key")].map(|file| self.file(&file));
+        let credentials = format!("client-certificate: {certificate}, client-key: {key}");
+        self.kubeconfig(name, &credentials, "default").map(drop)
+    }
+
+    /// Makes `NAME.kubeconfig` for an account of a namespace, whose token is in a file, and returns where it is.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn account(&self, name: &str, token: &Path, namespace: &str) -> Result<String> {
+        self.kubeconfig(name, &format!("tokenFile: {}", token.display()), namespace)
+    }
+
+    fn kubeconfig(&self, name: &str, credentials: &str, namespace: &str) -> Result<String> {
+        let (server, authority) = (&self.server, self.file("ca.crt"));
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: only\n\
              clusters: [{{name: only, cluster: {{server: \"{server}\", certificate-authority: {authority}}}}}]\n\
-             users: [{{name: only, user: {{client-certificate: {certificate}, client-key: {key}}}}}]\n\
-             contexts: [{{name: only, context: {{cluster: only, user: only}}}}]\n"
+             users: [{{name: only, user: {{{credentials}}}}}]\n\
+             contexts: [{{name: only, context: {{cluster: only, user: only, namespace: {namespace}}}}}]\n"
         );
-        Ok(std::fs::write(self.directory.join(format!("{name}.kubeconfig")), text)?)
+        let file = self.file(&format!("{name}.kubeconfig"));
+        std::fs::write(&file, text)?;
+        Ok(file)
     }
 
     fn issue(&self, name: &str, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose) -> Result<()> {

@@ -10,6 +10,7 @@ use enforcer_tests::kube::{Cni, Kube, Parts, Proxy, Setup, chart};
 use enforcer_tests::{kube, reaper};
 use libtest_mimic::{Arguments, Trial};
 
+mod alone;
 mod bare;
 mod charts;
 mod clocks;
@@ -94,7 +95,7 @@ fn main() -> ExitCode {
 fn stories() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let mut all_passed = large::run(&arguments) & clocks::run(&arguments);
+    let mut all_passed = large::run(&arguments) & clocks::run(&arguments) & alone::run(&arguments);
     for (name, setup, stories) in CLUSTERS {
         all_passed &= run(&arguments, name, *setup, &stories.concat());
     }

@@ -24,9 +24,9 @@ const DEFAULT_ORDER: u32 = 1000;
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[schemars(extend("required" = ["subject"], "x-kubernetes-validations" = [
     {"rule": "has(self.ingress) || has(self.egress) || (has(self.mode) && self.mode == 'Stage')",
-     "message": "has neither ingress nor egress: it would do nothing"},
+     "message": "has neither ingress nor egress: it would do nothing; give it rules, or the mode Stage"},
     {"rule": "!has(self.tier) || self.tier != 'kubernetes'",
-     "message": "tier kubernetes holds NetworkPolicy objects only"},
+     "message": "tier kubernetes holds NetworkPolicy objects only: name another tier"},
 ]))]
 pub struct SegmentPolicySpec {
     /// Name of the tier; `default` when absent.
@@ -59,9 +59,9 @@ pub struct SegmentPolicySpec {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[schemars(extend("required" = ["subject"], "x-kubernetes-validations" = [
     {"rule": "has(self.ingress) || has(self.egress) || (has(self.mode) && self.mode == 'Stage')",
-     "message": "has neither ingress nor egress: it would do nothing"},
+     "message": "has neither ingress nor egress: it would do nothing; give it rules, or the mode Stage"},
     {"rule": "!has(self.tier) || self.tier != 'kubernetes'",
-     "message": "tier kubernetes holds NetworkPolicy objects only"},
+     "message": "tier kubernetes holds NetworkPolicy objects only: name another tier"},
 ]))]
 pub struct ClusterSegmentPolicySpec {
     /// Name of the tier; `default` when absent.

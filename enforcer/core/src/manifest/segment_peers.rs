@@ -21,8 +21,10 @@ use crate::policy::{
     {"required": ["externalNetworks"]}, {"required": ["services"]}, {"required": ["serviceAccounts"]},
     {"required": ["entities"]},
 ], "x-kubernetes-validations" = [
-    {"rule": "!has(self.except) || has(self.cidr)", "message": "except needs the cidr it is an exception from"},
-    {"rule": "!has(self.verifySNI) || has(self.fqdns)", "message": "verifySNI needs the fqdns it is about"},
+    {"rule": "!has(self.except) || has(self.cidr)",
+     "message": "except needs the cidr it is an exception from: give both, or neither"},
+    {"rule": "!has(self.verifySNI) || has(self.fqdns)",
+     "message": "verifySNI needs the fqdns it is about: give both, or neither"},
 ]))]
 pub struct PeerSpec {
     /// Workloads by tags and namespaces.

@@ -35,7 +35,7 @@ pub struct IngressRule {
 #[serde(deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
     {"rule": "!has(self.dns) || self.action == 'Allow'",
-     "message": "dns limits what a rule admits: it goes with the action Allow"},
+     "message": "dns limits what a rule admits: set the action Allow, or leave dns out"},
 ]))]
 pub struct EgressRule {
     /// Name of the rule.

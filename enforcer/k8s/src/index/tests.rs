@@ -128,6 +128,21 @@ fn told_gone() -> (String, bool) {
 }
 
 #[test]
+fn a_kind_that_is_followed_again_is_no_trouble_and_lists_are_counted() {
+    let mut index = Index::new("here");
+    index.begin(POLICIES);
+    index.end(POLICIES);
+    index.fail(POLICIES, Trouble::Away("no route".to_owned()));
+    assert!(index.is_behind() && index.followed(POLICIES));
+    assert!(!index.is_behind() && !index.followed(POLICIES));
+    index.fail(Watched::Objects(Kind::Tier), Trouble::Absent);
+    let lists: Vec<_> = index.lists().filter(|(_, lists)| *lists > 0).collect();
+    assert_eq!(lists, [(POLICIES, 1)], "what is not served was not listed");
+    assert_eq!(index.watches(|kind| kind == POLICIES), 2);
+    assert_eq!(index.watches(|kind| kind != POLICIES), 0);
+}
+
+#[test]
 fn other_kinds_become_the_core_s_values() {
     let mut index = Index::new("here");
     let namespace = json!({

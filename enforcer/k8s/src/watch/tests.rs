@@ -39,10 +39,13 @@ fn events_enter_the_index_in_their_order() {
         Event::Delete(namespace("a")),
         Event::Apply(namespace("c")),
     ] {
-        enter(kind, Ok(event), &mut index);
+        assert!(enter(kind, Ok(News::Event(event)), &mut index));
     }
     let known: Vec<_> = index.objects().keys().map(|key| key.name.as_str()).collect();
     assert_eq!(known, ["b", "c"]);
     enter::<Document>(kind, Err(watcher::Error::NoResourceVersion), &mut index);
     assert_eq!(index.troubles().map(|(kind, _)| kind).collect::<Vec<_>>(), [kind]);
+    assert!(enter::<Document>(kind, Ok(News::Followed), &mut index), "what was wrong is over");
+    assert_eq!(index.troubles().count(), 0);
+    assert!(!enter::<Document>(kind, Ok(News::Followed), &mut index), "nothing new");
 }

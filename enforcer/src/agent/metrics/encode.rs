@@ -213,6 +213,8 @@ impl Snapshot {
             sizes.iter().map(|(key, count)| (vec![(label, key.clone())], *count as f64)).collect()
         };
         writer.gauges(("policy_objects", None), "Objects in force.", sized(&policy.objects, "kind"))?;
+        let help = "Lists of all objects of a kind that the API server was asked for.";
+        writer.counters("source_lists", help, by("resource", &policy.lists))?;
         writer.gauges(("policy_size", None), "What the policy in force takes.", sized(&policy.size, "part"))
     }
 

@@ -57,6 +57,7 @@ fn everything() -> Snapshot {
         ..Status::default()
     };
     (status.policy.objects, status.policy.size) = (size("Tier"), size("rows"));
+    status.policy.lists = [("pods".to_owned(), 1)].into();
     status.dns.workloads = vec![DnsWorkload {
         workload: "a/x".to_owned(),
         queries: 1,
