@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
+use enforcer_tests::journal::PATIENCE;
 use enforcer_tests::{Family, Lab, Outcome, agent};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::policies::{CLUSTER_DNS, UPDATE};
@@ -175,5 +176,48 @@ fn whoever_reads_no_further_is_no_failure() -> Result<()> {
     let piped = format!("set -o pipefail; {program} crds -o json | head -n 1; echo ${{PIPESTATUS[0]}}");
     let output = Command::new("bash").args(["-c", &piped]).output()?;
     assert_eq!(ended(&output), (Some(0), "{\n0\n".to_owned()));
+    Ok(())
+}
+
+#[test]
+fn status_tells_what_is_attached_where_and_what_is_wrong() -> Result<()> {
+    let lab = lab()?;
+    lab.policy(
+        "bad.yaml",
+        &UPDATE.replace("action: Allow", "action: Perhaps").replace("name: u", "name: bad-u"),
+    )?;
+    let agent = lab.agent_with(&["--cgroup", "auto", "--otlp", "http://127.0.0.1:4317"])?;
+    // The exporter needs something to say.
+    assert!(!lab.pod("update").visit("github.com", 443, Family::V4).is_connected());
+    let is_whole =
+        |status: &Value| !status["exports"][0]["away"].is_null() && !status["sockets"]["since"].is_null();
+    let status = agent.await_status("a collector that is away, programs at sockets", PATIENCE, |status| {
+        Ok(is_whole(status).then(|| status.clone()))
+    })?;
+    let workloads = status["workloads"].as_array().context("workloads")?;
+    let update = workloads.iter().find(|one| one["workload"] == "update/update").context("update")?;
+    let interface = &lab.pod("update").interface;
+    assert_eq!((&update["interface"], &update["hook"]), (&json!(interface), &json!("tcx")));
+    assert_eq!((&update["enforced"], &update["mode"]), (&json!(true), &json!("enforce")));
+    for pointer in ["/maps/0/used", "/policy/read", "/policy/problems/0", "/exports/0/error", "/complaints/0"]
+    {
+        ensure!(status.pointer(pointer).is_some(), "{pointer} is missing in {status:#}");
+    }
+    let text = String::from_utf8(agent.cli(&["status"])?.stdout)?;
+    let index = &update["index"];
+    for part in [
+        "ALARM ",
+        "1 problems; read ",
+        &format!("{interface} ({index})"),
+        "tcx    enforce  enforced",
+        "fail at once, since ",
+        "RULES",
+        "Losses",
+        "cannot be delivered to since ",
+        "Latest complaints",
+        "records cannot be delivered; they wait",
+    ] {
+        ensure!(text.contains(part), "{part:?} is missing in:\n{text}");
+    }
     Ok(())
 }

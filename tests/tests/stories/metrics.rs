@@ -6,8 +6,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use enforcer_tests::internet::UdpEcho;
+use enforcer_tests::journal::PATIENCE;
 use enforcer_tests::prometheus::{Prometheus, check};
-use enforcer_tests::{Family, Lab, Outcome};
+use enforcer_tests::{Family, Lab, Outcome, client};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -101,6 +103,46 @@ fn what_may_be_lost_is_told_before_anything_is() -> Result<()> {
     assert_eq!(values(&page, "enforcer_losses_total", "kind"), documented_losses());
     let reasons = values(&page, "enforcer_dropped_packets_total", "reason");
     ensure!(reasons.contains("tier-default") && reasons.len() > 20, "{reasons:?}");
+    Ok(())
+}
+
+#[test]
+fn no_counter_falls_when_a_flow_is_judged_again() -> Result<()> {
+    let [server, staying]: [SocketAddr; 2] = ["203.0.113.1:4000".parse()?, "203.0.113.2:4000".parse()?];
+    let lab = Lab::builder().pod("app").mode("app", "observe").start()?;
+    let policy = |action| egress("app", &[rule("data", action, "cidr: 203.0.113.1/32", "UDP", 4000)]);
+    lab.policy("app.yaml", &policy("Deny"))?;
+    let _echo = UdpEcho::serve(&lab.internet.namespace, server)?;
+    let agent = lab.agent_with(&["--metrics-address", ADDRESS])?;
+    let prometheus = Prometheus::start(&lab.node, ADDRESS.parse()?, &deployed("prometheus/rules.yaml"))?;
+    let socket = lab.pod("app").namespace.enter(|| client::datagram_socket(server))?;
+    socket.set_read_timeout(Some(client::CONNECT))?;
+    let echo = |times| -> Result<()> {
+        for _ in 0..times {
+            socket.send(b"x")?;
+            socket.recv(&mut [0; 1]).context("no echo")?;
+        }
+        Ok(())
+    };
+    let of_app = |verdict: &str| {
+        let labels = format!("workload=\"app\",direction=\"egress\",verdict=\"{verdict}\"");
+        format!("enforcer_flow_packets_total{{{labels}}}")
+    };
+    // Two flows: one stays what it is.
+    lab.pod("app").namespace.enter(|| client::datagram_socket(staying)?.send(b"x"))?;
+    echo(10)?;
+    prometheus.await_value(&format!("{} >= 21", of_app("WOULD_DENY")))?;
+    let before = agent.status()?["policy"]["revision"].clone();
+    lab.policy("app.yaml", &policy("Allow"))?;
+    agent.await_status("the edit", PATIENCE, |status| {
+        Ok((status["policy"]["revision"] != before).then_some(()))
+    })?;
+    // Its counts go along with it.
+    echo(1)?;
+    prometheus.await_value(&format!("{} >= 22", of_app("FORWARDED")))?;
+    // From one scrape to the next, some times over.
+    prometheus.await_value(&format!("count_over_time({}[1m]) >= 4", of_app("FORWARDED")))?;
+    assert_eq!(prometheus.await_number(&format!("resets({}[1m])", of_app("WOULD_DENY")))?, 0.0);
     Ok(())
 }
 

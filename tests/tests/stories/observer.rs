@@ -233,6 +233,9 @@ fn the_port_wants_a_certificate_and_follows_new_ones() -> Result<()> {
     assert_eq!(served(&agent)?, json!([format!("tls://{ADDRESS}")]));
     let client = |shown| Hubble::of_port(&lab.node, ADDRESS, &own, shown);
     ensure!(client(Some(&own))?.says(&["status"])?.contains("Ok"), "a client with a certificate is served");
+    assert_eq!(lab.pod("update").visit("github.com", 443, Family::V4), Outcome::TimedOut);
+    agent.await_record("the refusal", |record| record.event() == "refused")?;
+    assert_eq!(client(Some(&own))?.flows(&["--verdict", "DROPPED", "--to-port", "443"])?.len(), 1);
     ensure!(!lab.socket().with_file_name("hubble.sock").exists(), "no socket was wanted");
     for stranger in [None, Some(&strange)] {
         client(stranger)?.complains(&["status"])?;
