@@ -1,10 +1,12 @@
 //! The first SYN after a fresh look-up passes: thousands of names that nobody has asked for before, each connected
 //! to at once, each answer learned in the kernel before it is delivered.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use enforcer_tests::{Family, Lab, Outcome, client, zone};
 
 use crate::policies::{CLUSTER_DNS, egress, rule};
@@ -75,4 +77,66 @@ fn an_address_opens_for_nobody_who_has_not_looked_it_up() -> Result<()> {
         assert_eq!(lab.internet.accepted_from(lab.pod("other").address(family), server), 0);
     }
     Ok(())
+}
+
+/// Both names have the address: one is allowed over HTTPS, the other over SSH.
+#[test]
+fn an_address_of_two_names_has_the_rights_of_those_that_were_looked_up() -> Result<()> {
+    let lab =
+        Lab::builder().pod("app").pod("other").mode("app", "enforce").mode("other", "enforce").start()?;
+    lab.policy("cluster-dns.yaml", CLUSTER_DNS)?;
+    for namespace in ["app", "other"] {
+        let [https, ssh] = [zone::FRESH, zone::LASTING].map(|suffix| format!("fqdns: [\"*.{suffix}\"]"));
+        let rules = [rule("https", "Allow", &https, "TCP", 443), rule("ssh", "Allow", &ssh, "TCP", 22)];
+        lab.policy(&format!("{namespace}.yaml"), &egress(namespace, &rules))?;
+    }
+    let _agent = lab.agent()?;
+    let [app, other] = ["app", "other"].map(|name| lab.pod(name));
+    for family in Family::BOTH {
+        let address = zone::fresh_addresses(9, false)[usize::from(family == Family::V6)];
+        assert_eq!(app.visit("n9.fresh.example", 443, family), Outcome::Connected);
+        assert_eq!(app.connect(address, 22), Outcome::TimedOut, "the other name was not looked up");
+        assert_eq!(other.visit("n9.lasting.example", 22, family), Outcome::Connected);
+        assert_eq!(other.connect(address, 443), Outcome::TimedOut, "nor the one by this workload");
+        assert_eq!(app.visit("n9.lasting.example", 22, family), Outcome::Connected);
+        assert_eq!(app.connect(address, 443), Outcome::Connected, "the first name has kept its own");
+    }
+    Ok(())
+}
+
+/// Each answer has some of the name's addresses; which ones, that goes on.
+#[test]
+fn a_name_that_moves_is_followed_and_what_is_established_goes_on() -> Result<()> {
+    let lab = Lab::builder().pod("app").mode("app", "enforce").start()?;
+    lab.policy("cluster-dns.yaml", CLUSTER_DNS)?;
+    let rules = [rule("https", "Allow", "fqdns: [github.com]", "TCP", 443)];
+    lab.policy("app.yaml", &egress("app", &rules))?;
+    let _agent = lab.agent()?;
+    let (app, mut addresses) = (lab.pod("app"), BTreeSet::new());
+    app.namespace.enter(|| {
+        let mut streams = Vec::new();
+        for _ in 0..3 {
+            let moved = moved(app.resolver(), &addresses)?;
+            addresses.insert(moved);
+            streams.push((client::connect_here((moved, 443).into())?, moved));
+        }
+        for (stream, server) in &mut streams {
+            let echoed = client::exchange(stream, b"still there", client::CONNECT);
+            echoed.with_context(|| format!("the connection to {server}"))?;
+        }
+        Ok(())
+    })
+}
+
+/// The first address of the name that is none of these, once its resolver tells of it: answers are kept for a second.
+fn moved(resolver: IpAddr, known: &BTreeSet<IpAddr>) -> Result<IpAddr> {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let found = client::resolve_here(resolver, "github.com", Family::V4)?;
+        if let Some(new) = found.into_iter().find(|address| !known.contains(address)) {
+            return Ok(new);
+        }
+        ensure!(Instant::now() < until, "the name has not moved from {known:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
