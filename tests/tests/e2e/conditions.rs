@@ -26,10 +26,31 @@ fn conditions_say_what_became_of_a_policy(cluster: &Kube) -> Result<()> {
     for column in ["TIER", "ACCEPTED", "IN FORCE"] {
         ensure!(columns.contains(column), "{columns}");
     }
+    for (short, kind) in
+        [("csegpol", "clustersegmentpolicies"), ("poltier", "tiers"), ("extnet", "externalnetworks")]
+    {
+        let [by_short, by_kind] = [short, kind].map(|name| cluster.kubectl(&["get", name, "-o", "name"]));
+        ensure!(by_short? == by_kind?, "{short} is {kind}");
+    }
+    writes_by_its_name(cluster)?;
     let without = policy("default").to_string().replace("\"ingress\"", "\"egres\"");
     let error = cluster.apply(&without).expect_err("a field that does not exist");
     ensure!(format!("{error:#}").contains("egres"), "{error:#}");
     cluster.kubectl(&["delete", "namespace", "told", "--wait=false"]).map(drop)
+}
+
+/// What the agents write is theirs by server-side apply, and nothing else of the object is.
+fn writes_by_its_name(cluster: &Kube) -> Result<()> {
+    let told =
+        cluster.kubectl(&["-n", "told", "get", "segpol", "p", "-o", "json", "--show-managed-fields"])?;
+    let object: Value = serde_json::from_str(&told)?;
+    let managers = object["metadata"]["managedFields"].as_array().into_iter().flatten();
+    let own: Vec<_> = managers.filter(|entry| entry["manager"] == "enforcer").collect();
+    ensure!(own.len() == 1, "{told}");
+    let (how, what) = (&own[0]["operation"], &own[0]["fieldsV1"]);
+    let parts: Vec<_> = what.as_object().into_iter().flatten().map(|(part, _)| part.as_str()).collect();
+    ensure!(how == "Apply" && own[0]["subresource"] == "status" && parts == ["f:status"], "{}", own[0]);
+    Ok(())
 }
 
 /// Waits for status and message of both conditions; a message may go on.

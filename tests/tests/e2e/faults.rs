@@ -23,7 +23,7 @@ pub(crate) const STORIES: &[Story] = &[
 ];
 
 /// Waits for an Event with this reason whose note has all of these words.
-fn event(cluster: &Kube, reason: &str, words: &[&str]) -> Result<Value> {
+pub(crate) fn event(cluster: &Kube, reason: &str, words: &[&str]) -> Result<Value> {
     let find = || {
         let told = cluster.kubectl(&["get", "events", "--all-namespaces", "-o", "json"])?;
         let told: Value = serde_json::from_str(&told)?;
@@ -198,7 +198,8 @@ fn a_network_without_a_host_side(cluster: &Kube) -> Result<()> {
     });
     cluster.apply(&pod.to_string())?;
     let word = "failed to find the host side of interface eth0";
-    let told = event(cluster, "FailedCreatePodSandBox", &["policy of macvlan/pod is not in force", word]);
+    let told = event(cluster, "FailedCreatePodSandBox", &["policy of macvlan/pod is not in force", word])
+        .and_then(|_| not_enforced(cluster, "macvlan/pod", word));
     std::fs::remove_file(&place)?;
     told?;
     cluster.kubectl(&["delete", "namespace", "macvlan"])?;
@@ -206,6 +207,22 @@ fn a_network_without_a_host_side(cluster: &Kube) -> Result<()> {
         let chained = std::fs::read_to_string(node.seen("/etc/cni/net.d/00-enforcer.conflist"))?;
         Ok((!chained.contains("macvlan")).then_some(()))
     })
+}
+
+/// Waits until status and log say why a workload is not enforced.
+fn not_enforced(cluster: &Kube, workload: &str, word: &str) -> Result<()> {
+    let look = || {
+        let status = status(cluster, 0)?;
+        let all = status["workloads"].as_array().context("workloads")?;
+        let is_it = |one: &&Value| one["workload"] == workload && one["enforced"] == false;
+        let one = all.iter().find(is_it);
+        Ok(one.filter(|one| one["problem"].to_string().contains(word)).map(|_| ()))
+    };
+    cluster.wait(&format!("the status says why {workload} is not enforced"), look)?;
+    let said = log(cluster)?;
+    let is_it = |line: &str| line.contains(workload) && line.contains(word);
+    ensure!(said.lines().any(is_it), "the log does not say so:\n{said}");
+    Ok(())
 }
 
 /// As a reboot leaves it: nothing in the BPF filesystem, which is not even mounted at first, and none of the interfaces that there
@@ -225,6 +242,7 @@ fn a_node_that_starts_anew(cluster: &Kube) -> Result<()> {
         Ok(told.contains(words[0]).then_some(()))
     };
     cluster.wait("the agent's pod shows why it does not start", shown)?;
+    ensure!(log(cluster)?.contains(words[0]), "the log does not say so:\n{}", cluster.agents_say());
     node.run("mount", &["-t", "bpf", "bpf", "/sys/fs/bpf"])?;
     cluster.kubectl(&["-n", chart::NAMESPACE, "delete", "pod", &agent(cluster)?])?;
     cluster.await_agents()?;

@@ -10,6 +10,7 @@ use enforcer_tests::kube::{Cni, Kube, Parts, Proxy, Setup, chart};
 use enforcer_tests::{kube, reaper};
 use libtest_mimic::{Arguments, Trial};
 
+mod absent;
 mod alone;
 mod bare;
 mod charts;
@@ -51,6 +52,7 @@ const CLUSTERS: &[(&str, Setup, &[&[Story]])] = &[
             race::GUARDED,
             install::LIFE,
             recreated::STORIES,
+            absent::STORIES,
             faults::STORIES,
             plugin::STORIES,
             install::END,
