@@ -93,6 +93,17 @@ impl<'a> Collector<'a> {
         }
     }
 
+    /// Stops it where it is, or lets it go on: it holds its port and answers nobody.
+    ///
+    /// # Errors
+    /// When it is down.
+    pub fn hold(&self, is_held: bool) -> Result<()> {
+        use rustix::process::{Pid, Signal, kill_process};
+        let (process, _) = self.running.as_ref().context("it is down")?;
+        let signal = if is_held { Signal::STOP } else { Signal::CONT };
+        Ok(kill_process(Pid::from_child(process), signal)?)
+    }
+
     /// A file of its directory: `ca.pem`, `client.pem`, `client.key` are for whoever speaks to it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)

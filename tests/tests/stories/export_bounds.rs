@@ -9,7 +9,7 @@ use enforcer_tests::collector::{Collector, LogRecord};
 use enforcer_tests::hubble::Hubble;
 use enforcer_tests::journal::PATIENCE;
 use enforcer_tests::status::count;
-use enforcer_tests::{Agent, Lab};
+use enforcer_tests::{Agent, Lab, Record};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -41,6 +41,35 @@ fn over_http_nothing_is_lost_while_the_collector_and_its_certificates_change() -
     let end = await_exporter(&agent, |exporter| exporter.waiting == 0 && !exporter.is_away)?;
     assert_eq!(end.at("delivered"), end.at("read"), "{end:?}");
     Ok(())
+}
+
+#[test]
+fn a_collector_that_answers_nobody_holds_nobody_up() -> Result<()> {
+    let lab = lab()?;
+    let mut collector = Collector::new(&lab.node, false)?;
+    collector.start()?;
+    let agent = lab.agent_with(&["--otlp", "http://127.0.0.1:4317"])?;
+    begin(&lab, 27_000..27_010)?;
+    collector.await_records(10, is_ours)?;
+    collector.hold(true)?;
+    begin(&lab, 27_010..27_100)?;
+    // The flow log goes on, and the agent answers.
+    let told = agent.records().wait(|all| (ports_in(all).len() >= 100).then_some(()));
+    told.context("the flow log waits")?;
+    let held = await_exporter(&agent, |exporter| exporter.waiting >= 90)?;
+    ensure!(held.at("delivered") < held.at("read"), "{held:?}");
+    collector.hold(false)?;
+    assert_eq!(ports(&collector.await_records(100, is_ours)?), (27_000..27_100).collect());
+    let end = await_exporter(&agent, |exporter| exporter.waiting == 0 && !exporter.is_away)?;
+    assert_eq!(end.at("delivered"), end.at("read"), "{end:?}");
+    Ok(())
+}
+
+/// Source ports of the flows in the flow log that were admitted towards [`TARGET`].
+fn ports_in(records: &[Record]) -> BTreeSet<u64> {
+    let is_ours =
+        |record: &&Record| record.event() == "admitted" && record.0["destination"]["address"] == TARGET;
+    records.iter().filter(is_ours).map(|record| record.number("/source/port")).collect()
 }
 
 #[test]

@@ -103,6 +103,8 @@ fn what_may_be_lost_is_told_before_anything_is() -> Result<()> {
     assert_eq!(values(&page, "enforcer_losses_total", "kind"), documented_losses());
     let reasons = values(&page, "enforcer_dropped_packets_total", "reason");
     ensure!(reasons.contains("tier-default") && reasons.len() > 20, "{reasons:?}");
+    let outcomes = values(&page, "enforcer_dns_queries_total", "outcome");
+    ensure!(outcomes.contains("timeout") && outcomes.len() == 8, "{outcomes:?}");
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 
 use enforcer_common::decide::Direction;
 use enforcer_common::verdict::Verdict;
+use enforcer_core::record::dns::Outcome;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
@@ -319,7 +320,12 @@ fn exports(exports: &[ExportStatus], writer: &mut Writer<'_>) -> fmt::Result {
 
 fn dns(dns: &DnsStatus, learned: &LearnedStatus, writer: &mut Writer<'_>) -> fmt::Result {
     let help = "DNS queries, and answers that nobody asked for, by outcome.";
-    writer.counters("dns_queries", help, by("outcome", &dns.outcomes))?;
+    let outcomes = Outcome::ALL.map(|outcome| {
+        let name = outcome.to_string();
+        let count = dns.outcomes.get(&name).copied().unwrap_or(0);
+        (vec![("outcome", name)], count)
+    });
+    writer.counters("dns_queries", help, outcomes)?;
     writer.counters("dns_responses", "DNS answers by the server's code.", by("rcode", &dns.rcodes))?;
     writer.counter("dns_tcp_queries", "DNS queries over TCP.", dns.over_tcp)?;
     writer.counter("dns_learned_addresses", "Addresses opened by answers.", dns.learned)?;

@@ -49,7 +49,6 @@ fn everything() -> Snapshot {
         }],
         flows: FlowsStatus { aggregation: Some(AggregationStatus::default()), ..Default::default() },
         dns: DnsStatus {
-            outcomes: one("learned"),
             rcodes: one("NOERROR"),
             latency: vec![LatencyBucket { up_to_ns: None, count: 1 }],
             ..Default::default()
