@@ -194,7 +194,7 @@ impl fmt::Display for Origin {
 /// When the kernel, the socket or the flow log cannot be used. Bad policy is no error: it is reported and the rest
 /// is enforced.
 pub fn run(options: &Options) -> anyhow::Result<()> {
-    enforcer_dataplane::keep_no_spare_memory();
+    enforcer_dataplane::keep_little_spare_memory();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

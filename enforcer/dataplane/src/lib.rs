@@ -48,5 +48,5 @@ pub use sockets::{SocketError, SocketTask, group_root};
 pub use status::{Adopted, Attachment};
 pub use sweep::{End, Sweep};
 pub use sync::Applied;
-pub use sys::{give_back_memory, keep_no_spare_memory};
+pub use sys::{give_back_memory, keep_little_spare_memory};
 pub use test_run::{Program, ProgramInfo, TestOutcome, TestPacket};

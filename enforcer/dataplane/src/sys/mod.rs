@@ -69,12 +69,14 @@ pub(crate) fn namespace_cookie() -> io::Result<u64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }
 
-/// Has the agent's allocator give pages back to the system as soon as nothing is in them, for the whole process.
-pub fn keep_no_spare_memory() {
+/// Has the agent's allocator give pages back to the system once nothing was in them for a while, for the whole process: under
+/// load they are taken again at once, and each costs a fault.
+pub fn keep_little_spare_memory() {
     /// `mi_option_purge_delay`, milliseconds.
     const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+    const WHILE: std::ffi::c_long = 1_000;
     // SAFETY: takes two numbers, and may be called at any time.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, 0) };
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, WHILE) };
 }
 
 /// Gives memory that was freed back to the system, where the agent's allocator keeps it.
