@@ -77,6 +77,8 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         if let Some(attached) = attached {
             self.sockets.attaching = None;
             self.note_sockets(attached, now);
+            // Reading the object took several times what is kept of it.
+            enforcer_dataplane::give_back_memory();
         }
     }
 
