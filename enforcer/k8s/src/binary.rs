@@ -15,7 +15,8 @@ use prost::Message;
 use prost::bytes::{Buf, Bytes, BytesMut};
 use tokio::time::timeout;
 
-pub(crate) mod items;
+pub(crate) mod form;
+mod items;
 
 /// What the API calls the form.
 const FORM: &str = "application/vnd.kubernetes.protobuf";

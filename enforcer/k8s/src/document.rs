@@ -10,6 +10,8 @@ use kube::core::{ApiResource, DynamicResourceScope, ObjectMeta};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
+use crate::history::Record;
+
 /// An object; what it does not name is dropped while it is read.
 #[derive(Clone, Default, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -71,12 +73,13 @@ impl Resource for Document {
     }
 }
 
-impl Document {
-    /// Which state of the cluster it is of; empty where the server did not say.
-    pub(crate) fn resource_version(&self) -> String {
-        self.metadata.resource_version.clone().unwrap_or_default()
+impl Record for Document {
+    fn resource_version(&self) -> &str {
+        self.metadata.resource_version.as_deref().unwrap_or_default()
     }
+}
 
+impl Document {
     /// The object as its author would have written it: items of a list do not say what they are.
     pub(crate) fn written(self, kind: Kind) -> Value {
         let (api_version, name) = kind.written();

@@ -10,7 +10,7 @@ use enforcer_core::object::{NamedPort, Workload, WorkloadId};
 use enforcer_core::protocol::Protocol;
 use prost::Message;
 
-use crate::listing::Record;
+use crate::history::Record;
 use crate::shared::Shared;
 
 /// Label that the Deployment controller gives the pods and the ReplicaSet of one template.

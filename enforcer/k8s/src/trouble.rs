@@ -4,8 +4,8 @@ use enforcer_core::causes::chain;
 use kube::core::Status;
 use kube::runtime::watcher;
 
+use crate::history::GONE;
 use crate::kinds::{Absence, Watched};
-use crate::listing::GONE;
 
 /// What the end of a connection says that was silent for too long.
 const SILENCE: &str = "timed out";

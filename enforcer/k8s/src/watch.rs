@@ -12,15 +12,16 @@ use kube::{Client, Resource};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
+use crate::binary::form::Binary;
 use crate::definitions;
 use crate::document::Document;
+use crate::history::{self, Form, News, Record};
 use crate::index::Index;
 use crate::kinds::{Watched, resource};
-use crate::listing::{self, News, Record};
 use crate::pod::Pod;
 use crate::served::{EndpointSlice, Node, Served, Service};
 use crate::trouble::{self, Trouble};
-use crate::written;
+use crate::written::Written;
 
 /// Where pods are.
 const PODS: &str = "/api/v1/pods";
@@ -31,13 +32,13 @@ pub fn start(client: &Client, index: &Rc<RefCell<Index>>, news: &Rc<Notify>) {
     for kind in Watched::ALL {
         let to = (kind, Rc::clone(index), Rc::clone(news));
         match kind {
-            Watched::Pods => begin::<Pod>(client, PODS.to_owned(), to),
-            Watched::Objects(of @ Kind::Node) => begin::<Node>(client, path(of), to),
-            Watched::Objects(of @ Kind::Service) => begin::<Service>(client, path(of), to),
-            Watched::Objects(of @ Kind::EndpointSlice) => begin::<EndpointSlice>(client, path(of), to),
-            Watched::Objects(of) => {
-                spawn_local(follow(to, written::watch(client.clone(), of).default_backoff()));
+            Watched::Pods => begin(binary::<Pod>(client, PODS.to_owned()), to),
+            Watched::Objects(of @ Kind::Node) => begin(binary::<Node>(client, path(of)), to),
+            Watched::Objects(of @ Kind::Service) => begin(binary::<Service>(client, path(of)), to),
+            Watched::Objects(of @ Kind::EndpointSlice) => {
+                begin(binary::<EndpointSlice>(client, path(of)), to)
             }
+            Watched::Objects(of) => begin(Written::new(client.clone(), of), to),
         }
     }
 }
@@ -45,8 +46,12 @@ pub fn start(client: &Client, index: &Rc<RefCell<Index>>, news: &Rc<Notify>) {
 /// Where the events of a kind go.
 type To = (Watched, Rc<RefCell<Index>>, Rc<Notify>);
 
-fn begin<K: Record + Told + 'static>(client: &Client, path: String, to: To) {
-    spawn_local(follow(to, listing::watch::<K>(client.clone(), path).default_backoff()));
+fn binary<K>(client: &Client, path: String) -> Binary<K> {
+    Binary::new(client.clone(), path)
+}
+
+fn begin<F: Form<Object: Told>>(form: F, to: To) {
+    spawn_local(follow(to, history::watch(form).default_backoff()));
 }
 
 /// Where the API serves the objects of a kind.
