@@ -2,16 +2,14 @@
 //! process and the file, over restarts; what records mean is not known here.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::journal::PATIENCE;
+use crate::poll::{await_number, await_port, json_lines};
 use crate::reaper::{Kind, Remnant};
 use crate::{Namespace, certificates, go};
 
@@ -72,16 +70,8 @@ impl<'a> Collector<'a> {
         let process = self.namespace.spawn(&mut command)?;
         let remnant = Remnant::new(Kind::Process, &process.id().to_string())?;
         self.running = Some((process, remnant));
-        let deadline = Instant::now() + PATIENCE;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, HTTP));
-        while self.namespace.enter(|| TcpStream::connect(address)).is_err() {
-            if Instant::now() > deadline {
-                let said = std::fs::read_to_string(self.file("log")).unwrap_or_default();
-                bail!("the collector does not listen: {said}");
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
+        let said = || std::fs::read_to_string(self.file("log")).unwrap_or_default();
+        await_port(self.namespace, HTTP, || Ok(())).with_context(said)
     }
 
     /// Kills it; what it took is in its file.
@@ -122,12 +112,8 @@ impl<'a> Collector<'a> {
     /// # Errors
     /// When its file holds something else.
     pub fn records(&self) -> Result<Vec<LogRecord>> {
-        let text = std::fs::read_to_string(self.file("records.json")).unwrap_or_default();
         let mut records = Vec::new();
-        // The last line may be under way.
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        for line in whole.lines() {
-            let request: Value = serde_json::from_str(line).context("a line is no request")?;
+        for request in json_lines::<Value>(&self.file("records.json"))? {
             for logs in list(&request["resourceLogs"]) {
                 let resource = attributes(&logs["resource"]["attributes"]);
                 let all = list(&logs["scopeLogs"]).iter().flat_map(|scope| list(&scope["logRecords"]));
@@ -146,21 +132,10 @@ impl<'a> Collector<'a> {
         number: usize,
         wanted: impl Fn(&LogRecord) -> bool,
     ) -> Result<Vec<LogRecord>> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let found: Vec<_> = self.records()?.into_iter().filter(|record| wanted(record)).collect();
-            if found.len() >= number {
-                return Ok(found);
-            }
-            if Instant::now() > deadline {
-                let last = self.records()?.pop();
-                bail!(
-                    "the collector took {} of the {number} records; its last one is {last:#?}",
-                    found.len()
-                );
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let found = await_number(number, wanted, || self.records());
+        found.with_context(|| {
+            format!("the collector's last record is {:#?}", self.records().map(|mut all| all.pop()))
+        })
     }
 
     /// With rotation the file is written unbuffered: what was acknowledged is in it.

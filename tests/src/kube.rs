@@ -9,13 +9,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::go;
 use crate::internet::{Internet, NAME_SERVER};
 use crate::lab::unique;
+use crate::poll::poll;
 use crate::reaper::Tree;
 
 pub use images::{AGNHOST, FIRST};
@@ -140,15 +141,9 @@ impl Kube {
     ///
     /// # Errors
     /// When it never does, or fails.
-    pub fn wait<T>(&self, what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if let Some(found) = look()? {
-                return Ok(found);
-            }
-            std::thread::park_timeout(INTERVAL);
-        }
-        bail!("waited {} s in vain: {what}", PATIENCE.as_secs())
+    pub fn wait<T>(&self, what: &str, look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+        let found = poll(PATIENCE, INTERVAL, look)?;
+        found.with_context(|| format!("waited {} s in vain: {what}", PATIENCE.as_secs()))
     }
 
     /// A directory for files of a story, seen by the nodes at the same path.

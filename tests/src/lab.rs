@@ -10,13 +10,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::agent::Station;
 use crate::internet::{Internet, NAME_SERVER};
 use crate::journal::PATIENCE;
+use crate::poll::{PAUSE, poll};
 use crate::reaper::Tree;
 use crate::resolver::Resolver;
 use crate::{Agent, Namespace};
@@ -137,16 +137,13 @@ impl Lab {
 
     /// Waits until a bridge lets frames in and out of a port.
     fn await_forwarding(&self, port: &str) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        let arguments = ["-details", "link", "show", port];
-        while Instant::now() < deadline {
-            let show = || Command::new("ip").args(arguments).output();
+        let show = || Command::new("ip").args(["-details", "link", "show", port]).output();
+        let found = poll(PATIENCE, PAUSE, || {
             let out = self.node.enter(show).context("failed to run ip")?;
-            if String::from_utf8_lossy(&out.stdout).contains("bridge_slave state forwarding") {
-                return Ok(());
-            }
-        }
-        bail!("the bridge never forwarded from {port}")
+            let text = String::from_utf8_lossy(&out.stdout);
+            Ok(text.contains("bridge_slave state forwarding").then_some(()))
+        })?;
+        found.with_context(|| format!("the bridge never forwarded from {port}"))
     }
 
     /// Directory of the policy files.

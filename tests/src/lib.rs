@@ -33,6 +33,7 @@ pub mod kube;
 pub mod lab;
 pub mod namespace;
 pub mod packet;
+pub mod poll;
 pub mod probe;
 pub mod prometheus;
 pub mod reaper;

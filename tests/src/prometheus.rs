@@ -5,13 +5,14 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::Namespace;
+use crate::poll::{PAUSE, poll};
 use crate::reaper::{Kind, Remnant};
 
 /// Where it answers, in its namespace.
@@ -71,21 +72,16 @@ impl<'a> Prometheus<'a> {
     }
 
     fn await_answer(&self, expression: &str, is_wanted: impl Fn(f64) -> bool) -> Result<f64> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let url = format!("http://{ADDRESS}");
+        let (url, mut last) = (format!("http://{ADDRESS}"), String::new());
+        let found = poll(PATIENCE, PAUSE, || {
             let (said, whole) =
                 promtool(self.namespace, &["query", "instant", "-o", "json", &url, expression], "")?;
+            last = whole;
             let answer: Value = serde_json::from_str(&said).unwrap_or_default();
             let value = answer[0]["value"][1].as_str().and_then(|text| text.parse().ok());
-            if let Some(value) = value.filter(|value| is_wanted(*value)) {
-                return Ok(value);
-            }
-            if Instant::now() > until {
-                bail!("{expression} has no value: {whole}");
-            }
-            std::thread::sleep(Duration::from_millis(200));
-        }
+            Ok(value.filter(|value| is_wanted(*value)))
+        })?;
+        found.with_context(|| format!("{expression} has no value: {last}"))
     }
 }
 

@@ -2,14 +2,13 @@
 //! files; what messages mean is not known here.
 
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::Namespace;
-use crate::journal::PATIENCE;
+use crate::poll::{await_number, await_port, json_lines};
 use crate::reaper::{Kind, Remnant};
 
 /// Its port of both protocols, on the loopback.
@@ -60,10 +59,7 @@ impl Rsyslog {
     /// # Errors
     /// When its file holds something else.
     pub fn messages(&self) -> Result<Vec<Value>> {
-        let text = std::fs::read_to_string(self.directory.path().join("messages")).unwrap_or_default();
-        // The last line may be under way.
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+        json_lines(&self.directory.path().join("messages"))
     }
 
     /// Waits until it has read so many messages that `wanted` accepts, and returns those.
@@ -71,30 +67,17 @@ impl Rsyslog {
     /// # Errors
     /// When it has not; with how many there are.
     pub fn await_messages(&self, number: usize, wanted: impl Fn(&Value) -> bool) -> Result<Vec<Value>> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let all = self.messages()?;
-            let count = all.len();
-            let found: Vec<_> = all.into_iter().filter(|message| wanted(message)).collect();
-            if found.len() >= number {
-                return Ok(found);
-            }
-            if Instant::now() > deadline {
-                bail!("{} of {number} messages came, among {count}", found.len());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        await_number(number, wanted, || self.messages())
     }
 
     fn await_listening(&mut self, namespace: &Namespace) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while namespace.enter(|| std::net::TcpStream::connect(("127.0.0.1", PORT))).is_err() {
-            let said = || std::fs::read_to_string(self.directory.path().join("said")).unwrap_or_default();
-            ensure!(self.process.try_wait()?.is_none(), "rsyslog ended before it listened: {}", said());
-            ensure!(Instant::now() < deadline, "rsyslog never listened: {}", said());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
+        let said = || std::fs::read_to_string(self.directory.path().join("said")).unwrap_or_default();
+        let process = &mut self.process;
+        let listening = await_port(namespace, PORT, || {
+            ensure!(process.try_wait()?.is_none(), "rsyslog ended before it listened");
+            Ok(())
+        });
+        listening.with_context(said)
     }
 }
 

@@ -10,7 +10,6 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -18,6 +17,7 @@ use crate::agent::Station;
 use crate::kube::{INTERVAL, PATIENCE, Parts, Pki, chart};
 use crate::lab::builder::{connect, settle};
 use crate::lab::unique;
+use crate::poll::poll;
 use crate::reaper::{Kind, Remnant, Tree};
 use crate::{Agent, Namespace, go};
 
@@ -328,12 +328,8 @@ impl Large {
     }
 
     fn wait(&self, name: &str, is_up: impl Fn() -> Result<bool>) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if is_up()? {
-                return Ok(());
-            }
-            std::thread::park_timeout(INTERVAL);
+        if poll(PATIENCE, INTERVAL, || Ok(is_up()?.then_some(())))?.is_some() {
+            return Ok(());
         }
         let log = std::fs::read_to_string(self.log(name)).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();

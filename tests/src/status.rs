@@ -1,15 +1,13 @@
 //! What `enforcer status` says of a running agent, and what `/proc` says of its process. Owns how they are asked and waited
 //! for; never what they ought to say.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::Agent;
-
-/// Pause between two questions.
-const PAUSE: Duration = Duration::from_millis(20);
+use crate::poll::{PAUSE, poll};
 
 impl Agent<'_> {
     /// What `enforcer status` says.
@@ -31,17 +29,12 @@ impl Agent<'_> {
         patience: Duration,
         mut look: impl FnMut(&Value) -> Result<Option<R>>,
     ) -> Result<R> {
-        let deadline = Instant::now() + patience;
-        loop {
-            let status = self.status()?;
-            if let Some(found) = look(&status)? {
-                return Ok(found);
-            }
-            if Instant::now() > deadline {
-                bail!("{what} was waited for in vain: {status:#}");
-            }
-            std::thread::sleep(PAUSE);
-        }
+        let mut last = Value::Null;
+        let found = poll(patience, PAUSE, || {
+            last = self.status()?;
+            look(&last)
+        })?;
+        found.with_context(|| format!("{what} was waited for in vain: {last:#}"))
     }
 
     /// Processor time that its threads took so far.

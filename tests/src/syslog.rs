@@ -110,14 +110,11 @@ impl<'a> Receiver<'a> {
 
     /// Waits until its port is open: a connection that is closed at once is nobody's.
     fn await_listening(&mut self) -> Result<()> {
-        let deadline = std::time::Instant::now() + crate::journal::PATIENCE;
-        while self.namespace.enter(|| std::net::TcpStream::connect(("127.0.0.1", PORT))).is_err() {
-            let running = self.running.as_mut().context("it was just started")?;
+        let running = self.running.as_mut().context("it was just started")?;
+        crate::poll::await_port(self.namespace, PORT, || {
             ensure!(running.process.try_wait()?.is_none(), "the receiver ended before it listened");
-            ensure!(std::time::Instant::now() < deadline, "the receiver never listened");
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 

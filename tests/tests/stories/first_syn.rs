@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use enforcer_tests::poll::{PAUSE, poll};
 use enforcer_tests::{Family, Lab, Outcome, client, zone};
 
 use crate::policies::{CLUSTER_DNS, egress, rule};
@@ -130,13 +131,9 @@ fn a_name_that_moves_is_followed_and_what_is_established_goes_on() -> Result<()>
 
 /// The first address of the name that is none of these, once its resolver tells of it: answers are kept for a second.
 fn moved(resolver: IpAddr, known: &BTreeSet<IpAddr>) -> Result<IpAddr> {
-    let until = Instant::now() + Duration::from_secs(20);
-    loop {
+    let found = poll(Duration::from_secs(20), PAUSE, || {
         let found = client::resolve_here(resolver, "github.com", Family::V4)?;
-        if let Some(new) = found.into_iter().find(|address| !known.contains(address)) {
-            return Ok(new);
-        }
-        ensure!(Instant::now() < until, "the name has not moved from {known:?}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+        Ok(found.into_iter().find(|address| !known.contains(address)))
+    })?;
+    found.with_context(|| format!("the name has not moved from {known:?}"))
 }

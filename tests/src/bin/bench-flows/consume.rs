@@ -1,7 +1,7 @@
 //! Who reads along: the JSON log, the observer API, and an OTLP collector. Each counts what it gets and
 //! does as little else as it can.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use prost::bytes::{Buf, BufMut, Bytes};
-use tempfile::TempDir;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Endpoint;
 use tonic::{Request, Status};
 
 use enforcer_tests::Lab;
+use enforcer_tests::reaper::Tree;
+use rustix::fs::{FallocateFlags, fallocate};
 
 /// What a consumer got so far.
 #[derive(Clone, Debug, Default)]
@@ -46,19 +47,28 @@ impl Got {
     }
 }
 
-/// Counts lines of a file that grows, without holding its writer up.
+/// Octets of the log that are kept after they were read.
+const KEPT: u64 = 1 << 24;
+
+/// Counts lines of a file that grows, without holding its writer up, and gives back the memory of those it has read.
 ///
 /// # Errors
 /// When it cannot be made.
-pub(crate) fn json(directory: &TempDir) -> Result<(PathBuf, Got)> {
+pub(crate) fn json(directory: &Tree) -> Result<(PathBuf, Got)> {
     let path = directory.path().join("flows");
     File::create(&path)?;
-    let (got, mut lines) = (Got::default(), File::open(&path)?);
+    let (got, mut lines) = (Got::default(), OpenOptions::new().read(true).write(true).open(&path)?);
     let counted = got.clone();
     std::thread::spawn(move || -> std::io::Result<()> {
-        let mut buffer = vec![0; 1 << 18];
+        let (mut buffer, mut given_back, mut read) = (vec![0; 1 << 18], 0, 0);
         loop {
             let length = lines.read(&mut buffer)?;
+            read += length as u64;
+            if read - given_back >= KEPT {
+                let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                fallocate(&lines, flags, given_back, read - given_back)?;
+                given_back = read;
+            }
             counted.add(buffer[..length].iter().filter(|octet| **octet == b'\n').count() as u64, 0);
             if length == 0 {
                 std::thread::sleep(Duration::from_millis(20));

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use enforcer_tests::lab::unique;
+use enforcer_tests::reaper::Tree;
 use enforcer_tests::status::count;
 use enforcer_tests::{Agent, Lab};
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::consume::{self, Got};
 use crate::generate::{Begun, Generator};
@@ -24,7 +25,7 @@ const CLOSED_EVERY: u64 = 1_000;
 
 /// Those who read along.
 struct Consumers {
-    _directory: TempDir,
+    directory: Tree,
     json: Option<Got>,
     otlp: Option<Got>,
     observer: Option<Got>,
@@ -35,7 +36,7 @@ impl Consumers {
     fn prepare(lab: &Lab, wanted: &[String]) -> Result<Self> {
         let is_wanted = |name: &str| wanted.iter().any(|wanted| wanted == name);
         // Memory: a disk would be measured else.
-        let directory = TempDir::new_in("/dev/shm")?;
+        let directory = Tree::create(&Path::new("/dev/shm").join(unique()))?;
         let mut arguments = vec!["--flow-log".to_owned(), "none".to_owned()];
         let (mut json, mut otlp) = (None, None);
         if is_wanted("json") {
@@ -53,18 +54,18 @@ impl Consumers {
         }
         let capacity = ["--flow-capacity", CAPACITY, "--events-buffer", EVENTS].map(str::to_owned);
         arguments.extend(["--observer-socket".to_owned(), socket(&directory)].into_iter().chain(capacity));
-        Ok(Self { _directory: directory, json, otlp, observer: None, arguments })
+        Ok(Self { directory, json, otlp, observer: None, arguments })
     }
 
     fn follow(&mut self, wanted: &[String]) -> Result<()> {
         if wanted.iter().any(|wanted| wanted == "observer") {
-            self.observer = Some(consume::observer(Path::new(&socket(&self._directory)))?);
+            self.observer = Some(consume::observer(Path::new(&socket(&self.directory)))?);
         }
         Ok(())
     }
 }
 
-fn socket(directory: &TempDir) -> String {
+fn socket(directory: &Tree) -> String {
     directory.path().join("hubble.sock").display().to_string()
 }
 
