@@ -42,11 +42,9 @@ impl QuestionKey {
     /// A number that hardly any other key has.
     #[inline(always)]
     pub const fn mark(&self) -> u64 {
-        let [a, b, c, d] = self.resolver.0;
         let who = (self.endpoint as u64) << 32 | (self.local_port as u64) << 16 | self.transaction as u64;
-        let resolver = mix(mix(0, (a as u64) << 32 | b as u64), (c as u64) << 32 | d as u64);
         // Once more, because keys differ in their last octets mostly.
-        mix(mix(resolver, who), 0)
+        mix(mix(mix_address(&self.resolver), who), 0)
     }
 }
 
@@ -68,6 +66,13 @@ pub const fn first_far(mark: u64) -> u32 {
 pub const fn mix(hash: u64, word: u64) -> u64 {
     let product = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     product ^ product >> 32
+}
+
+/// A hash of an address, for [`mix`] to go on with.
+#[inline(always)]
+pub const fn mix_address(address: &Address) -> u64 {
+    let [a, b, c, d] = address.0;
+    mix(mix(0, (a as u64) << 32 | b as u64), (c as u64) << 32 | d as u64)
 }
 
 /// Whether a place is taken.

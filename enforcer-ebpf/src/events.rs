@@ -6,7 +6,7 @@ use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP};
 use enforcer_common::abi::{Counter, capacity};
 use enforcer_common::event::{FlowEvent, Kind};
 use enforcer_common::flow::{Flow, FlowKey};
-use enforcer_common::question::mix;
+use enforcer_common::question::{mix, mix_address};
 
 /// Adds to a counter of this CPU.
 #[inline(always)]
@@ -110,7 +110,6 @@ pub fn is_in_budget(key: &FlowKey, flow: &Flow) -> bool {
 /// Hash of whose refusal it is and what of.
 #[inline(always)]
 fn owner(key: &FlowKey, flow: &Flow) -> u64 {
-    let [a, b, c, d] = key.remote.0.map(u64::from);
     let what = (flow.port as u64) << 16 | (key.protocol as u64) << 8 | flow.direction as u64;
-    mix(mix(mix(0, a << 32 | b), c << 32 | d), (flow.slot as u64) << 32 | what)
+    mix(mix_address(&key.remote), (flow.slot as u64) << 32 | what)
 }
