@@ -134,11 +134,10 @@ impl Aggregation {
         self.open = 0;
         let told = &self.told;
         self.aggregator.finish(now.wall, |aggregate: Aggregate| {
-            let summary = Summary::Many(Box::new(aggregate));
-            if let (Some(log), Summary::Many(aggregate)) = (&mut log, &summary) {
-                log.append(summary.has_passed(), aggregate);
+            if let Some(log) = &mut log {
+                log.append(aggregate.has_passed(), &aggregate);
             }
-            told.flow(summary);
+            told.flow(Summary::Many(Box::new(aggregate)));
         });
         if let Some(log) = log {
             log.flush();

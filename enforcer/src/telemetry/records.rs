@@ -17,7 +17,7 @@
 //! ```
 //!
 //! Where flow records are aggregated before they are exported, exporters read a stream of the same kind whose flows are of
-//! another type. A reader is woken at most once a turn of the agent's loop (20 to 75 ms), however many records came. The future needs
+//! another type. A reader is woken at most once a turn of the agent's loop (40 to 75 ms), however many records came. The future needs
 //! no particular runtime. [`Reader::read`] does the same without waiting.
 
 #[cfg(test)]

@@ -35,18 +35,28 @@ impl Told for Record {
     }
 }
 
+impl Told for Aggregate {
+    fn exported(&self) -> Exported<'_> {
+        Exported::Aggregate(self)
+    }
+
+    fn has_passed(&self) -> bool {
+        self.group.verdict == Some(Verdict::Forwarded)
+    }
+}
+
 impl Told for Summary {
     fn exported(&self) -> Exported<'_> {
         match self {
             Self::One(record) => record.exported(),
-            Self::Many(aggregate) => Exported::Aggregate(aggregate),
+            Self::Many(aggregate) => aggregate.exported(),
         }
     }
 
     fn has_passed(&self) -> bool {
         match self {
             Self::One(record) => record.has_passed(),
-            Self::Many(aggregate) => aggregate.group.verdict == Some(Verdict::Forwarded),
+            Self::Many(aggregate) => aggregate.has_passed(),
         }
     }
 }

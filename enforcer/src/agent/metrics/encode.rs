@@ -132,6 +132,18 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// Counters side by side: their names with what they tell, and the values of each label set in the same order.
+    fn counted<const N: usize>(
+        &mut self,
+        told: [(&str, &str); N],
+        values: &BTreeMap<Labels, [u64; N]>,
+    ) -> fmt::Result {
+        for (at, (name, help)) in told.into_iter().enumerate() {
+            self.counters(name, help, values.iter().map(|(labels, sums)| (labels.clone(), sums[at])))?;
+        }
+        Ok(())
+    }
+
     fn gauges<L: EncodeLabelSet>(
         &mut self,
         (name, unit): (&str, Option<&Unit>),
@@ -241,13 +253,7 @@ impl Snapshot {
             ("flow_packets", "Packets of those flows, in both directions."),
             ("flow_bytes", "Octets of those packets."),
         ];
-        for (at, (name, help)) in told.into_iter().enumerate() {
-            writer.counters(
-                name,
-                help,
-                self.flows.iter().map(|(labels, sums)| (labels.clone(), sums[at])),
-            )?;
-        }
+        writer.counted(told, &self.flows)?;
         let ring = &self.status.flows;
         writer.counter("flow_records", "Flow records made.", ring.seen)?;
         let help = "Flow records that made room for others before anybody could ask for them again.";
@@ -275,13 +281,7 @@ impl Snapshot {
             ("workload_dns_timeouts", "DNS queries that nobody answered."),
             ("workload_dns_missing", "DNS queries for names that are not there."),
         ];
-        for (at, (name, help)) in counted.into_iter().enumerate() {
-            writer.counters(
-                name,
-                help,
-                self.queries.iter().map(|(labels, sums)| (labels.clone(), sums[at])),
-            )?;
-        }
+        writer.counted(counted, &self.queries)?;
         let told = [
             ("workload_dns_names", "Different names asked for within the last whole minute."),
             ("workload_dns_label_entropy", "Mean entropy of their longest labels, bits per octet."),
