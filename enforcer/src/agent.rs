@@ -60,6 +60,8 @@ use crate::telemetry::export;
 use crate::telemetry::observer::{self, Observer};
 use bounds::Bounds;
 use find::Finder;
+use find::runtime::Runtime;
+use find::way::Way;
 use kernel::{Kernel, Links};
 use moment::Moment;
 use pause::Timer;
@@ -281,7 +283,10 @@ async fn source(options: &Options, wake: &mpsc::Sender<Wake>) -> anyhow::Result<
             let news = Rc::new(Notify::new());
             enforcer_k8s::watch::start(&client, &index, &news);
             watch::cluster(news, wake);
-            let pods = Pods::new(Rc::clone(&index), Finder::new(find.clone()), plugin.clone());
+            let socket = find.runtime.as_ref().filter(|_| find.uses(Way::Runtime));
+            let runtime = socket.map(|socket| Runtime::start(socket, &find.processes, wake)).transpose();
+            let finder = Finder::new(find.clone(), runtime.context("failed to ask the container runtime")?);
+            let pods = Pods::new(Rc::clone(&index), finder, plugin.clone());
             let (verdicts, telling) = pods.verdicts();
             enforcer_k8s::status::start(&client, &options.node, &index, &verdicts, &telling);
             Ok((Source::Cluster(pods), Some(client)))

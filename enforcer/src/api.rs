@@ -8,6 +8,7 @@ pub mod flows;
 pub mod guard;
 pub mod rules;
 pub mod server;
+pub mod workload;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -27,6 +28,7 @@ use crate::source::problem::Problem;
 use dns::{DnsRequest, DnsStatus};
 pub use flows::{AggregationStatus, FlowsStatus};
 use rules::EffectiveRules;
+pub use workload::WorkloadStatus;
 
 /// Version of the protocol.
 pub const VERSION: u32 = 1;
@@ -347,35 +349,6 @@ pub struct PolicyStatus {
     /// Why the latest plan is not in force, when it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
-}
-
-/// A workload of this node.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub struct WorkloadStatus {
-    /// `namespace/name`.
-    pub workload: String,
-    /// Host-side interface, where it is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interface: Option<String>,
-    /// Index of the interface.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub index: Option<u32>,
-    /// How the programs are attached: `tcx` or `clsact`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hook: Option<String>,
-    /// Its addresses.
-    pub addresses: Vec<IpAddr>,
-    /// Mode of its namespace, once policy is in force for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<String>,
-    /// True when policy is in force for it.
-    pub enforced: bool,
-    /// Why not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub problem: Option<String>,
-    /// Why its connects are not judged at the socket, where they are not; they are at its interface.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unjudged_sockets: Option<String>,
 }
 
 /// The programs at workloads' sockets.

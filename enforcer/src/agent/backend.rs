@@ -223,6 +223,8 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             enforced: is_enforced,
             problem: failed.map(|(_, problem)| problem.clone()).or_else(|| resolved.problem.clone()),
             unjudged_sockets: resolved.sockets.as_ref().err().cloned(),
+            found_by: resolved.evidence.ways.iter().map(|way| way.word().to_owned()).collect(),
+            doubts: resolved.evidence.doubts.clone(),
         }
     }
 

@@ -14,6 +14,7 @@ use enforcer_k8s::index::{Changes, Index, Known};
 use enforcer_k8s::status::{Verdicts, is_told_of};
 use tokio::sync::Notify;
 
+use super::find::way::Evidence;
 use super::find::{Finder, Sandbox, Search};
 use super::follow::Workloads;
 use super::kernel::Links;
@@ -35,7 +36,7 @@ pub const SOURCE: &str = "kubernetes";
 #[derive(Debug)]
 pub struct Pods {
     index: Rc<RefCell<Index>>,
-    finder: Finder,
+    finder: Box<Finder>,
     /// The index's edition when its problems were read, and what they were.
     problems: Option<(u64, Vec<Problem>)>,
     /// Pods of this node.
@@ -58,7 +59,7 @@ impl Pods {
     pub fn new(index: Rc<RefCell<Index>>, finder: Finder, plugin: Option<install::Options>) -> Self {
         let (local, told, insides, verdicts, telling) = Default::default();
         let plugin = plugin.map(|options| Box::new(Plugin::new(options)));
-        let (problems, has_news) = (None, false);
+        let (finder, problems, has_news) = (Box::new(finder), None, false);
         Self { index, finder, problems, local, told, insides, plugin, verdicts, telling, has_news }
     }
 
@@ -82,15 +83,19 @@ impl Pods {
 
     /// Notes what is wrong with this node: the network plugin that is not in its place, pods that are there and cannot be enforced.
     pub(super) fn complain(&mut self, found: &Found, attaching: &[(WorkloadId, String)]) {
-        let plugin = found.problems.iter().filter(|problem| problem.file.as_os_str() != SOURCE);
-        let reason = self.plugin.as_ref().map_or("", |plugin| plugin.failure());
-        let plugin = plugin.map(|problem| (reason, problem.to_string()));
+        let node = found.problems.iter().filter(|problem| problem.file.as_os_str() != SOURCE);
+        let plugin = self.plugin.as_ref().map_or("", |plugin| plugin.failure());
+        let reason = |problem: &Problem| match self.finder.socket() == Some(problem.file.as_path()) {
+            true => "ContainerRuntimeNotAsked",
+            false => plugin,
+        };
+        let node = node.map(|problem| (reason(problem), problem.to_string()));
         // One without an address is not set up yet.
         let set_up = found.resolved.iter().filter(|resolved| !resolved.workload.addresses.is_empty());
         let lost = set_up.filter_map(|one| Some((&one.workload.id, one.problem.as_ref()?)));
         let pods = lost.chain(attaching.iter().map(|(id, problem)| (id, problem)));
         let pods = pods.map(|(id, problem)| ("PodNotEnforced", format!("{id} is not enforced: {problem}")));
-        let node = plugin.chain(pods).collect();
+        let node = node.chain(pods).collect();
         let before = std::mem::replace(&mut self.verdicts.borrow_mut().node, node);
         if before != self.verdicts.borrow().node {
             self.telling.notify_one();
@@ -158,6 +163,7 @@ impl Pods {
             return Look { found, workloads, objects, directories: Vec::new(), is_whole: false };
         }
         problems.extend(self.plugin.as_mut().and_then(|plugin| plugin.keep(with_links)));
+        problems.extend(self.finder.problem());
         let Changes { pods, objects } = index.take();
         self.has_news |= objects.keys().any(is_told_of);
         let mut workloads = Workloads::new();
@@ -175,6 +181,9 @@ impl Pods {
                 }
             }
         }
+        let answered = self.finder.answered();
+        let is_told = |(_, known): &(&WorkloadId, &Known)| answered.contains(&*known.uid);
+        changed.extend(self.local.iter().filter(is_told).map(|(id, _)| id.clone()));
         let mut resolved = self.resolve(&before.resolved, &changed, links, with_links);
         if with_links {
             self.told.extend(self.insides.look(&mut resolved, links, Instant::now()));
@@ -243,23 +252,23 @@ fn find(search: &Search<'_>, pod: &Known, links: &impl Links, insides: &mut Insi
     let told = &pod.workload.addresses;
     let found = search.find(&pod.uid, told, links);
     let inside = match &found {
-        Ok(found) => (found.sockets.clone(), found.sandbox.clone()),
+        Ok((found, _)) => (found.sockets.clone(), found.sandbox.clone()),
         Err(_) => (Err("it is not found".to_owned()), None),
     };
     let sockets = insides.note(&pod.workload.id, pod.administrator, inside);
     match found {
-        Ok(found) => {
+        Ok((found, evidence)) => {
             let addresses = if told.is_empty() { found.addresses } else { told.clone() };
             let problem = addresses.is_empty().then(|| NAMELESS.to_owned());
             let workload = match *told == addresses {
                 true => Arc::clone(&pod.workload),
                 false => Workload { addresses, ..Workload::clone(&pod.workload) }.into(),
             };
-            Resolved { workload, interface: Some(found.interface), sockets, problem }
+            Resolved { workload, interface: Some(found.interface), sockets, problem, evidence }
         }
         Err(problem) => {
             let (workload, problem) = (Arc::clone(&pod.workload), Some(problem));
-            Resolved { workload, interface: None, sockets, problem }
+            Resolved { workload, interface: None, sockets, problem, evidence: Evidence::default() }
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use enforcer_core::object::Workload;
 
+use super::find::way::Evidence;
 use super::kernel::Links;
 use crate::source::workload::{Place, WorkloadEntry};
 use enforcer_core::causes::chain;
@@ -25,6 +26,8 @@ pub struct Resolved {
     pub sockets: Result<u64, String>,
     /// Why it cannot be enforced as it is.
     pub problem: Option<String>,
+    /// What led to its interface, where it was looked for; nothing for one that a list has the place of.
+    pub evidence: Evidence,
 }
 
 /// Finds every workload. One that cannot be found now keeps the addresses that `before` knew.
@@ -45,7 +48,7 @@ pub fn resolve<'a>(
             let is_here = entry.place != Place::Elsewhere;
             let problem = problem.or((is_here && addresses.is_empty()).then(|| NAMELESS.to_owned()));
             let workload = workload(entry, addresses, is_here).into();
-            Resolved { workload, interface, sockets, problem }
+            Resolved { workload, interface, sockets, problem, evidence: Evidence::default() }
         })
         .collect()
 }

@@ -14,6 +14,7 @@ use super::{ModeArg, mode};
 use crate::agent;
 use crate::agent::bounds::{self, Bounds};
 use crate::agent::find;
+use crate::agent::find::way::Way;
 use crate::agent::resolvers::Trust;
 use crate::agent::sockets::Choice;
 use crate::api::DEFAULT_SOCKET;
@@ -38,6 +39,33 @@ pub enum CniPluginArg {
     Install,
     /// It is taken away.
     Remove,
+}
+
+/// A way to the interfaces of pods.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum WayArg {
+    /// What the network plugin of the agent tells when it sets a pod up.
+    Plugin,
+    /// The results that CNI keeps.
+    Cni,
+    /// What the container runtime answers.
+    Cri,
+    /// The processes in the pod's control group.
+    Processes,
+    /// The route to the pod's address.
+    Route,
+}
+
+impl From<WayArg> for Way {
+    fn from(way: WayArg) -> Self {
+        match way {
+            WayArg::Plugin => Self::Plugin,
+            WayArg::Cni => Self::Results,
+            WayArg::Cri => Self::Runtime,
+            WayArg::Processes => Self::Processes,
+            WayArg::Route => Self::Route,
+        }
+    }
 }
 
 impl From<FailurePolicyArg> for FailurePolicy {
@@ -80,6 +108,13 @@ pub struct AgentArgs {
     /// Where this node's control groups are: another of the ways.
     #[arg(long, default_value = "/sys/fs/cgroup", value_name = "PATH")]
     pub cgroup_root: PathBuf,
+    /// Socket of the container runtime (CRI, `runtime.v1`), which is asked as another of the ways; not asked when not given:
+    /// who may connect there is root on the node.
+    #[arg(long, value_name = "PATH", required_if_eq("find_pods_by", "cri"))]
+    pub cri_socket: Option<PathBuf>,
+    /// A way to the interfaces of pods that is used; repeatable. All of them when not given, checked against each other.
+    #[arg(long, value_enum, value_name = "WAY")]
+    pub find_pods_by: Vec<WayArg>,
     /// Directory of the node's network configurations: the agent adds its plugin to the first of them, so that pods start
     /// once their policy is in force; not touched when not given.
     #[arg(long, value_name = "PATH")]
@@ -169,8 +204,10 @@ pub(super) fn options(args: &AgentArgs) -> agent::Options {
                 kubeconfig: args.kubeconfig.clone(),
                 find: find::Options {
                     cni_results: args.cni_results.clone(),
+                    runtime: args.cri_socket.clone(),
                     cgroups: args.cgroup_root.clone(),
                     processes: args.process_root.clone(),
+                    ways: ways(args),
                 },
                 plugin: args.cni_conf_dir.clone().map(|configurations| install::Options {
                     is_wanted: args.cni_plugin == CniPluginArg::Install,
@@ -200,6 +237,14 @@ pub(super) fn options(args: &AgentArgs) -> agent::Options {
         events_buffer: args.events_buffer << 20,
         bounds: Bounds { per_workload: args.learned_per_workload, per_name: args.learned_per_name },
         observer: args.observer.options(&args.socket),
+    }
+}
+
+/// The ways to pods.
+fn ways(args: &AgentArgs) -> Vec<Way> {
+    match args.find_pods_by.as_slice() {
+        [] => Way::ALL.into(),
+        some => some.iter().copied().map(Way::from).collect(),
     }
 }
 

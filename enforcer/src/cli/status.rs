@@ -245,6 +245,13 @@ fn workload_line(workload: &WorkloadStatus) -> String {
         print::styled(style, state),
         join(&workload.addresses)
     );
+    if !workload.found_by.is_empty() {
+        let _ = write!(line, " (found by {})", workload.found_by.join(", "));
+    }
+    for doubt in &workload.doubts {
+        let doubt = format_args!(" but {doubt}");
+        line.push_str(&print::styled(print::style(Verdict::WouldDeny), doubt));
+    }
     if let Some(problem) = &workload.problem {
         line.push_str(&print::styled(style, format_args!(" {problem}")));
     }

@@ -10,6 +10,7 @@ use enforcer_core::object::{Workload, WorkloadId};
 use enforcer_core::plan::Plan;
 use enforcer_core::snapshot::Snapshot;
 
+use crate::agent::find::way::Evidence;
 use crate::agent::follow::{Follower, Here};
 use crate::agent::resolve::Resolved;
 use crate::agent::settle::{self, Objects};
@@ -71,7 +72,13 @@ fn resolved(entry: &WorkloadEntry) -> Resolved {
         local: true,
     };
     let sockets = Err("nothing runs here".to_owned());
-    Resolved { workload: workload.into(), interface: None, sockets, problem: None }
+    Resolved {
+        workload: workload.into(),
+        interface: None,
+        sockets,
+        problem: None,
+        evidence: Evidence::default(),
+    }
 }
 
 /// Gives workloads without addresses one each that nobody has (198.18.0.0/15, RFC 2544), so that flows between them can be

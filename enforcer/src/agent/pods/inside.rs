@@ -91,6 +91,7 @@ mod tests {
 
     use super::*;
     use crate::agent::fake::FakeLinks;
+    use crate::agent::find::way::Evidence;
 
     fn resolved(name: &str) -> Resolved {
         let workload = Workload {
@@ -102,7 +103,8 @@ mod tests {
             ports: [].into(),
             local: true,
         };
-        Resolved { workload: Arc::new(workload), interface: None, sockets: Ok(0), problem: None }
+        let (workload, evidence) = (Arc::new(workload), Evidence::default());
+        Resolved { workload, interface: None, sockets: Ok(0), problem: None, evidence }
     }
 
     fn sandbox(name: &str) -> Option<Sandbox> {
