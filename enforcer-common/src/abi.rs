@@ -4,7 +4,7 @@ use crate::address::Address;
 use crate::{event, flow, name, policy, question, stream, tls};
 
 /// Version of everything in this crate that lies in a map or a ring buffer. Bump with any change of layout or meaning.
-pub const ABI_VERSION: u32 = 11;
+pub const ABI_VERSION: u32 = 12;
 
 /// Names of the maps as they are in the object file and under the pin directory.
 pub mod map {
@@ -177,8 +177,8 @@ pub struct Settings {
     pub events_per_second: u32,
     /// Most of them of one peer and port.
     pub events_per_peer: u32,
-    /// Always 0.
-    pub padding: u32,
+    /// How often userspace took learned addresses out.
+    pub forgotten: u32,
     /// Octets of the ring buffer that events of what passes may fill.
     pub room_of_passed: u32,
     /// Nanoseconds of one tick; 0 when it is not known, then the kernel's coarse clock is asked.
@@ -196,7 +196,7 @@ impl Settings {
         grace: 30,
         events_per_second: 100,
         events_per_peer: 10,
-        padding: 0,
+        forgotten: 0,
         room_of_passed: capacity::room_of_passed(capacity::EVENTS),
         tick_ns: 0,
         first_tick: 0,

@@ -6,6 +6,7 @@
 
 mod bench;
 mod hold;
+mod lately;
 mod learn;
 mod question;
 mod records;
@@ -95,6 +96,12 @@ pub struct Message {
     pub padding: [u8; 1],
     /// Addresses of the answer.
     pub found: [Found; MAX_FOUND],
+    /// Addresses that were known lately.
+    pub lately: [lately::Known; lately::PLACES],
+    /// Addresses of the answer that are not in `found`, because they are known.
+    pub known_count: u32,
+    /// As in the settings.
+    pub forgotten: u32,
 }
 
 /// An address of an answer.

@@ -1,7 +1,7 @@
 //! What an answer teaches: the addresses noted in a message go to the learned map under its name's class. Owns the
 //! slots of an address; never looks at the packet.
 
-use super::{Found, MAX_FOUND, Message, message};
+use super::{Found, MAX_FOUND, Message, lately, message};
 use crate::atomic::exchange;
 use crate::events::count;
 use crate::maps::{LEARN_EPOCHS, LEARNED};
@@ -15,16 +15,18 @@ const STRIDE: u32 = 12;
 /// Tries to place a class while other CPUs place theirs.
 const MAX_TRIES: u32 = 4;
 
-/// Learns every address that was noted; false when there was none.
+/// Learns every address that was noted; false when the answer has none.
 #[inline(always)]
 pub fn learn_all(message: *mut Message) -> bool {
-    // SAFETY: the map element of this CPU.
-    let found = unsafe { (&raw const (*message).found_count).read_volatile() };
-    if found == 0 {
-        return false;
-    }
-    // SAFETY: as above. What cannot be learned takes itself away from the number.
-    unsafe { (*message).event.learned = found };
+    // SAFETY: the map element of this CPU. What cannot be learned takes itself away from the number.
+    let found = unsafe {
+        let found = (&raw const (*message).found_count).read_volatile();
+        (*message).event.learned = found + (*message).known_count;
+        if found == 0 {
+            return (*message).known_count != 0;
+        }
+        found
+    };
     // Many answers are few addresses: they cost no call.
     learn_some(message, 0, FEW);
     let mut first = FEW;
@@ -78,7 +80,11 @@ unsafe fn learn_again(message: *mut Message, index: u32) -> bool {
         let place = (&raw mut (*learned).slots).cast::<u64>();
         let old = place.read_volatile();
         let is_valid = old >> 32 == slot >> 32 && old as u32 >= (*message).now;
-        is_valid && (old >= slot || exchange(place, old, slot))
+        let is_learned = is_valid && (old >= slot || exchange(place, old, slot));
+        if is_learned {
+            lately::note(message, found_at(message, index));
+        }
+        is_learned
     }
 }
 
@@ -89,12 +95,23 @@ unsafe fn learn_again(message: *mut Message, index: u32) -> bool {
 /// As [`learn_again`].
 #[inline(always)]
 unsafe fn noted(message: *mut Message, index: u32) -> (*const LearnedKey, u64) {
-    // SAFETY: by contract; the index is masked to the array.
+    // SAFETY: by contract.
     unsafe {
-        let index = (hide(index as u64) & (MAX_FOUND as u64 - 1)) as usize;
-        let found = (&raw const (*message).found).cast::<Found>().add(index);
+        let found = found_at(message, index);
         (&raw const (*found).key, ((*message).event.name_class as u64) << 32 | (*found).expiry as u64)
     }
+}
+
+/// A noted address; masked to the array.
+///
+/// # Safety
+///
+/// As [`learn_again`].
+#[inline(always)]
+unsafe fn found_at(message: *mut Message, index: u32) -> *const Found {
+    let index = (hide(index as u64) & (MAX_FOUND as u64 - 1)) as usize;
+    // SAFETY: by contract.
+    unsafe { (&raw const (*message).found).cast::<Found>().add(index) }
 }
 
 /// Writes one noted address to the learned map.

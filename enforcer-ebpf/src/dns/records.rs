@@ -1,7 +1,7 @@
 //! The records of an answer: walked one by one, and the addresses among them noted. Owns where a record begins; never what
 //! an address opens.
 
-use super::{Found, HEADER, MAX_FOUND, Message, message, number16, octet, octets_at};
+use super::{Found, HEADER, MAX_FOUND, Message, lately, message, number16, octet, octets_at};
 use crate::skb::{after, hide};
 use enforcer_common::abi::MAX_TTL;
 use enforcer_common::address::Address;
@@ -23,7 +23,7 @@ const TO_QUESTION: u16 = u16::from_ne_bytes([0xc0, HEADER as u8]);
 #[inline(always)]
 pub fn walk(message: *mut Message) -> bool {
     // SAFETY: the map element of this CPU.
-    unsafe { (*message).found_count = 0 };
+    unsafe { ((*message).found_count, (*message).known_count) = (0, 0) };
     // Many answers are few records: they cost no call.
     let mut state = walk_some(message, FEW);
     let mut done = 0;
@@ -158,7 +158,7 @@ unsafe fn points_back(message: *mut Message, offset: u32) -> bool {
     target >= HEADER && target < offset
 }
 
-/// Notes an A or AAAA record; false when its data is no address.
+/// Notes an A or AAAA record unless its address is known; false when its data is no address.
 ///
 /// # Safety
 ///
@@ -181,7 +181,11 @@ unsafe fn note_address(message: *mut Message, fixed: &Fixed) -> bool {
         (*found).key = LearnedKey::new((*message).event.endpoint, fixed.address(is_v6));
         let ttl = fixed.ttl().min(MAX_TTL).max((*message).min_ttl);
         (*found).expiry = (*message).now.wrapping_add(ttl).wrapping_add((*message).grace);
-        (&raw mut (*message).found_count).write_volatile(count + 1);
+        // One that is known makes room for the next.
+        let is_known = lately::knows(message, found) as u32;
+        (&raw mut (*message).found_count).write_volatile(count + 1 - is_known);
+        let known = (&raw const (*message).known_count).read_volatile();
+        (&raw mut (*message).known_count).write_volatile(known + is_known);
     }
     true
 }

@@ -37,6 +37,7 @@ pub fn head(work: &mut Work) {
         (*message).now = now;
         (*message).min_ttl = settings.min_ttl;
         (*message).grace = settings.grace;
+        (*message).forgotten = settings.forgotten;
         // Field by field: the header does not fit the stack beside the rest.
         let event = &raw mut (*message).event;
         (*event).kind = Kind::DnsAnswer as u32;

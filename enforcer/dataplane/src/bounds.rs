@@ -5,7 +5,7 @@
 use crate::dataplane::Dataplane;
 use crate::error::Error;
 use crate::sys::Store;
-use enforcer_common::abi::map;
+use enforcer_common::abi::{Settings, map};
 use enforcer_common::policy::{Learned, LearnedKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -79,7 +79,7 @@ impl Dataplane {
         let failed = Error::map("write", map::LEARNED);
         let removed = remove(store, &useless).and_then(|gone| Ok((gone, remove(store, &excess)?)));
         let (gone, evicted) = removed.map_err(failed)?;
-        self.learned_account.removed += (gone.len() + evicted.len()) as u64;
+        self.note_removed(gone.len() + evicted.len())?;
         let addresses = |ends: Ends| ends.into_iter().map(|(_, key)| IpAddr::from(key.address)).collect();
         Ok(LearnedWalk {
             live: live.into_iter().map(|(endpoint, ends)| (endpoint, addresses(ends))).collect(),
@@ -99,9 +99,22 @@ impl Dataplane {
         learned.slots.iter_mut().filter(of_class).for_each(|slot| *slot = 0);
         let is_unused = learned.slots == [0; 4];
         let done = if is_unused { store.delete(&key) } else { store.set(&key, &learned).map(|()| false) };
-        self.learned_account.removed += u64::from(done.map_err(Error::map("write", map::LEARNED))?);
-        Ok(())
+        let is_gone = done.map_err(Error::map("write", map::LEARNED))?;
+        self.note_removed(usize::from(is_gone))
     }
+
+    /// Counts entries that were taken out, and tells the programs: they may know what was in them.
+    pub(crate) fn note_removed(&mut self, entries: usize) -> Result<(), Error> {
+        self.learned_account.removed += entries as u64;
+        forget(&self.maps.settings).map_err(Error::map("write", map::SETTINGS))
+    }
+}
+
+/// Tells the programs that something of what they learned is gone.
+pub(crate) fn forget(settings: &Store<u32, Settings>) -> io::Result<()> {
+    let mut now = settings.get(&0)?.ok_or_else(|| io::Error::other("no settings"))?;
+    now.forgotten = now.forgotten.wrapping_add(1);
+    settings.set(&0, &now)
 }
 
 /// The second at which the last class of an address expires.

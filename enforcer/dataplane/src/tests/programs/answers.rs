@@ -66,7 +66,7 @@ fn compare(
     reply: &[u8],
     (outcome, given): (DnsOutcome, Vec<Given>),
 ) -> Result<(), TestCaseError> {
-    super::clear(&lab.dataplane.maps.learned);
+    lab.forget_learned();
     super::forget_questions(lab);
     let became = exchange(lab, asked, reply);
     proptest::prop_assert_eq!(became, Some(outcome));

@@ -192,6 +192,41 @@ fn chains_and_both_families_are_learned_with_their_lifetimes() {
 }
 
 #[test]
+fn answers_that_repeat_teach_what_the_first_did_and_what_is_gone_again() {
+    let mut lab = lab();
+    let asked = question(9, "exact.example.", RecordType::A);
+    let class = names().automaton.class_of("exact.example");
+    let given = |ttl: u32| [(address("203.0.113.1"), ttl), (address("2001:db8:f::1"), ttl)];
+    let repeat = |lab: &mut Lab, ttl: u32| {
+        let records = given(ttl).map(|(address, ttl)| record("exact.example.", ttl, address));
+        let reply = octets(&answer(&asked, records.into()));
+        workload_asks(lab, &octets(&asked));
+        assert_eq!(lab.code(false, &plain(resolver(true), near(true), &udp(53, PORT, &reply))), OK);
+        lab.told();
+        let told = lab.answers.pop().expect("it is told");
+        assert_eq!((told.outcome, told.learned), (DnsOutcome::Learned as u32, 2));
+    };
+    [60, 60, 60, 50, 100, 100].into_iter().for_each(|ttl| repeat(&mut lab, ttl));
+    assert_learned(&lab, &given(100), class);
+    // What userspace takes out is learned again at once.
+    lab.forget();
+    repeat(&mut lab, 100);
+    repeat(&mut lab, 100);
+    assert_learned(&lab, &given(100), class);
+    lab.dataplane.unlearn(lab.endpoint().id, given(0)[0].0, class).expect("maps can be written");
+    repeat(&mut lab, 100);
+    assert_learned(&lab, &given(100), class);
+    // What went unnoticed is, in the next second.
+    clear(&lab.dataplane.maps.learned);
+    let until = monotonic_ns() + 2 * NANOSECONDS;
+    while learned(&lab).len() < 2 {
+        assert!(monotonic_ns() < until, "never learned again");
+        repeat(&mut lab, 100);
+    }
+    assert_learned(&lab, &given(100), class);
+}
+
+#[test]
 fn what_was_not_asked_teaches_nothing() {
     let mut lab = lab();
     let asked = question(7, "exact.example.", RecordType::A);
@@ -219,7 +254,7 @@ fn what_was_not_asked_teaches_nothing() {
     assert!(learned(&lab).is_empty());
     // All of this left the question open; it is answered once.
     assert_eq!(tell(&mut lab, &right), Some(DnsOutcome::Learned));
-    clear(&lab.dataplane.maps.learned);
+    lab.forget_learned();
     assert_eq!(tell(&mut lab, &right), Some(DnsOutcome::Unsolicited));
     assert!(learned(&lab).is_empty());
 }
@@ -259,7 +294,7 @@ fn an_answer_counts_under_the_names_in_force_when_it_comes() {
         assert_eq!(tell(&mut lab, &reply), Some(DnsOutcome::Learned));
         let class = compiled(later[later.len() - 1]).automaton.class_of("exact.example");
         assert_learned(&lab, std::slice::from_ref(&given), class);
-        clear(&lab.dataplane.maps.learned);
+        lab.forget_learned();
     }
     // And under none.
     workload_asks(&mut lab, &octets(&asked));
@@ -458,7 +493,7 @@ fn trust_in_a_resolver_ends_at_once() {
     let reply = octets(&answer(&asked, vec![record("exact.example.", 60, address("203.0.113.1"))]));
     assert_eq!(exchange(&mut lab, &asked, &reply), Some(DnsOutcome::Learned));
     lab.dataplane.set_resolvers(&[]).expect("they fit");
-    clear(&lab.dataplane.maps.learned);
+    lab.forget_learned();
     assert_eq!(exchange(&mut lab, &asked, &reply), Some(DnsOutcome::Unsolicited));
     assert!(learned(&lab).is_empty());
 }

@@ -13,7 +13,7 @@ use super::dns::{NAMED, PORT, lab, names, resolver, tell, workload_asks};
 use super::messages::{self, octets, question};
 use super::shapes::{plain, udp};
 use super::state::near;
-use super::{Lab, OK, REDIRECT, SHOT, clear, queries, seed};
+use super::{Lab, OK, REDIRECT, SHOT, queries, seed};
 use agree::Reading;
 use enforcer_common::event::DnsOutcome;
 use enforcer_common::policy::Mode;
@@ -91,7 +91,7 @@ fn file_name(message: &[u8]) -> String {
 
 /// Puts a message through the programs as the answer to `asked`, and compares.
 fn answer_to(lab: &mut Lab, asked: &[u8], message: &[u8]) -> Reading {
-    clear(&lab.dataplane.maps.learned);
+    lab.forget_learned();
     super::forget_questions(lab);
     workload_asks(lab, asked);
     let became = tell(lab, message).expect("it is an answer of a resolver");

@@ -208,7 +208,13 @@ impl Lab {
     pub(super) fn forget(&mut self) {
         self.forget_flows();
         forget_questions(self);
+        self.forget_learned();
+    }
+
+    /// Forgets learned addresses.
+    pub(super) fn forget_learned(&mut self) {
         clear(&self.dataplane.maps.learned);
+        crate::bounds::forget(&self.dataplane.maps.settings).expect("maps can be written");
     }
 }
 

@@ -140,7 +140,7 @@ fn what_comes_after_the_idle_time_is_a_flow_of_its_own() {
     assert_eq!(ended.sent.packets, 3);
     // Policy changes, too, and the name is gone: what is over does not go on under it.
     age(&lab, 121);
-    super::clear(&lab.dataplane.maps.learned);
+    lab.forget_learned();
     lab.apply(&ruled(Mode::Enforce, &[named, row(17, 80, Action::Allow)], &[]));
     assert_eq!(lab.code(true, &packet), SHOT);
     assert_eq!(kinds(&mut lab), [Kind::Ended, Kind::Refused]);
@@ -196,7 +196,7 @@ fn a_refusal_ends_when_a_name_is_learned_and_the_flow_outlives_the_name() {
     assert_eq!(lab.refusals().into_values().map(|refusal| refusal.sent.packets).collect::<Vec<_>>(), [3]);
 
     // The name is forgotten and policy changes elsewhere: what is open stays open, nothing new opens.
-    super::clear(&lab.dataplane.maps.learned);
+    lab.forget_learned();
     lab.apply(&ruled(Mode::Enforce, &[named, row(6, 22, Action::Allow)], &[]));
     assert_eq!(lab.code(true, &out(&tcp(1, 443, ACK, 5))), OK);
     assert_eq!((lab.flow().name_class, lab.flow().revision), (CLASSES[0], lab.endpoint().revision));

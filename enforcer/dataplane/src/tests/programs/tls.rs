@@ -314,7 +314,7 @@ fn policy_that_changes_keeps_what_was_verified_and_cuts_what_cannot_be() {
     let mut waiting = Connection::open(&mut lab, true, 3);
     assert_eq!(waiting.send(0, &ALLOWED[..99]), OK);
     // Another pattern for the name: it has another class, which the address is not learned under.
-    clear(&lab.dataplane.maps.learned);
+    lab.forget_learned();
     let wider = plan(Mode::Enforce, &[("api.example.com", true), ("*.example.com", true)], &[]);
     assert_ne!(wider.names.class_of("api.example.com"), before.names.class_of("api.example.com"));
     lab.apply(&wider);
