@@ -23,6 +23,7 @@ pub mod log;
 pub mod metrics;
 pub mod moment;
 pub mod names;
+pub mod nri;
 pub mod pause;
 pub mod plugin;
 pub mod pods;
@@ -147,9 +148,11 @@ pub enum Origin {
         /// How to reach it; the account of this pod when not given.
         kubeconfig: Option<PathBuf>,
         /// Ways to the pods of this node.
-        find: find::Options,
+        find: Box<find::Options>,
         /// Where the network plugin belongs, if the agent puts it there.
         plugin: Option<install::Options>,
+        /// The container runtime that is to ask before pods start, if it is.
+        nri: Option<Box<nri::Options>>,
         /// Paths of sandboxes whose new interfaces are denied until their pod is known; none where they stay open.
         sandboxes: Vec<String>,
     },
@@ -161,6 +164,14 @@ impl Origin {
         match self {
             Self::Directory { .. } => &[],
             Self::Kubernetes { sandboxes, .. } => sandboxes,
+        }
+    }
+
+    /// The container runtime that is to ask, if it is.
+    fn nri(&self) -> Option<&nri::Options> {
+        match self {
+            Self::Directory { .. } => None,
+            Self::Kubernetes { nri, .. } => nri.as_deref(),
         }
     }
 
@@ -224,6 +235,11 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     tree.watch(worker.reload(&Moment::now()));
     announce(&worker);
     let worker = Rc::new(RefCell::new(worker));
+    if let Some(options) = options.source.nri() {
+        let (nri, questions) = nri::start(options.clone())?;
+        worker.borrow_mut().nri = Some(nri);
+        spawn_local(nri::serve(questions, Rc::clone(&worker)));
+    }
     let node = options.node.as_str().into();
     let records = worker.borrow().books.records.records().clone();
     spawn_local(listener.serve(Rc::clone(&worker), records.news()));
@@ -285,7 +301,10 @@ async fn source(options: &Options, wake: &mpsc::Sender<Wake>) -> anyhow::Result<
             watch::cluster(news, wake);
             let socket = find.runtime.as_ref().filter(|_| find.uses(Way::Runtime));
             let runtime = socket.map(|socket| Runtime::start(socket, &find.processes, wake)).transpose();
-            let finder = Finder::new(find.clone(), runtime.context("failed to ask the container runtime")?);
+            let finder = Finder::new(
+                find::Options::clone(find),
+                runtime.context("failed to ask the container runtime")?,
+            );
             let pods = Pods::new(Rc::clone(&index), finder, plugin.clone());
             let (verdicts, telling) = pods.verdicts();
             enforcer_k8s::status::start(&client, &options.node, &index, &verdicts, &telling);

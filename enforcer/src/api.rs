@@ -6,6 +6,7 @@ pub mod dns;
 pub mod export;
 pub mod flows;
 pub mod guard;
+pub mod nri;
 pub mod rules;
 pub mod server;
 pub mod workload;
@@ -283,6 +284,9 @@ pub struct Status {
     /// Interfaces of pods that are not known yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub guarded: Vec<guard::GuardStatus>,
+    /// The container runtime that asks before pods start, where the agent is its plugin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nri: Option<nri::NriStatus>,
     /// Addresses whose DNS answers count.
     pub resolvers: Vec<IpAddr>,
     /// Whether refused connects fail at once.

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod cni;
 pub mod complaints;
 pub mod kubectl;
+pub mod nri;
 pub mod socket;
 pub mod source;
 pub mod telemetry;

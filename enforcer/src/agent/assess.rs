@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use enforcer_dataplane::{Counters, Fill};
 
 use super::resolve::Resolved;
+use crate::api::nri::NriStatus;
 use crate::source::problem::Problem;
 
 /// Part of a map's room, in percent, from which it is an alarm.
@@ -90,6 +91,14 @@ fn meaning(kind: &str) -> &'static str {
         "dns-unheld" => "parts of long DNS answers passed with nobody to read them; they open nothing",
         _ => "fragments could not be remembered; their packets were dropped",
     }
+}
+
+/// A container runtime that is to ask before pods start and could not be reached.
+pub fn nri(status: &NriStatus) -> Option<String> {
+    let NriStatus { connected, since, error, .. } = status;
+    let is_away = !connected && error.is_some();
+    is_away
+        .then(|| format!("the container runtime does not ask before pods start, since {since:.0}, see NRI"))
 }
 
 /// Maps that are too full for comfort, as `MAP is N % full`.

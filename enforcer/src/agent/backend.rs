@@ -13,6 +13,7 @@ use super::aggregation::Aggregation;
 use super::dns;
 use super::kernel::{Kernel, Links};
 use super::moment::Moment;
+use super::nri::Nri;
 use super::resolve::Resolved;
 use super::worker::{Worker, mode_text};
 use super::{assess, explain, rules};
@@ -105,6 +106,8 @@ impl<K: Kernel, L: Links> Worker<K, L> {
         }
         let away = self.exports.iter().map(Exporter::status).filter(|export| export.away.is_some());
         alarms.extend(away.map(|export| format!("{} cannot be delivered to, see Exporters", export.target)));
+        let nri = self.nri.as_ref().map(Nri::status);
+        alarms.extend(nri.as_ref().and_then(assess::nri));
         alarms.extend(self.force.failure.iter().map(|failure| format!("policy is not in force: {failure}")));
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -115,6 +118,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             policy: self.policy(),
             workloads,
             guarded: self.guards(&Moment::now()),
+            nri,
             resolvers: self.force.resolvers.clone(),
             sockets: self.sockets.status.clone(),
             maps: fill

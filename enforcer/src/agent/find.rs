@@ -22,7 +22,7 @@ pub mod runtime;
 pub mod way;
 
 /// The interface that a pod has unless its network says otherwise.
-const INTERFACE: &str = "eth0";
+pub(super) const INTERFACE: &str = "eth0";
 
 /// Where the ways begin.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -84,7 +84,7 @@ pub struct Found {
 #[derive(Clone, Default, Debug)]
 pub struct Finder {
     options: Options,
-    /// What the network plugin told, by UID.
+    /// What the network plugin or the runtime told, by UID.
     told: BTreeMap<String, Sandbox>,
     /// Who asks the container runtime.
     runtime: Option<Runtime>,

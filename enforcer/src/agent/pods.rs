@@ -41,7 +41,7 @@ pub struct Pods {
     problems: Option<(u64, Vec<Problem>)>,
     /// Pods of this node.
     local: BTreeMap<WorkloadId, Known>,
-    /// Those of which the network plugin told something new, and those that are to be found again.
+    /// Those of which the network plugin or the runtime told something new, and those that are to be found again.
     told: BTreeSet<WorkloadId>,
     /// Whose sockets are judged.
     insides: Insides,
@@ -102,7 +102,7 @@ impl Pods {
         }
     }
 
-    /// Notes where the network plugin has set up a pod; true when that, or anything else, is to be looked at.
+    /// Notes where a pod was set up, as the network plugin or the runtime tells; true when that, or anything else, is to be looked at.
     pub fn tell(&mut self, request: &AttachRequest) -> bool {
         let sandbox = Sandbox { path: request.sandbox.clone(), interface: request.interface.clone() };
         let id = WorkloadId::new(request.namespace.as_str(), request.name.as_str());

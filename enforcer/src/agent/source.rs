@@ -111,7 +111,7 @@ impl Source {
         }
     }
 
-    /// Notes where the network plugin has set up a pod, see [`Pods::tell`]; `None` where pods come from no API server.
+    /// Notes where a pod was set up, see [`Pods::tell`]; `None` where pods come from no API server.
     pub(super) fn tell(&mut self, request: &AttachRequest) -> Option<bool> {
         match self {
             Self::Directory(_) => None,

@@ -20,6 +20,7 @@ use super::follow::{Changed, Follower, Here, Settled, Workloads};
 use super::kernel::{Kernel, Links};
 use super::log::FlowLog;
 use super::moment::Moment;
+use super::nri::Nri;
 use super::sockets::Sockets;
 use super::source::{Found, Look, Source};
 use super::{attach, resolvers};
@@ -58,6 +59,8 @@ pub struct Worker<K, L> {
     pub(super) sockets: Sockets,
     /// Who sends records elsewhere.
     pub(super) exports: Vec<Exporter>,
+    /// The container runtime that asks before pods start, where it is told to.
+    pub(super) nri: Option<Nri>,
     /// Counters when the agent began: older losses are not its own.
     pub(super) baseline: Counters,
     pub(super) latest: Counters,
@@ -129,6 +132,7 @@ impl<K: Kernel, L: Links> Worker<K, L> {
             books,
             sockets: Sockets::default(),
             exports,
+            nri: None,
             latest: baseline.clone(),
             baseline,
             fill: Vec::new(),

@@ -15,6 +15,7 @@ use crate::agent;
 use crate::agent::bounds::{self, Bounds};
 use crate::agent::find;
 use crate::agent::find::way::Way;
+use crate::agent::nri;
 use crate::agent::resolvers::Trust;
 use crate::agent::sockets::Choice;
 use crate::api::DEFAULT_SOCKET;
@@ -129,6 +130,10 @@ pub struct AgentArgs {
     /// interface is denied until it is known; `open`, it starts.
     #[arg(long, value_enum, default_value_t = FailurePolicyArg::Closed, value_name = "POLICY")]
     pub failure_policy: FailurePolicyArg,
+    /// Socket of the container runtime's NRI (`/var/run/nri/nri.sock`): the agent is its plugin, so that pods start once their
+    /// policy is in force, with no file in the node's network configuration; not connected to when not given.
+    #[arg(long, value_name = "PATH")]
+    pub nri_socket: Option<PathBuf>,
     /// Where container runtimes keep the network namespaces of pods; repeatable, `*` and `?` stand for characters of a file's
     /// name. A new interface that leads to one of them is denied until its pod is known, unless the failure policy is `open`.
     /// `none` for nowhere; what containerd and CRI-O use when not given.
@@ -202,19 +207,23 @@ pub(super) fn options(args: &AgentArgs) -> agent::Options {
             }
             SourceArg::Kubernetes => agent::Origin::Kubernetes {
                 kubeconfig: args.kubeconfig.clone(),
-                find: find::Options {
+                find: Box::new(find::Options {
                     cni_results: args.cni_results.clone(),
                     runtime: args.cri_socket.clone(),
                     cgroups: args.cgroup_root.clone(),
                     processes: args.process_root.clone(),
                     ways: ways(args),
-                },
+                }),
                 plugin: args.cni_conf_dir.clone().map(|configurations| install::Options {
                     is_wanted: args.cni_plugin == CniPluginArg::Install,
                     configurations,
                     plugins: args.cni_bin_dir.clone(),
                     socket: args.socket.clone(),
                     failure_policy: args.failure_policy.into(),
+                }),
+                nri: args.nri_socket.clone().map(|socket| {
+                    let (failure_policy, processes) = (args.failure_policy.into(), args.process_root.clone());
+                    Box::new(nri::Options { socket, failure_policy, processes })
                 }),
                 sandboxes: sandboxes(args),
             },

@@ -8,6 +8,7 @@ use enforcer_common::verdict::Verdict;
 
 use super::{Output, StatusArgs, print};
 use crate::api::guard::GuardStatus;
+use crate::api::nri::NriStatus;
 use crate::api::{AggregationStatus, PolicyStatus, Request, Response, Status, WorkloadStatus, client};
 use crate::complaints::Complaint;
 
@@ -44,6 +45,7 @@ pub fn lines(status: &Status) -> String {
     page.title(format_args!("Workloads ({})", status.workloads.len()));
     status.workloads.iter().for_each(|workload| page.item(workload_line(workload)));
     guarded(&mut page, status);
+    nri(&mut page, status);
     page.title("Trusted resolvers");
     page.item(if status.resolvers.is_empty() { "none".to_owned() } else { join(&status.resolvers) });
     sockets(&mut page, status);
@@ -107,6 +109,29 @@ fn guarded(page: &mut Page, status: &Status) {
         page.item(format_args!(
             "{interface} ({index}) is denied for {seconds} s, until the pod of {sandbox} is known"
         ));
+    }
+}
+
+/// The container runtime that asks before pods start.
+fn nri(page: &mut Page, status: &Status) {
+    let Some(NriStatus { socket, connected, since, runtime, error, connections, pods }) = &status.nri else {
+        return;
+    };
+    page.title("NRI");
+    let runtime = runtime.as_deref().unwrap_or("the container runtime");
+    let socket = socket.display();
+    let (style, does) = match *connected {
+        true => (Verdict::Forwarded, "asks"),
+        false => (Verdict::Denied, "does NOT ask"),
+    };
+    let does = print::styled(print::style(style), does);
+    page.item(format_args!("{runtime} {does} before it starts pods, at {socket} since {since:.0}"));
+    page.item(format_args!(
+        "{} pods enforced before they started, {} refused, {} started open; connected {connections} times",
+        pods.enforced, pods.refused, pods.open
+    ));
+    if let Some(error) = error {
+        page.item(format_args!("last error: {error}"));
     }
 }
 

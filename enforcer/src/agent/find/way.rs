@@ -3,7 +3,7 @@
 /// A way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Way {
-    /// What the network plugin told when it set the pod up.
+    /// What the network plugin, or the runtime by NRI, told when the pod was set up.
     Plugin,
     /// The results that CNI keeps.
     Results,

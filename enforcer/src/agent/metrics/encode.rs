@@ -17,6 +17,7 @@ use crate::agent::tally::Fate;
 use crate::api::Status;
 use crate::api::dns::{DnsStatus, LearnedStatus};
 use crate::api::export::ExportStatus;
+use crate::api::nri::{NriPods, NriStatus};
 use crate::api::rules::Total;
 use crate::telemetry::export::counts::Place;
 
@@ -206,7 +207,8 @@ impl Snapshot {
         let workloads = [true, false].map(|is| (vec![("enforced", is.to_string())], enforced(is)));
         writer.gauges(("workloads", None), "Workloads of this node.", workloads)?;
         let help = "Interfaces that are denied until their pod is known.";
-        writer.gauge("guarded_interfaces", help, status.guarded.len() as f64)
+        writer.gauge("guarded_interfaces", help, status.guarded.len() as f64)?;
+        status.nri.as_ref().map_or(Ok(()), |status| nri(status, writer))
     }
 
     fn policy(&self, writer: &mut Writer<'_>) -> fmt::Result {
@@ -295,6 +297,17 @@ impl Snapshot {
         }
         Ok(())
     }
+}
+
+fn nri(status: &NriStatus, writer: &mut Writer<'_>) -> fmt::Result {
+    let help = "1 while the container runtime asks before it starts pods.";
+    writer.gauge("nri_connected", help, f64::from(u8::from(status.connected)))?;
+    let help = "Connections to the container runtime.";
+    writer.counter("nri_connections", help, status.connections)?;
+    let NriPods { enforced, refused, open } = status.pods;
+    let pods = [("enforced", enforced), ("refused", refused), ("open", open)];
+    let pods = pods.map(|(outcome, count)| (vec![("outcome", outcome.to_owned())], count));
+    writer.counters("nri_pods", "Pods that the container runtime asked about, by what became of them.", pods)
 }
 
 fn exports(exports: &[ExportStatus], writer: &mut Writer<'_>) -> fmt::Result {

@@ -26,6 +26,7 @@ use crate::telemetry::records::{Item, Kinds, Numbers};
 mod aggregation;
 mod dns;
 mod guards;
+mod nri;
 mod sockets;
 
 const NAMESPACE: &str =

@@ -11,12 +11,25 @@ const LONGEST: Duration = Duration::from_secs(30);
 const MOST_ASKED: Duration = Duration::from_secs(600);
 
 /// Failures in a row.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     failures: u32,
+    first: Duration,
+    longest: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::between([FIRST, LONGEST])
+    }
 }
 
 impl Backoff {
+    /// One with other bounds of its pauses: the first, and the longest.
+    pub const fn between([first, longest]: [Duration; 2]) -> Self {
+        Self { failures: 0, first, longest }
+    }
+
     /// Something was delivered.
     pub fn reset(&mut self) {
         self.failures = 0;
@@ -24,7 +37,7 @@ impl Backoff {
 
     /// The pause after one more failure. `random` is from 0 to 1; `asked` is what the other side asked for.
     pub fn next(&mut self, random: f64, asked: Option<Duration>) -> Duration {
-        let longest = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
+        let longest = self.first.saturating_mul(1 << self.failures.min(16)).min(self.longest);
         self.failures = self.failures.saturating_add(1);
         let pause = longest.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0);
         pause.max(asked.unwrap_or_default().min(MOST_ASKED))

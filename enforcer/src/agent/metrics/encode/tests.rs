@@ -40,6 +40,7 @@ fn everything() -> Snapshot {
     let mut status = Status {
         workloads: vec![WorkloadStatus { workload: "a/x".to_owned(), ..Default::default() }],
         maps: vec![MapStatus { name: "RULES".to_owned(), used: 1, capacity: 2 }],
+        nri: Some(NriStatus::default()),
         drops: one("rule"),
         losses: one("events-ring-full"),
         exports: vec![ExportStatus {
