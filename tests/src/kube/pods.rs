@@ -1,6 +1,8 @@
 //! Pods as stories use them: made, waited for, and made to run something. Owns the plain shapes of pods; what they are for is
 //! the story's.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
@@ -108,20 +110,31 @@ impl Kube {
     /// # Errors
     /// When CNI knows no such pod.
     pub fn sandbox(&self, namespace: &str, pod: &str) -> Result<(usize, String)> {
+        let (number, result) = self.cni_result(namespace, pod)?;
+        let result: Value = serde_json::from_str(&std::fs::read_to_string(result)?)?;
+        let interfaces = result["result"]["interfaces"].as_array();
+        let sandbox = interfaces.and_then(|all| {
+            all.iter().find_map(|one| one["sandbox"].as_str().filter(|path| !path.is_empty()))
+        });
+        let path = sandbox.context("a result with a sandbox")?;
+        // A link of the node's leads elsewhere when it is followed from outside.
+        Ok((number, path.replacen("/var/run/", "/run/", 1)))
+    }
+
+    /// What CNI has kept of a pod: the number of its node, and the file, seen from here.
+    ///
+    /// # Errors
+    /// When CNI knows no such pod.
+    pub fn cni_result(&self, namespace: &str, pod: &str) -> Result<(usize, PathBuf)> {
         let wanted =
             [("K8S_POD_NAMESPACE", namespace), ("K8S_POD_NAME", pod)].map(|(key, value)| json!([key, value]));
         for (number, node) in self.nodes.iter().enumerate() {
             for entry in std::fs::read_dir(node.seen("/var/lib/cni/results"))? {
-                let result: Value = serde_json::from_str(&std::fs::read_to_string(entry?.path())?)?;
+                let path = entry?.path();
+                let result: Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
                 let is_of = |word: &Value| result["cniArgs"].as_array().is_some_and(|all| all.contains(word));
                 if result["ifName"] == "eth0" && wanted.iter().all(is_of) {
-                    let interfaces = result["result"]["interfaces"].as_array();
-                    let sandbox = interfaces.and_then(|all| {
-                        all.iter().find_map(|one| one["sandbox"].as_str().filter(|path| !path.is_empty()))
-                    });
-                    let path = sandbox.context("a result with a sandbox")?;
-                    // A link of the node's leads elsewhere when it is followed from outside.
-                    return Ok((number, path.replacen("/var/run/", "/run/", 1)));
+                    return Ok((number, path));
                 }
             }
         }

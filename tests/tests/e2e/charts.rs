@@ -29,6 +29,7 @@ const VARIANTS: &[&[&str]] = &[
         "updateStrategy.maxUnavailable=2",
     ],
     &["image.repository=registry.example/enforcer", "image.tag=v1", "image.pullSecrets={credentials}"],
+    &["cri.socket=/var/run/crio/crio.sock"],
     &["networkPolicy.from[0].namespaceSelector.matchLabels.team=monitoring", "podAnnotations.team=network"],
 ];
 /// The same, of kinds that a cluster may not have.
@@ -52,6 +53,7 @@ fn values_that_do_not_exist_are_refused(_: &Kube) -> Result<()> {
         ("defaultMode=strict", "defaultMode"),
         ("metrics.port=0", "port"),
         ("cni.failurePolicy=perhaps", "failurePolicy"),
+        ("cri.socket=containerd.sock", "socket"),
         ("image.digest=sha256:0", "digest"),
     ] {
         let refused =

@@ -13,7 +13,7 @@ use enforcer_tests::probe::{Attempt, Greeters, probe};
 use enforcer_tests::{Namespace, Outcome, kube};
 use serde_json::{Value, json};
 
-use super::Story;
+use super::{Story, ways};
 
 /// What comes first in every cluster that has the product.
 pub(crate) const BEGIN: &[Story] = &[("the_chart_installs", the_chart_installs)];
@@ -76,6 +76,13 @@ impl Pair {
 
     /// As [`Self::make`], in a namespace that is there already.
     pub(crate) fn again(cluster: &Kube, namespace: &str) -> Result<Self> {
+        let pair = Self::unenforced(cluster, namespace)?;
+        pair.await_policy()?;
+        Ok(pair)
+    }
+
+    /// As [`Self::again`], whether or not anybody enforces the policy.
+    pub(crate) fn unenforced(cluster: &Kube, namespace: &str) -> Result<Self> {
         cluster.pod(namespace, "server", &node_name(cluster.nodes.len() - 1), &["pause"])?;
         cluster.pod(namespace, "client", &node_name(0), &["pause"])?;
         let policy = json!({
@@ -88,13 +95,16 @@ impl Pair {
             },
         });
         cluster.apply(&policy.to_string())?;
+        Self::between(cluster, namespace)
+    }
+
+    /// The pods that there are.
+    pub(crate) fn between(cluster: &Kube, namespace: &str) -> Result<Self> {
         let server = cluster.addresses(namespace, "server")?[0];
         let network = cluster.network(namespace, "server")?;
         let ports = [OPEN, CLOSED].map(|port| (&network, Protocol::TCP, SocketAddr::new(server, port)));
         let greeters = Greeters::serve(&ports)?;
-        let pair = Self { client: cluster.network(namespace, "client")?, server, _greeters: greeters };
-        pair.await_policy()?;
-        Ok(pair)
+        Ok(Self { client: cluster.network(namespace, "client")?, server, _greeters: greeters })
     }
 
     /// What becomes of a connection to each port.
@@ -173,9 +183,19 @@ pub(crate) fn gone(cluster: &Kube, namespace: &str) -> Result<()> {
 /// Every agent is replaced while connections are made.
 fn a_rolling_update(cluster: &Kube) -> Result<()> {
     let pair = Pair::make(cluster, "update")?;
-    let rounds = pair
-        .watch(|| cluster.install(&["podAnnotations.edition=second", "updateStrategy.maxUnavailable=1"]))?;
+    let values = [
+        "podAnnotations.edition=second",
+        "updateStrategy.maxUnavailable=1",
+        "cri.socket=/run/containerd/containerd.sock",
+    ];
+    let rounds = pair.watch(|| cluster.install(&values))?;
     ensure!(rounds >= cluster.nodes.len(), "{rounds} rounds are too few to have seen the update");
+    cluster.wait("the container runtime has told the agent of the server", || {
+        let status = status(cluster, cluster.nodes.len() - 1)?;
+        let server = ways::workload(&status, "update/server")?;
+        let ways = server["found_by"].as_array().context("the ways to it")?;
+        Ok((server["enforced"] == true && ways.iter().any(|way| way == "cri")).then_some(()))
+    })?;
     gone(cluster, "update")
 }
 

@@ -30,6 +30,7 @@ mod recreated;
 mod services;
 mod sockets;
 mod suites;
+mod ways;
 
 /// A story: its name, and what happens.
 type Story = (&'static str, fn(&Kube) -> Result<()>);
@@ -42,6 +43,7 @@ const CLUSTERS: &[(&str, Setup, &[&[Story]])] = &[
         &[
             bare::ONCE,
             charts::STORIES,
+            ways::ROUTED,
             install::BEGIN,
             egress::STORIES,
             services::STORIES,
@@ -63,6 +65,7 @@ const CLUSTERS: &[(&str, Setup, &[&[Story]])] = &[
         Setup { nodes: 2, proxy: Proxy::Nftables, cni: Cni::Bridge },
         &[
             bare::STORIES,
+            ways::BRIDGED,
             install::BEGIN,
             conditions::STORIES,
             plugin::STORIES,

@@ -1,17 +1,24 @@
-//! A pod's interface that is taken away and made anew while the pod runs, as network plugins do that repair what they have made.
+//! A pod's interface that is taken away and made anew while the pod runs, as network plugins do that repair what they have made;
+//! and a pod that has the name and the addresses of one that has gone.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result, ensure};
-use enforcer_tests::kube::{Kube, Machine};
-use serde_json::Value;
+use enforcer_tests::kube::{AGNHOST, Kube, Machine, node_name};
+use serde_json::{Value, json};
 
 use super::Story;
 use super::install::{Pair, gone, status};
 
 /// In order.
-pub(crate) const STORIES: &[Story] =
-    &[("an_interface_that_is_made_anew_is_enforced_anew", an_interface_that_is_made_anew)];
+pub(crate) const STORIES: &[Story] = &[
+    ("an_interface_that_is_made_anew_is_enforced_anew", an_interface_that_is_made_anew),
+    ("a_name_and_addresses_that_are_used_again_are_the_new_pods", used_again),
+];
 
 const NAMESPACE: &str = "recreated";
+/// Where the network plugin of a node keeps which addresses are taken, and which ones it gave last.
+const ADDRESSES: &str = "/run/cni-addresses/cluster";
 
 /// The pair of interfaces goes, and one of the same names takes its place; only the host's index is another one.
 fn an_interface_that_is_made_anew(cluster: &Kube) -> Result<()> {
@@ -34,6 +41,47 @@ fn an_interface_that_is_made_anew(cluster: &Kube) -> Result<()> {
         Ok(())
     })?;
     gone(cluster, NAMESPACE)
+}
+
+/// A server that policy selects, in its place one that policy does not, and one that it does once more.
+fn used_again(cluster: &Kube) -> Result<()> {
+    let namespace = "again";
+    drop(Pair::make(cluster, namespace)?);
+    let (number, _) = cluster.sandbox(namespace, "server")?;
+    let addresses = cluster.addresses(namespace, "server")?;
+    for (app, open) in [("other", [true, true]), ("server", [true, false])] {
+        cluster.kubectl(&["-n", namespace, "delete", "pod", "server"])?;
+        let kept = |name: &str| cluster.nodes[number].seen(&format!("{ADDRESSES}/{name}"));
+        cluster.wait("the addresses are free", || {
+            Ok((!addresses.iter().any(|address| kept(&address.to_string()).exists())).then_some(()))
+        })?;
+        for (range, address) in addresses.iter().enumerate() {
+            // The next pod has the one behind this.
+            std::fs::write(kept(&format!("last_reserved_ip.{range}")), before(*address).to_string())?;
+        }
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "server", "namespace": namespace, "labels": {"app": app}},
+            "spec": {
+                "nodeName": node_name(number), "terminationGracePeriodSeconds": 0,
+                "containers": [{"name": "main", "image": AGNHOST, "imagePullPolicy": "Never", "args": ["pause"]}],
+            },
+        });
+        cluster.apply(&pod.to_string())?;
+        cluster.ready(namespace, "pod/server")?;
+        let now = cluster.addresses(namespace, "server")?;
+        ensure!(now == addresses, "{now:?} are not {addresses:?}");
+        Pair::between(cluster, namespace)?.awaits(open)?;
+    }
+    gone(cluster, namespace)
+}
+
+/// The address before another.
+fn before(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => Ipv4Addr::from(u32::from(v4) - 1).into(),
+        IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6) - 1).into(),
+    }
 }
 
 /// Name and index of the host's side of the server, if it is enforced.
