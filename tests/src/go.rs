@@ -1,5 +1,5 @@
 //! Programs written in Go that the tests speak to: each a module below `tests/tools`, pinned by its go.sum, that holds the
-//! program itself or names it as its tool. Owns their building; Go's own cache makes that quick after the first time.
+//! program itself or names it, or several, as its tools. Owns their building; Go's own cache makes that quick after the first time.
 
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -14,25 +14,48 @@ use rustix::fs::{FlockOperation, flock};
 /// # Errors
 /// When there is no Go, a module cannot be fetched, or it does not build.
 pub fn tool(name: &str) -> Result<PathBuf> {
+    let program = target()?.join("tools").join(name);
+    made(name, "", &program)?;
+    Ok(program)
+}
+
+/// Builds a module of several tools, without what `tags` turn off, and returns the directory with all of them.
+///
+/// # Errors
+/// As [`tool`].
+pub fn tools(name: &str, tags: &str) -> Result<PathBuf> {
+    let directory = target()?.join("tools").join(format!("{name}.d"));
+    std::fs::create_dir_all(&directory).with_context(|| format!("failed to make {}", directory.display()))?;
+    made(name, tags, &directory.join(""))?;
+    Ok(directory)
+}
+
+/// Builds the tools of a module.
+fn made(name: &str, tags: &str, into: &Path) -> Result<()> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools").join(name);
     let directory = target()?.join("tools");
     std::fs::create_dir_all(&directory).with_context(|| format!("failed to make {}", directory.display()))?;
     let lock = File::create(directory.join(format!("{name}.lock")))?;
     flock(&lock, FlockOperation::LockExclusive)?;
-    let program = directory.join(name);
-    build(&source, &[&package(&source)?], "", &program)?;
-    Ok(program)
+    let packages = packages(&source)?;
+    let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
+    build(&source, &packages, [tags, ""], into)
 }
 
-/// Builds packages of the module at `source` into a file, or, where that ends in a slash, into a directory. `flags` are more
-/// flags of the linker.
+/// Builds packages of the module at `source` into a file, or, where that ends in a slash, into a directory. `flags` are build
+/// tags, and more flags of the linker.
 ///
 /// # Errors
 /// As [`tool`].
-pub fn build(source: &Path, packages: &[&str], flags: &str, into: &Path) -> Result<()> {
+pub fn build(source: &Path, packages: &[&str], [tags, flags]: [&str; 2], into: &Path) -> Result<()> {
     let mut go = go(source)?;
     go.args(["build", "-trimpath", "-buildvcs=false", "-mod=readonly"]).arg(format!("-ldflags=-s -w{flags}"));
-    go.arg("-o").arg(into).args(packages).current_dir(source).env("CGO_ENABLED", "0");
+    go.arg(format!("-tags={tags}"))
+        .arg("-o")
+        .arg(into)
+        .args(packages)
+        .current_dir(source)
+        .env("CGO_ENABLED", "0");
     let built = go.output().context("failed to run go")?;
     let said = String::from_utf8_lossy(&built.stderr);
     ensure!(built.status.success(), "failed to build {}: {said}", source.display());
@@ -88,13 +111,20 @@ fn number(version: &str) -> Option<u32> {
     version.strip_prefix("1.")?.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// What is built of a module: the tool that its go.mod names, else its own program.
-fn package(source: &Path) -> Result<String> {
+/// What is built of a module: the tools that its go.mod names, else its own program.
+fn packages(source: &Path) -> Result<Vec<String>> {
     let file = source.join("go.mod");
     let text =
         std::fs::read_to_string(&file).with_context(|| format!("failed to read {}", file.display()))?;
-    let tool = text.lines().find_map(|line| line.strip_prefix("tool "));
-    Ok(tool.unwrap_or(".").to_owned())
+    let tools = named(&text);
+    Ok(if tools.is_empty() { vec![".".to_owned()] } else { tools })
+}
+
+/// The tools that a go.mod names, one in its line or several in a block.
+fn named(text: &str) -> Vec<String> {
+    let alone = text.lines().filter_map(|line| line.strip_prefix("tool ")).filter(|tool| *tool != "(");
+    let block = text.lines().skip_while(|line| *line != "tool (").skip(1).take_while(|line| *line != ")");
+    alone.chain(block).map(|tool| tool.trim().to_owned()).collect()
 }
 
 /// Cargo's target directory: that of this program.
@@ -105,4 +135,16 @@ pub(crate) fn target() -> Result<PathBuf> {
     let target =
         profile.and_then(Path::parent).context("this program lies outside cargo's target directory")?;
     Ok(target.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tools_are_named_in_a_line_or_in_a_block() {
+        assert_eq!(named("module m\n\ntool a.example/cmd\n\nrequire (\n\tb v1\n)\n"), ["a.example/cmd"]);
+        assert_eq!(named("tool (\n\ta/one\n\ta/two\n)\n\nrequire (\n\tb v1\n)\n"), ["a/one", "a/two"]);
+        assert!(named("module m\n").is_empty());
+    }
 }

@@ -70,6 +70,16 @@ pub enum Cni {
     Bridge,
 }
 
+/// What runs pods.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Runtime {
+    /// containerd 1.7, as Debian has it.
+    #[default]
+    Debian,
+    /// containerd 2, from its Go module.
+    Second,
+}
+
 /// A cluster that will be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Setup {
@@ -79,6 +89,8 @@ pub struct Setup {
     pub proxy: Proxy,
     /// See [`Cni`].
     pub cni: Cni,
+    /// See [`Runtime`].
+    pub runtime: Runtime,
 }
 
 /// A running cluster; it ends on drop.
@@ -91,6 +103,8 @@ pub struct Kube {
     pub internet: Internet,
     setup: Setup,
     parts: Parts,
+    /// Where programs are looked for on a node.
+    path: String,
     pki: Pki,
     directory: Tree,
 }
@@ -102,13 +116,17 @@ impl Kube {
     /// When a part is missing or does not come up; with the last words of what failed.
     pub fn start(setup: Setup) -> Result<Self> {
         let parts = Parts::ready()?;
+        let path = match setup.runtime {
+            Runtime::Debian => parts.path(),
+            Runtime::Second => format!("{}:{}", parts::containerd()?.display(), parts.path()),
+        };
         let name = unique();
         let directory = Tree::create(&go::target()?.join("tmp").join(&name))?;
         let internet = Internet::start(&name)?;
         internet.namespace.ip("link add nodes type bridge\nlink set nodes up\n\
              addr add 192.0.2.2/24 dev nodes\naddr add fd00:ffff::2/64 dev nodes nodad\n")?;
         let pki = Pki::create(&directory.path().join("pki"), &format!("https://{}:6443", address(0)))?;
-        let mut cluster = Self { nodes: Vec::new(), internet, setup, parts, pki, directory };
+        let mut cluster = Self { nodes: Vec::new(), internet, setup, parts, path, pki, directory };
         cluster.certify()?;
         cluster.add_machine(&name)?;
         cluster.start_control()?;
@@ -173,7 +191,7 @@ impl Kube {
             cgroup: &format!("{cluster}-{index}"),
             data: &data,
             plugins: &self.parts.plugins(),
-            path: self.parts.path(),
+            path: self.path.clone(),
             environment: vec![
                 ("KUBECONFIG".to_owned(), self.pki.file("administrator.kubeconfig")),
                 // Clients keep caches at home: this one goes with the machine.

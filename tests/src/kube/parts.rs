@@ -64,6 +64,14 @@ impl Parts {
     }
 }
 
+/// Puts containerd 2 in place, with its shim: 2 minutes of two processors for a first time.
+///
+/// # Errors
+/// As [`Parts::ready`].
+pub(super) fn containerd() -> Result<PathBuf> {
+    go::tools("containerd", "no_btrfs,no_devmapper,no_zfs")
+}
+
 /// Builds the programs.
 fn built(directory: &Path) -> Result<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster");
@@ -79,7 +87,7 @@ fn built(directory: &Path) -> Result<PathBuf> {
             "cluster: building Kubernetes and what goes with it; some 10 minutes when Go has none of it yet"
         );
         std::fs::create_dir_all(&programs)?;
-        go::build(&source, &PROGRAMS, &version(&module)?, &programs.join(""))
+        go::build(&source, &PROGRAMS, ["", &version(&module)?], &programs.join(""))
     })?;
     Ok(programs)
 }

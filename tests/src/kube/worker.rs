@@ -7,11 +7,13 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::role::RUNTIME;
-use super::{Cni, DNS, Kube, PODS, Proxy, addresses, fill, images, node_name};
+use super::{Cni, DNS, Kube, PODS, Proxy, Runtime, addresses, fill, images, node_name};
 use crate::internet::NAME_SERVER;
 
 /// What runs.
 pub(super) const PROGRAMS: [&str; 3] = ["containerd", "kubelet", "kube-proxy"];
+/// Name of containerd's configuration.
+const CONTAINERD: &str = "containerd.toml";
 
 impl Kube {
     /// Makes a machine a node. Returns once it is ready.
@@ -35,19 +37,32 @@ impl Kube {
     }
 
     fn start_containerd(&self, index: usize) -> Result<()> {
-        let node = &self.nodes[index];
         let runtime = self.file(&node_name(index)).join(RUNTIME);
         std::os::unix::fs::symlink(std::env::current_exe()?, &runtime)?;
         let values = [("pause", images::PAUSE.to_owned()), ("runtime", runtime.display().to_string())];
-        let configuration = include_str!("../../cluster/node/containerd.toml");
-        let configuration = self.configure(index, "containerd.toml", configuration, &values)?;
-        node.daemon("containerd", "containerd", &["--config".to_owned(), configuration])?;
-        let answers = || Ok(node.output("ctr", &["version"])?.status.success().then_some(()));
-        self.wait("containerd answers", answers).with_context(|| node.last_words("containerd"))?;
+        let configuration = match self.setup.runtime {
+            Runtime::Debian => include_str!("../../cluster/node/containerd.toml"),
+            Runtime::Second => include_str!("../../cluster/node/containerd-2.toml"),
+        };
+        self.configure(index, CONTAINERD, configuration, &values)?;
+        self.run_containerd(index)?;
         for image in &self.parts.images {
             self.import(index, &image.display().to_string())?;
         }
         Ok(())
+    }
+
+    /// Starts a node's containerd, for the first time or again. Returns once it answers.
+    ///
+    /// # Errors
+    /// When it does not; with its last words.
+    pub fn run_containerd(&self, index: usize) -> Result<()> {
+        let node = &self.nodes[index];
+        let configuration = self.file(&node_name(index)).join(CONTAINERD);
+        let arguments = ["--config".to_owned(), configuration.display().to_string()];
+        node.daemon("containerd", "containerd", &arguments)?;
+        let answers = || Ok(node.output("ctr", &["version"])?.status.success().then_some(()));
+        self.wait("containerd answers", answers).with_context(|| node.last_words("containerd"))
     }
 
     /// Gives a node the images of an archive.

@@ -22,7 +22,7 @@ pub(crate) const STORIES: &[Story] = &[
 const LONG: Duration = Duration::from_secs(8);
 
 /// Takes the agents away, as from nodes that the DaemonSet is not for.
-fn take_agents_away(cluster: &Kube) -> Result<()> {
+pub(crate) fn take_agents_away(cluster: &Kube) -> Result<()> {
     let elsewhere =
         json!({"spec": {"template": {"spec": {"nodeSelector": {"tests.enforcer.dev/agent": "none"}}}}});
     let patch = ["patch", "daemonset", chart::RELEASE, "-p", &elsewhere.to_string()];
@@ -34,7 +34,7 @@ fn take_agents_away(cluster: &Kube) -> Result<()> {
 }
 
 /// Brings them back with these values.
-fn bring_agents_back(cluster: &Kube, values: &[&str]) -> Result<()> {
+pub(crate) fn bring_agents_back(cluster: &Kube, values: &[&str]) -> Result<()> {
     let everywhere = r#"[{"op": "remove", "path": "/spec/template/spec/nodeSelector"}]"#;
     let patch = ["patch", "daemonset", chart::RELEASE, "--type=json", "-p", everywhere];
     cluster.kubectl(&[&["-n", chart::NAMESPACE], &patch[..]].concat())?;
@@ -42,7 +42,7 @@ fn bring_agents_back(cluster: &Kube, values: &[&str]) -> Result<()> {
 }
 
 /// A pod of the first node in a namespace where nothing is admitted, besides what `container` says.
-fn late(namespace: &str, container: &Value) -> Value {
+pub(crate) fn late(namespace: &str, container: &Value) -> Value {
     let mut main = json!({"name": "main", "image": AGNHOST, "imagePullPolicy": "Never", "args": ["pause"]});
     main.as_object_mut()
         .into_iter()
@@ -59,13 +59,13 @@ fn late(namespace: &str, container: &Value) -> Value {
 }
 
 /// True when a container of the pod runs.
-fn runs(cluster: &Kube, namespace: &str) -> Result<bool> {
+pub(crate) fn runs(cluster: &Kube, namespace: &str) -> Result<bool> {
     let path = "jsonpath={.status.containerStatuses[0].state.running.startedAt}";
     Ok(!cluster.kubectl(&["-n", namespace, "get", "pod", "late", "-o", path])?.is_empty())
 }
 
 /// Waits until the first node's agent has its policy in force.
-fn enforced(cluster: &Kube, namespace: &str) -> Result<()> {
+pub(crate) fn enforced(cluster: &Kube, namespace: &str) -> Result<()> {
     let name = format!("{namespace}/late");
     cluster.wait("the pod is enforced", || {
         let status = status(cluster, 0)?;

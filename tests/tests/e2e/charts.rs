@@ -20,6 +20,7 @@ const VARIANTS: &[&[&str]] = &[
     &[],
     &["uninstall=true"],
     &["cni.enabled=false"],
+    &["cni.enabled=false", "nri.enabled=true", "host.nri=/run/nri"],
     &["uninstall=true", "cni.enabled=false"],
     &["defaultMode=enforce", "trustedResolvers={cluster,192.0.2.53}", "extraArgs={--flow-capacity=1000}"],
     &[

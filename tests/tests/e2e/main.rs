@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
-use enforcer_tests::kube::{Cni, Kube, Parts, Proxy, Setup, chart};
+use enforcer_tests::kube::{Cni, Kube, Parts, Proxy, Runtime, Setup, chart};
 use enforcer_tests::{kube, reaper};
 use libtest_mimic::{Arguments, Trial};
 
@@ -23,6 +23,7 @@ mod large;
 mod many;
 mod netpol;
 mod node_local;
+mod nri;
 mod outside;
 mod plugin;
 mod race;
@@ -39,7 +40,7 @@ type Story = (&'static str, fn(&Kube) -> Result<()>);
 const CLUSTERS: &[(&str, Setup, &[&[Story]])] = &[
     (
         "one_node",
-        Setup { nodes: 1, proxy: Proxy::Iptables, cni: Cni::Ptp },
+        Setup { nodes: 1, proxy: Proxy::Iptables, cni: Cni::Ptp, runtime: Runtime::Debian },
         &[
             bare::ONCE,
             charts::STORIES,
@@ -52,6 +53,7 @@ const CLUSTERS: &[(&str, Setup, &[&[Story]])] = &[
             node_local::STORIES,
             race::STORIES,
             race::GUARDED,
+            nri::OLDER,
             install::LIFE,
             recreated::STORIES,
             absent::STORIES,
@@ -62,7 +64,7 @@ const CLUSTERS: &[(&str, Setup, &[&[Story]])] = &[
     ),
     (
         "two_nodes",
-        Setup { nodes: 2, proxy: Proxy::Nftables, cni: Cni::Bridge },
+        Setup { nodes: 2, proxy: Proxy::Nftables, cni: Cni::Bridge, runtime: Runtime::Debian },
         &[
             bare::STORIES,
             ways::BRIDGED,
@@ -78,6 +80,11 @@ const CLUSTERS: &[(&str, Setup, &[&[Story]])] = &[
             many::STORIES,
             install::END,
         ],
+    ),
+    (
+        "nri_node",
+        Setup { nodes: 1, proxy: Proxy::Nftables, cni: Cni::Bridge, runtime: Runtime::Second },
+        &[install::BEGIN, nri::STORIES, install::END],
     ),
 ];
 

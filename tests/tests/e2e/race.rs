@@ -79,7 +79,8 @@ struct Ready {
     since: Timestamp,
 }
 
-fn starts() -> Result<usize> {
+/// How many pods are started.
+pub(crate) fn starts() -> Result<usize> {
     let told = std::env::var("ENFORCER_POD_STARTS").unwrap_or_else(|_| BATCH.to_string());
     told.parse().context("ENFORCER_POD_STARTS is a number")
 }
@@ -88,27 +89,38 @@ fn with_the_plugin(cluster: &Kube) -> Result<()> {
     race(cluster, true)
 }
 
-/// The agent that is not to install the plugin takes away what the one before it has installed.
-fn without_the_plugin(cluster: &Kube) -> Result<()> {
-    cluster.install(&["cni.enabled=false"])?;
+/// The agent that is not to install the plugin, and has these values besides, takes away what the one before it has installed.
+/// After what happens the plugin is back.
+pub(crate) fn with_no_plugin<T>(
+    cluster: &Kube,
+    values: &[&str],
+    happens: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    cluster.install(&[&["cni.enabled=false"], values].concat())?;
     let file = |node: &Machine| node.seen("/etc/cni/net.d/00-enforcer.conflist").exists();
     let is_left = |node: &Machine| file(node) || node.seen("/opt/cni/bin/enforcer-cni").exists();
     cluster.wait("agents have taken the plugin away", || {
         Ok((!cluster.nodes.iter().any(is_left)).then_some(()))
     })?;
-    let outcome = race(cluster, false);
-    let said = cluster.kubectl(&["-n", chart::NAMESPACE, "logs", "daemonset/enforcer", "--all-pods"])?;
-    let guarded = said.lines().filter(|line| line.contains("denied until its pod is known")).count();
+    let outcome = happens();
     cluster.install(&[])?;
     cluster.wait("the plugin is back", || Ok(cluster.nodes.iter().all(file).then_some(())))?;
-    outcome?;
+    outcome
+}
+
+fn without_the_plugin(cluster: &Kube) -> Result<()> {
+    let said = with_no_plugin(cluster, &[], || {
+        race(cluster, false)?;
+        cluster.kubectl(&["-n", chart::NAMESPACE, "logs", "daemonset/enforcer", "--all-pods"])
+    })?;
+    let guarded = said.lines().filter(|line| line.contains("denied until its pod is known")).count();
     ensure!(guarded >= starts()?, "{guarded} interfaces were guarded:\n{said}");
     ensure!(!said.contains("no longer denied"), "a pod's interface was given up:\n{said}");
     Ok(())
 }
 
-/// Starts pods in batches, all on the first node.
-fn race(cluster: &Kube, is_waited_for: bool) -> Result<()> {
+/// Starts pods in batches, all on the first node. Nothing is lost of what they send where they are waited for.
+pub(crate) fn race(cluster: &Kube, is_waited_for: bool) -> Result<()> {
     cluster.namespace(NAMESPACE, &[])?;
     let (may, must_not) = (Server::make(cluster, "may")?, Server::make(cluster, "must-not")?);
     cluster.apply(&policy().to_string())?;
