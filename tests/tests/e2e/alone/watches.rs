@@ -71,8 +71,11 @@ fn stored(mut object: Value) -> Value {
 /// While the server is away a policy goes, another comes, and so do pods; when it is back its memory begins behind all of that.
 fn a_watch_that_expired(alone: &Alone) -> Result<()> {
     let agent = begin(alone)?;
-    let before = lists(&agent.status()?)?;
-    ensure!(before.len() == 10 && before.values().all(|lists| *lists == 1), "{before:?}");
+    // A definition that was just made may be served a moment after the agent has asked for its objects.
+    let before = agent.await_status("all ten kinds were listed", PATIENCE, |status| {
+        Ok(Some(lists(status)?).filter(|lists| lists.len() == 10))
+    })?;
+    ensure!(before.values().all(|lists| *lists == 1), "{before:?}");
     let namespace = objects::namespace_name(0);
     let pod = |number| format!("pods/{namespace}/{}", objects::pod_name(SIZE, number));
     alone.never(stays, || {
