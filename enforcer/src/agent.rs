@@ -80,8 +80,6 @@ const IDLE: Duration = Duration::from_millis(75);
 const MANY: usize = 1024;
 /// Pause between two walks over the flow tables.
 const SWEEP: Duration = Duration::from_secs(2);
-/// Pause between two looks for pods whose interfaces are there: nothing tells when a pod can be found.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// How long followers have to take the last records.
 const FAREWELL: Duration = Duration::from_millis(50);
@@ -329,7 +327,7 @@ async fn turn<K: Kernel, L: Links>(
 ) -> anyhow::Result<()> {
     let (mut pause, timer) = (BUSY, Timer::new()?);
     let mut next_sweep = Instant::now() + SWEEP;
-    let mut next_look = Instant::now();
+    let mut last_look = Instant::now();
     loop {
         let events = worker.borrow_mut().drain(&Moment::now());
         pause = match events {
@@ -345,9 +343,10 @@ async fn turn<K: Kernel, L: Links>(
             next_sweep = Instant::now() + SWEEP;
         }
         worker.borrow_mut().attach_sockets(&Moment::now());
-        if Instant::now() >= next_look && worker.borrow().awaits_pods(&Moment::now()) {
+        let next_look = worker.borrow().next_look(&Moment::now());
+        if next_look.is_some_and(|pause| last_look.elapsed() >= pause) {
             tree.watch(worker.borrow_mut().reload(&Moment::now()));
-            next_look = Instant::now() + LOOK;
+            last_look = Instant::now();
         }
         worker.borrow_mut().books.turn(&Moment::now());
         // Without a pause nobody else would be served: neither the socket nor those who wake this loop.

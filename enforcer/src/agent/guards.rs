@@ -14,13 +14,18 @@ use crate::api::guard::GuardStatus;
 /// How long an interface is denied for which no pod turns up.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long one that is new is looked for again and again.
-const SOON: Duration = Duration::from_secs(5);
+/// Least time between two looks for pods whose interfaces are there: nothing tells when a pod can be found.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Part of the time an interface was there by which a look may come late.
+const SHARE: u32 = 100;
 
 impl<K: Kernel, L: Links> Worker<K, L> {
-    /// True while an interface is new and its pod is not found: it was set up, or is just being.
-    pub(super) fn awaits_pods(&self, now: &Moment) -> bool {
-        self.kernel.guarded().iter().any(|guarded| waited(guarded.since, now) < SOON)
+    /// How long after one look for pods the next is due, while an interface is there whose pod is not found: it was set up, or
+    /// is just being, which takes a busy node many seconds. No pod waits much longer than it has to.
+    pub(super) fn next_look(&self, now: &Moment) -> Option<Duration> {
+        let waits = self.kernel.guarded().into_iter().map(|guarded| waited(guarded.since, now));
+        waits.filter(|waited| *waited < PATIENCE).min().map(|waited| LOOK.max(waited / SHARE))
     }
 
     /// Tells what was guarded, and gives up interfaces that turn out to be nobody's. While the API server is not heard, or a

@@ -75,7 +75,7 @@ impl Server {
 struct Ready {
     name: String,
     address: IpAddr,
-    /// The second after the one in which it was.
+    /// The second after the one in which the API server was told.
     since: Timestamp,
 }
 
@@ -201,13 +201,18 @@ fn batch(cluster: &Kube, may: &Server, ready: &[Ready], is_waited_for: bool) -> 
 
 /// Pods that are ready.
 fn ready(cluster: &Kube) -> Result<Vec<Ready>> {
-    let told = cluster.kubectl(&["-n", NAMESPACE, "get", "pods", "-l", "app=first", "-o", "json"])?;
+    let asked = ["get", "pods", "-l", "app=first", "-o", "json", "--show-managed-fields"];
+    let told = cluster.kubectl(&[&["-n", NAMESPACE], &asked[..]].concat())?;
     let told: Value = serde_json::from_str(&told)?;
     let one = |pod: &Value| -> Result<Ready> {
         let conditions = pod["status"]["conditions"].as_array().context("a pod with conditions")?;
-        let is_ready = |condition: &&Value| condition["type"] == "Ready" && condition["status"] == "True";
-        let since = conditions.iter().find(is_ready).and_then(|ready| ready["lastTransitionTime"].as_str());
-        let since: Timestamp = since.context("a pod that is ready")?.parse()?;
+        let is_ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
+        ensure!(conditions.iter().any(is_ready), "a pod that is not ready: {pod}");
+        // The condition says when the kubelet saw it, which may be long before it has told anybody.
+        let fields = pod["metadata"]["managedFields"].as_array().context("a pod with managed fields")?;
+        let is_kubelet = |entry: &&Value| entry["manager"] == "kubelet" && entry["subresource"] == "status";
+        let since = fields.iter().find(is_kubelet).and_then(|entry| entry["time"].as_str());
+        let since: Timestamp = since.context("a kubelet that told the pod's status")?.parse()?;
         let text = |value: &Value| value.as_str().map(str::to_owned).context("a text");
         Ok(Ready {
             name: text(&pod["metadata"]["name"])?,

@@ -183,14 +183,20 @@ fn refusals_outlast_a_flood_of_what_passes_at_every_place() -> Result<()> {
     came.context("the client never got every refusal")?;
 
     // The spool, and the exporter before it.
-    let away = await_exporter(&agent, |exporter| exporter.is_away && exporter.at("spool-dropped") > 0)?;
+    let flooded = 90 + u64::from(TURNS) * u64::from(TURN);
+    let away = await_exporter(&agent, |exporter| {
+        let has_read = exporter.at("read") + exporter.at("missed") >= flooded;
+        exporter.is_away && has_read && exporter.at("spool-dropped") > 0
+    })?;
     assert_eq!(away.at("delivered"), 0, "{away:?}");
     collector.start()?;
     await_exporter(&agent, |exporter| exporter.waiting == 0 && !exporter.is_away)?;
     let status = agent.status()?;
     let (end, taken) = (exporter(&status)?, collector.records()?);
     assert_eq!(refused_at(&taken), expected);
-    ensure!(ports(&taken).len() < 2_000, "{} of what passed to {TARGET} were kept", ports(&taken).len());
+    // How many octets a record takes depends on how many came together; that most had to go does not.
+    let kept = ports(&taken).len();
+    ensure!(kept < usize::from(TURNS * TURN) / 2, "{kept} of what passed to {TARGET} were kept");
     assert_eq!(made(&status), end.at("read") + end.at("missed"), "{end:?}");
     assert_eq!(end.accounted(), end.at("read") + end.at("missed"), "{end:?}");
     assert_eq!(taken.len() as u64, end.at("delivered"), "{end:?}");

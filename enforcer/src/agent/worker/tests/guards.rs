@@ -16,7 +16,9 @@ fn guarded(interface: u32, since: u64) -> Guarded {
 fn an_interface_that_is_nobodys_is_denied_for_a_minute() {
     let mut node = Node::ready();
     node.worker.kernel.guarded = vec![guarded(7, 0), guarded(8, 30)];
-    assert!(node.worker.awaits_pods(&at(31)) && !node.worker.awaits_pods(&at(35)));
+    let looks =
+        [30, 40, 89, 90].map(|second| node.worker.next_look(&at(second)).map(|pause| pause.as_millis()));
+    assert_eq!(looks, [Some(50), Some(100), Some(590), None]);
     let left = |node: &Node| node.worker.kernel.guarded.iter().map(|one| one.interface).collect::<Vec<_>>();
     node.worker.sweep(&at(PATIENCE.as_secs() - 1));
     assert_eq!(left(&node), [7, 8]);
